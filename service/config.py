@@ -1,0 +1,133 @@
+"""Configuration: one TOML file for all processes, overridden by the environment, validated before anything starts.
+
+1. Each process names the sections it reads and the msgspec Struct of each (`[relay]`, `[routing]`, `[log]` …).
+2. `ANTIPHON_CONFIG` or `--config` names the file; without one, defaults apply.
+3. `ANTIPHON_<SECTION>_<KEY>` overrides a key: `ANTIPHON_RELAY_LISTEN=127.0.0.1:3478,[::1]:3478`. Lists are separated by commas.
+4. Unknown sections, unknown keys and wrong values are refused with one line that names the key; the process exits with 2.
+"""
+
+from __future__ import annotations
+
+import difflib
+import sys
+import tomllib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, NoReturn, TypeVar
+
+import msgspec
+
+__all__ = ["SECTIONS", "Config", "ConfigError", "exit_for", "load", "overriding"]
+
+Section = TypeVar("Section", bound=msgspec.Struct)
+
+SECTIONS = ("agent", "log", "relay", "routing", "stack", "transceiver")
+"""Every section a configuration file may have: one file serves all processes, each reads its own sections of it."""
+
+PREFIX = "ANTIPHON_"
+EXIT_CONFIG = 2
+
+
+class ConfigError(Exception):
+    """A configuration that cannot be used; `key` names the place (`relay.listen`, `ANTIPHON_RELAY_LISTEN`)."""
+
+    def __init__(self, key: str, message: str) -> None:
+        super().__init__(f"{key}: {message}")
+        self.key = key
+
+
+class Config:
+    """The validated sections of one process: `config[RelayConfig]` is its `[relay]`."""
+
+    __slots__ = ("_by_type",)
+
+    def __init__(self, sections: Mapping[type[msgspec.Struct], msgspec.Struct]) -> None:
+        self._by_type = sections
+
+    def __getitem__(self, kind: type[Section]) -> Section:
+        section = self._by_type[kind]
+        assert isinstance(section, kind)
+        return section
+
+
+def load(sections: Mapping[str, type[msgspec.Struct]], file: Path | None, environ: Mapping[str, str]) -> Config:
+    """Read and validate `sections` (name → Struct). Raises ConfigError.
+
+    A Struct may raise ValueError from `__post_init__` with a sentence that begins with the key's name.
+    """
+    if file is None and environ.get(PREFIX + "CONFIG"):
+        file = Path(environ[PREFIX + "CONFIG"])
+    tables = _read(file) if file is not None else {}
+    _overlay(tables, sections, environ)
+    return Config({kind: _convert(name, tables.get(name, {}), kind) for name, kind in sections.items()})
+
+
+def overriding(section: str, values: Mapping[str, object]) -> dict[str, str]:
+    """Environment variables that hand `values` to a child process's `[section]`; None leaves a key alone."""
+    return {
+        f"{PREFIX}{section.upper()}_{key.upper()}": ",".join(map(str, value))
+        if isinstance(value, list | tuple)
+        else str(value)
+        for key, value in values.items()
+        if value is not None
+    }
+
+
+def exit_for(error: ConfigError) -> NoReturn:
+    """One line that names the key, exit 2."""
+    print(f"config: {error}", file=sys.stderr)
+    sys.exit(EXIT_CONFIG)
+
+
+def _read(file: Path) -> dict[str, Any]:
+    try:
+        tables = tomllib.loads(file.read_text("utf-8"))
+    except OSError as error:
+        raise ConfigError(str(file), error.strerror or "cannot be read") from None
+    except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        raise ConfigError(str(file), f"not TOML: {error}") from None
+    for name, table in tables.items():
+        if name not in SECTIONS:
+            raise ConfigError(name, f"unknown section{_nearest(name, SECTIONS)}")
+        if not isinstance(table, dict):
+            raise ConfigError(name, "must be a table")
+    return tables
+
+
+def _overlay(tables: dict[str, Any], sections: Mapping[str, type[msgspec.Struct]], environ: Mapping[str, str]) -> None:
+    for variable, text in environ.items():
+        if not variable.startswith(PREFIX) or variable == PREFIX + "CONFIG":
+            continue
+        section, _, key = variable[len(PREFIX) :].lower().partition("_")
+        if section not in SECTIONS or not key:
+            known = [PREFIX + name.upper() + "_" for name in SECTIONS]
+            raise ConfigError(variable, f"unknown variable; they begin with one of {', '.join(known)}")
+        if section not in sections:
+            continue  # another process's
+        fields = {field.encode_name: field for field in msgspec.structs.fields(sections[section])}
+        if key not in fields:
+            raise ConfigError(variable, f"unknown key{_nearest(key, fields)}")
+        kind = msgspec.inspect.type_info(fields[key].type)
+        listed = isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType)
+        value: object = [part.strip() for part in text.split(",") if part.strip()] if listed else text
+        tables.setdefault(section, {})[key] = value
+
+
+def _convert(section: str, table: dict[str, Any], kind: type[Section]) -> Section:
+    fields = [field.encode_name for field in msgspec.structs.fields(kind)]
+    for key in table:
+        if key not in fields:
+            raise ConfigError(f"{section}.{key}", f"unknown key{_nearest(key, fields)}")
+    try:
+        return msgspec.convert(table, kind, strict=False)
+    except msgspec.ValidationError as error:
+        message, _, where = str(error).partition(" - at `$")
+        place = where.rstrip("`").lstrip(".")
+        if not place:  # from __post_init__: the sentence begins with the key
+            place, _, message = message.partition(": ") if ": " in message else ("", "", message)
+        raise ConfigError(f"{section}.{place}" if place else section, message) from None
+
+
+def _nearest(name: str, known: Iterable[str]) -> str:
+    close = difflib.get_close_matches(name, list(known), n=1)
+    return f"; did you mean {close[0]}?" if close else ""

@@ -1,0 +1,34 @@
+"""Readiness and the end: what a supervisor (or a script) needs to know of a process.
+
+A process prints exactly one line on standard output when it serves: `ready {"listen": …}`, a JSON object with the
+addresses it really bound. SIGTERM and SIGINT ask it to end; how it ends is its own affair.
+"""
+
+from __future__ import annotations
+
+import signal
+import sys
+from collections.abc import AsyncIterator
+from contextlib import AbstractContextManager
+
+import msgspec
+import trio
+
+__all__ = ["announce", "parse_announcement", "stop_signals"]
+
+
+def announce(**bound: object) -> None:
+    """Print the ready line."""
+    sys.stdout.write("ready " + msgspec.json.encode(bound).decode() + "\n")
+    sys.stdout.flush()
+
+
+def parse_announcement(line: str) -> dict[str, object] | None:
+    """The fields of a ready line of a child process of ours, or None for any other line."""
+    word, _, rest = line.strip().partition(" ")
+    return msgspec.json.decode(rest, type=dict[str, object]) if word == "ready" and rest.startswith("{") else None
+
+
+def stop_signals() -> AbstractContextManager[AsyncIterator[int]]:
+    """`with stop_signals() as signals: async for _ in signals`: the first asks to drain, the second to end at once."""
+    return trio.open_signal_receiver(signal.SIGTERM, signal.SIGINT)
