@@ -1,6 +1,74 @@
+# `./just <recipe>` needs nothing but Python >= 3.11; with just and uv installed, `just <recipe>` is the same.
 set shell := ["bash", "-euo", "pipefail", "-c"]
 set positional-arguments
 
+python := ".venv/bin/python"
+uv := env("UV", "uv")
+
 # List what can be done.
 _default:
-    @just --list --unsorted
+    @{{ just_executable() }} --justfile {{ justfile() }} --list --unsorted
+
+# Run the whole stack on this machine: relay, transceiver, agent and the page (--help tells the options).
+up *arguments: (_env "run")
+    @exec {{ python }} -m stack "$@"
+
+# The default tests: every core, the stack, and the real peers that are installed.
+test *arguments: (_env "dev")
+    {{ python }} -m pytest "$@"
+
+# Everything there is: the default tests, the soak runs, lint, types and generated docs.
+test-all: check
+    {{ python }} -m pytest -m "soak or not soak"
+
+# Only the tests against real peers: Chromium, Firefox, aiortc.
+conformance *arguments: (_env "dev")
+    {{ python }} -m pytest -m conformance "$@"
+
+# Place real calls on a running stack, or on one of its own: --calls 20 --seconds 10 (--help tells the rest).
+load *arguments: (_env "run")
+    @exec {{ python }} -m loadgen "$@"
+
+# Measure: relay CPU per packet, transceiver CPU per call-second, set-up.
+bench *arguments: (_env "dev")
+    @exec {{ python }} -m bench "$@"
+
+# Style, spelling and the layers of the architecture.
+lint: (_env "dev")
+    {{ python }} -m ruff check .
+    {{ python }} -m ruff format --check .
+    {{ python }} -m codespell_lib
+    .venv/bin/lint-imports
+
+# Static types, strict.
+types: (_env "dev")
+    {{ python }} -m mypy
+
+# Draw the generated documentation anew (state machines, configuration reference).
+docs: (_env "run")
+    {{ python }} -m docs.generate
+
+# What a change must pass: lint, types, generated docs current, tests.
+check: lint types test
+
+# Resolve pyproject.toml anew into the pinned, hash-checked requirement files.
+lock:
+    {{ uv }} pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "just lock" pyproject.toml --output-file requirements/run.txt
+    {{ uv }} pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "just lock" --extra dev pyproject.toml --output-file requirements/dev.txt
+
+# Bring .venv to the pinned set (run or dev), only when its file changed; the dev set contains the run set.
+_env set:
+    #!/usr/bin/env bash
+    set -euo pipefail
+    current() { cmp -s "requirements/$1.txt" ".venv/synced-$1.txt"; }
+    ready() { current dev || { [ "$1" = run ] && current run; }; }
+    ready "{{ set }}" && exit 0
+    mkdir -p .tools
+    exec 9> .tools/env.lock
+    if command -v flock > /dev/null; then flock 9; fi  # several stacks may start side by side
+    ready "{{ set }}" && exit 0
+    echo "just: installing the {{ set }} set into .venv (once)" >&2
+    [ -x {{ python }} ] || {{ uv }} venv --quiet .venv
+    {{ uv }} pip sync --quiet --python {{ python }} --require-hashes "requirements/{{ set }}.txt"
+    rm -f .venv/synced-*.txt
+    cp "requirements/{{ set }}.txt" ".venv/synced-{{ set }}.txt"

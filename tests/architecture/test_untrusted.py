@@ -1,0 +1,105 @@
+"""Whatever arrives from the network: every `*_untrusted` function gives a result or raises `DecodeError`, found by name.
+
+Module-level functions and class methods that take one buffer or one string are driven here, with bytes from hypothesis and
+with mutations of what real browsers sent (tests/vectors). Cores with state have their own property tests beside them.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import pkgutil
+import random
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import protocol
+from protocol.errors import DecodeError
+
+VECTORS = Path(__file__).parents[1] / "vectors"
+
+
+def parsers() -> dict[str, Callable[[object], object]]:
+    found: dict[str, Callable[[object], object]] = {}
+    for info in pkgutil.walk_packages(protocol.__path__, "protocol."):
+        module = importlib.import_module(info.name)
+        for name, member in vars(module).items():
+            if inspect.isfunction(member) and member.__module__ == info.name and name.endswith("_untrusted"):
+                found[f"{info.name}.{name}"] = member
+            if inspect.isclass(member) and member.__module__ == info.name:
+                for method in vars(member):
+                    bound = getattr(member, method)
+                    if method.endswith("_untrusted") and inspect.ismethod(bound):  # a class method
+                        found[f"{info.name}.{name}.{method}"] = bound
+    return {name: function for name, function in found.items() if takes_one_argument(function)}
+
+
+def takes_one_argument(function: Callable[..., object]) -> bool:
+    required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+    return len(required) == 1
+
+
+PARSERS = parsers()
+
+
+def wants_text(function: Callable[[object], object]) -> bool:
+    first = next(iter(inspect.signature(function).parameters.values()))
+    return "str" in str(first.annotation) and "bytes" not in str(first.annotation)
+
+
+def feed(function: Callable[[object], object], data: bytes) -> None:
+    try:
+        function(data.decode("utf-8", "replace") if wants_text(function) else data)
+    except DecodeError as refused:
+        assert refused.reason.replace("_", "").isalnum(), "a reason is a metric label"
+
+
+def corpus() -> list[bytes]:
+    seeds = [file.read_bytes() for file in sorted(VECTORS.glob("*.offer.sdp"))]
+    for file in sorted(VECTORS.glob("*.jsonl")):
+        seeds += [bytes.fromhex(json.loads(line)["hex"]) for line in file.read_text().splitlines()[:12]]
+    return seeds
+
+
+CORPUS = corpus()
+
+
+def test_the_parsers_are_found_by_name():
+    assert len(PARSERS) >= 15
+    assert len(CORPUS) >= 20
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(PARSERS))
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(data=st.binary(max_size=1500))
+def test_any_bytes_give_a_result_or_a_decode_error(name: str, data: bytes):
+    feed(PARSERS[name], data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(PARSERS))
+def test_mutations_of_what_browsers_send_give_a_result_or_a_decode_error(name: str):
+    source = random.Random(name)
+    for seed in CORPUS:
+        for _ in range(8):
+            mutated = bytearray(seed)
+            for _ in range(source.randrange(1, 6)):
+                at = source.randrange(len(mutated))
+                match source.randrange(4):
+                    case 0:
+                        mutated[at] ^= 1 << source.randrange(8)
+                    case 1:
+                        mutated[at] = source.choice((0, 1, 0x7F, 0x80, 0xFF))
+                    case 2:
+                        del mutated[at:]
+                    case _:
+                        mutated[at:at] = mutated[: source.randrange(40)]
+                if not mutated:
+                    break
+            feed(PARSERS[name], bytes(mutated))
