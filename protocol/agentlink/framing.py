@@ -1,0 +1,154 @@
+"""The binary messages of the agent link: audio frames of many calls in one message, and data-channel messages.
+
+    media:  0x01 | records, one or more:  handle u32 | RTP time u32 | flags u8 | length u16 | payload
+    data:   0x02 | handle u32 | channel id u16 | flags u8 (bit 0: text, UTF-8) | payload
+
+All integers are big-endian. A media message holds the frames of all calls that were gathered in one wake: a WebSocket
+message costs nearly the same whatever its size, so frames are gathered, but never delayed when the line is idle.
+RTP time of uplink frames is the caller's; that of downlink frames is the agent's own timeline, which starts at 0 with
+each call and has no holes (960 more for each 20 ms of Opus, whose clock is 48 kHz; RFC 7587 §4.1).
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterable
+from enum import IntEnum, IntFlag
+from typing import NamedTuple, TypeAlias
+
+from protocol.errors import DecodeError, LocalError
+
+__all__ = [
+    "MAX_DATA_BYTES",
+    "MAX_FRAME_BYTES",
+    "MAX_MESSAGE_BYTES",
+    "BinaryMessage",
+    "DataMessage",
+    "Kind",
+    "MediaFlags",
+    "MediaRecord",
+    "decode_binary_untrusted",
+    "encode_data",
+    "encode_media",
+]
+
+# Specification constants.
+MEDIA_RECORD = struct.Struct("!IIBH")  # handle, RTP time, flags, length
+DATA_HEADER = struct.Struct("!BIHB")  # kind, handle, channel id, flags
+TEXT = 0x01
+MAX_FRAME_BYTES = 1500  # an audio frame came in, or goes out, in one datagram
+MAX_DATA_BYTES = 256 * 1024  # the largest data-channel message that our answers announce (a=max-message-size)
+MAX_MESSAGE_BYTES = MAX_DATA_BYTES + 1024  # of any WebSocket message on this link
+
+# Implementation constants. Where a media message is split; a wake of many calls rarely gets there.
+MEDIA_SPLIT_BYTES = 64 * 1024
+
+
+class Kind(IntEnum):
+    MEDIA = 0x01
+    DATA = 0x02
+
+
+class MediaFlags(IntFlag):
+    """Uplink: MARKER is the RTP marker bit (a talkspurt begins), GAP says that frames before this one were lost."""
+
+    MARKER = 0x01
+    GAP = 0x02
+
+
+class MediaRecord(NamedTuple):
+    """One audio frame of one call. A tuple, not a dataclass: it is made for each frame of each call."""
+
+    handle: int
+    rtp_time: int
+    flags: int
+    payload: bytes
+
+
+class DataMessage(NamedTuple):
+    """One message of a data channel; `str` is text, `bytes` is binary; both may be empty."""
+
+    handle: int
+    channel: int
+    data: str | bytes
+
+
+BinaryMessage: TypeAlias = tuple[MediaRecord, ...] | DataMessage
+
+
+def encode_media(records: Iterable[MediaRecord]) -> list[bytes]:
+    """The records in order, in as few messages as the split size allows; no message for no records."""
+    messages: list[bytes] = []
+    message = bytearray()
+    for handle, rtp_time, flags, payload in records:
+        length = len(payload)
+        if length > MAX_FRAME_BYTES:
+            raise LocalError(f"a frame of {length} bytes is over the bound of {MAX_FRAME_BYTES}")
+        if len(message) + MEDIA_RECORD.size + length > MEDIA_SPLIT_BYTES:
+            messages.append(bytes(message))
+            message.clear()
+        if not message:
+            message.append(Kind.MEDIA)
+        message += MEDIA_RECORD.pack(handle, rtp_time & 0xFFFF_FFFF, flags, length)
+        message += payload
+    if message:
+        messages.append(bytes(message))
+    return messages
+
+
+def encode_data(message: DataMessage) -> bytes:
+    """One data-channel message."""
+    handle, channel, data = message
+    text = isinstance(data, str)
+    payload = data.encode() if isinstance(data, str) else data
+    if len(payload) > MAX_DATA_BYTES:
+        raise LocalError(f"a data message of {len(payload)} bytes is over the bound of {MAX_DATA_BYTES}")
+    return DATA_HEADER.pack(Kind.DATA, handle, channel, TEXT if text else 0) + payload
+
+
+def decode_binary_untrusted(data: bytes) -> BinaryMessage:
+    """A tuple of media records, or one data message.
+
+    Reasons: link_oversize, link_empty, link_unknown_kind, link_truncated, link_frame_oversize, link_not_utf8.
+    """
+    if len(data) > MAX_MESSAGE_BYTES:
+        raise DecodeError("link_oversize")
+    if not data:
+        raise DecodeError("link_empty")
+    if data[0] == Kind.MEDIA:
+        return _decode_media(data)
+    if data[0] == Kind.DATA:
+        return _decode_data(data)
+    raise DecodeError("link_unknown_kind")
+
+
+def _decode_media(data: bytes) -> tuple[MediaRecord, ...]:
+    records: list[MediaRecord] = []
+    position, end = 1, len(data)
+    while position < end:
+        start = position + MEDIA_RECORD.size
+        if start > end:
+            raise DecodeError("link_truncated")
+        handle, rtp_time, flags, length = MEDIA_RECORD.unpack_from(data, position)
+        position = start + length
+        if length > MAX_FRAME_BYTES:
+            raise DecodeError("link_frame_oversize")
+        if position > end:
+            raise DecodeError("link_truncated")
+        records.append(MediaRecord(handle, rtp_time, flags, bytes(data[start:position])))
+    return tuple(records)
+
+
+def _decode_data(data: bytes) -> DataMessage:
+    if len(data) < DATA_HEADER.size:
+        raise DecodeError("link_truncated")
+    _, handle, channel, flags = DATA_HEADER.unpack_from(data)
+    payload = bytes(data[DATA_HEADER.size :])
+    if len(payload) > MAX_DATA_BYTES:
+        raise DecodeError("link_oversize")
+    if not flags & TEXT:
+        return DataMessage(handle, channel, payload)
+    try:
+        return DataMessage(handle, channel, payload.decode())
+    except UnicodeDecodeError:
+        raise DecodeError("link_not_utf8") from None
