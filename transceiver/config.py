@@ -1,0 +1,103 @@
+"""The `[transceiver]` section, and what makes it unusable."""
+
+from __future__ import annotations
+
+import math
+from urllib.parse import urlsplit
+
+import msgspec
+
+from service.addresses import parse_host_port
+
+__all__ = ["Timeouts", "TransceiverConfig"]
+
+
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """`[transceiver.timeouts]`, in seconds. The first ten are the deadlines of the session tables, by name."""
+
+    ice_connect: float = 15.0
+    """From the answer to the first authenticated check."""
+    dtls_handshake: float = 10.0
+    consent_expiry: float = 20.0
+    """From consent late (after `consent_late`) to consent lost: 30 s in all (RFC 7675 §5.1)."""
+    backend_connect: float = 5.0
+    """For an agent to accept a call."""
+    backend_retry: float = 0.5
+    """Before the call is offered again, perhaps to another agent."""
+    setup: float = 30.0
+    """From the answer until media flows."""
+    max_session: float = 3600.0
+    drain: float = 600.0
+    """For calls to end by themselves once the process has been told to go."""
+    linger: float = 1.0
+    """For goodbyes to arrive."""
+    consent_late: float = 10.0
+    """Without a valid check for so long, media pauses."""
+    request: float = 10.0
+    """For a request's body to arrive."""
+
+    def __post_init__(self) -> None:
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value > 0):
+                raise ValueError(f"timeouts.{name}: must be a positive number of seconds")
+
+
+class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The `[transceiver]` section."""
+
+    listen: str = "127.0.0.1:0"
+    """The one UDP socket: trunk datagrams of relays and, with `direct`, datagrams of clients."""
+    address: str | None = None
+    """Where relays reach that socket, if `listen` does not say (0.0.0.0, [::]); inside `routing.prefix`."""
+    direct: bool = False
+    """Serve clients on the socket itself, without a relay; without it only the trunk is answered."""
+    advertise: tuple[str, ...] = ()
+    """UDP addresses (of relays) that answers offer to clients; empty with `direct`: our own."""
+    http: tuple[str, ...] = ("127.0.0.1:0",)
+    """Where signalling listens."""
+    admin: str = "127.0.0.1:0"
+    agents: tuple[str, ...] = ("ws://127.0.0.1:8790/",)
+    """WebSocket addresses of agents; calls are spread over them."""
+    web: str = ""
+    """Folder of a page to serve at `/`; empty: the checkout's own `web/`; `none`: no page."""
+    max_sessions: int = 1000
+    """Calls at once; beyond them offers get 503."""
+    max_half_open: int = 500
+    """Calls among them that no authenticated check has reached; beyond them the oldest is dropped."""
+    max_connections: int = 1024
+    """Open HTTP connections."""
+    max_connections_per_address: int = 256
+    """The same for one client address."""
+    allow_origins: tuple[str, ...] = ("*",)
+    """Origins of pages that may call (CORS)."""
+    identity: str = ""
+    """What we call ourselves to agents and in logs; empty: made up from the UDP address."""
+    timeouts: Timeouts = Timeouts()
+
+    def __post_init__(self) -> None:
+        for key, texts in {
+            "listen": (self.listen,),
+            "address": () if self.address is None else (self.address,),
+            "advertise": self.advertise,
+            "http": self.http,
+            "admin": (self.admin,),
+        }.items():
+            for text in texts:
+                try:
+                    parse_host_port(text)
+                except ValueError as error:
+                    raise ValueError(f"{key}: {error}") from None
+        for url in self.agents:
+            parts = urlsplit(url)
+            if parts.scheme not in ("ws", "wss") or not parts.hostname:
+                raise ValueError(f"agents: {url!r} is not an address like ws://127.0.0.1:8790/")
+        if not self.agents:
+            raise ValueError("agents: at least one address is needed")
+        if not self.http:
+            raise ValueError("http: at least one address is needed")
+        if not self.direct and not self.advertise:
+            raise ValueError("advertise: without `direct`, answers need the address of a relay to offer")
+        for key in ("max_sessions", "max_half_open", "max_connections", "max_connections_per_address"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}: must be at least 1")

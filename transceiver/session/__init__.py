@@ -1,0 +1,1 @@
+"""One call: its state machine, and what the machine's effects do."""
