@@ -3,5 +3,13 @@
 from __future__ import annotations
 
 from protocol.srtp.profiles import SERVER_PREFERENCE, SrtpProfile, profile_lengths
+from protocol.srtp.transport import MAX_PLAIN_LENGTH, MAX_SOURCES, SrtpTransport
 
-__all__ = ["SERVER_PREFERENCE", "SrtpProfile", "profile_lengths"]
+__all__ = [
+    "MAX_PLAIN_LENGTH",
+    "MAX_SOURCES",
+    "SERVER_PREFERENCE",
+    "SrtpProfile",
+    "SrtpTransport",
+    "profile_lengths",
+]

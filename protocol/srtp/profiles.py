@@ -24,7 +24,7 @@ _LENGTHS: dict[int, tuple[int, int]] = {
     SrtpProfile.SRTP_AEAD_AES_256_GCM: (32, 12),
 }
 
-# AES-128-GCM first: both browsers offer it and it costs us least. The mandatory profile (RFC 8827 §6.5) is the last resort.
+# AES-128-GCM first: both browsers offer it and it costs us least. The mandatory profile (RFC 8827 §6.5) comes last.
 SERVER_PREFERENCE: tuple[SrtpProfile, ...] = (
     SrtpProfile.SRTP_AEAD_AES_128_GCM,
     SrtpProfile.SRTP_AEAD_AES_256_GCM,
