@@ -73,7 +73,7 @@ class Fingerprint:
 
 
 def matches_any(fingerprints: Iterable[Fingerprint], certificate_der: bytes) -> bool:
-    """Whether any of the fingerprints is the certificate's. All are compared: which one matched does not show in time."""
+    """Whether any of the fingerprints is the certificate's. All are compared, so time does not tell which one."""
     found = False
     for fingerprint in fingerprints:
         found |= fingerprint.matches(certificate_der)
