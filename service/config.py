@@ -104,17 +104,29 @@ def _overlay(tables: dict[str, Any], sections: Mapping[str, type[msgspec.Struct]
             raise ConfigError(variable, f"unknown variable; they begin with one of {', '.join(known)}")
         if section not in sections:
             continue  # another process's
-        fields = {field.encode_name: field for field in msgspec.structs.fields(sections[section])}
-        if key not in fields:
-            raise ConfigError(variable, f"unknown key{_nearest(key, fields)}")
-        kind = msgspec.inspect.type_info(fields[key].type)
-        listed = isinstance(kind, msgspec.inspect.ListType | msgspec.inspect.VarTupleType)
-        value: object = [part.strip() for part in text.split(",") if part.strip()] if listed else text
-        tables.setdefault(section, {})[key] = value
+        table = tables.setdefault(section, {})
+        kind: Any = sections[section]
+        for name, field in _fields(kind).items():  # `[transceiver.timeouts]`: …_TIMEOUTS_DRAIN
+            if key.startswith(name + "_") and key not in _fields(kind) and _is_struct(field.type):
+                table, kind, key = table.setdefault(name, {}), field.type, key.removeprefix(name + "_")
+                break
+        if key not in _fields(kind):
+            raise ConfigError(variable, f"unknown key{_nearest(key, _fields(kind))}")
+        information = msgspec.inspect.type_info(_fields(kind)[key].type)
+        listed = isinstance(information, msgspec.inspect.ListType | msgspec.inspect.VarTupleType)
+        table[key] = [part.strip() for part in text.split(",") if part.strip()] if listed else text
+
+
+def _fields(kind: Any) -> dict[str, msgspec.structs.FieldInfo]:  # noqa: ANN401
+    return {field.encode_name: field for field in msgspec.structs.fields(kind)}
+
+
+def _is_struct(kind: object) -> bool:
+    return isinstance(kind, type) and issubclass(kind, msgspec.Struct)
 
 
 def _convert(section: str, table: dict[str, Any], kind: type[Section]) -> Section:
-    fields = [field.encode_name for field in msgspec.structs.fields(kind)]
+    fields = _fields(kind)
     for key in table:
         if key not in fields:
             raise ConfigError(f"{section}.{key}", f"unknown key{_nearest(key, fields)}")

@@ -10,10 +10,15 @@ import pytest
 from service.config import ConfigError, exit_for, load, overriding
 
 
+class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    drain: float = 1.0
+
+
 class Relay(msgspec.Struct, frozen=True, kw_only=True):
     listen: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.1:3478"])
     max_flows: int = 1000
     verify: bool = False
+    timeouts: Timeouts = Timeouts()
 
     def __post_init__(self) -> None:
         if self.max_flows < 1:
@@ -67,6 +72,12 @@ def test_a_wrong_configuration_is_refused_and_the_refusal_names_the_key(
         load(SECTIONS, write(tmp_path, text), environ)
     assert refused.value.key.endswith(key)
     assert "\n" not in str(refused.value)
+
+
+def test_the_environment_reaches_a_table_inside_a_section():
+    assert load(SECTIONS, None, {"ANTIPHON_RELAY_TIMEOUTS_DRAIN": "2.5"})[Relay].timeouts.drain == 2.5
+    with pytest.raises(ConfigError, match="did you mean drain"):
+        load(SECTIONS, None, {"ANTIPHON_RELAY_TIMEOUTS_DRAN": "2.5"})
 
 
 def test_a_misspelt_key_comes_with_the_nearest_right_one(tmp_path: Path):
