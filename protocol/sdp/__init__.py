@@ -1,0 +1,45 @@
+"""Session descriptions (RFC 8866) as WebRTC uses them: parse without loss, read an offer, answer it.
+
+    offer = read_offer(parse_untrusted(body))
+    answered = answer(offer, capabilities)
+
+Each step raises `OfferRefused` with a code, a sentence and the line at fault.
+"""
+
+from __future__ import annotations
+
+from protocol.sdp.answer import answer
+from protocol.sdp.attributes import Direction, HeaderExtension, PayloadFormat
+from protocol.sdp.create import create_offer, read_answer
+from protocol.sdp.errors import OfferRefused
+from protocol.sdp.grammar import MAX_BYTES, Line, MediaSection, Section, SessionDescription, parse_untrusted
+from protocol.sdp.negotiation import Answer, Capabilities, Negotiated, NegotiatedAudio, NegotiatedData
+from protocol.sdp.offer import AudioOffer, DataOffer, Offer, OfferedSection, read_offer
+from protocol.sdp.transport import Transport
+
+__all__ = [
+    "MAX_BYTES",
+    "Answer",
+    "AudioOffer",
+    "Capabilities",
+    "DataOffer",
+    "Direction",
+    "HeaderExtension",
+    "Line",
+    "MediaSection",
+    "Negotiated",
+    "NegotiatedAudio",
+    "NegotiatedData",
+    "Offer",
+    "OfferRefused",
+    "OfferedSection",
+    "PayloadFormat",
+    "Section",
+    "SessionDescription",
+    "Transport",
+    "answer",
+    "create_offer",
+    "parse_untrusted",
+    "read_answer",
+    "read_offer",
+]

@@ -1,0 +1,189 @@
+"""The answer to an offer: a pure function of the offer and of what we can do (RFC 3264 §6, RFC 9429 §5.3).
+
+1. Take the first audio section with a codec we carry; its codec is the first such in the offerer's own order.
+2. Take the first data-channel section that shares the transport of that audio.
+3. Everything else is rejected in its place with port 0: unknown media, video, second audio, sections outside the bundle.
+4. The transport is that of the first accepted section of the BUNDLE group (RFC 9143 §7.3), for all of them.
+5. Offered actpass or active we are the DTLS server, offered passive the client (RFC 5763 §5).
+
+Nothing is accepted that is not used: no rtcp-fb, no RED, no header extension outside `Capabilities.extensions`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+
+from protocol.codecs import TELEPHONE_EVENT, Codec
+from protocol.sdp.attributes import Direction, HeaderExtension, PayloadFormat
+from protocol.sdp.errors import OfferRefused
+from protocol.sdp.negotiation import Answer, Capabilities, NegotiatedAudio, NegotiatedData, Role
+from protocol.sdp.offer import AudioOffer, Offer, OfferedSection
+from protocol.sdp.transport import Transport
+from protocol.sdp.write import (
+    audio_lines,
+    codec_lines,
+    data_lines,
+    event_lines,
+    join_lines,
+    rejected_lines,
+    session_lines,
+)
+
+__all__ = ["answer", "negotiate_audio"]
+
+
+@dataclass(frozen=True, slots=True)
+class _Choice:
+    """Which sections of the offer are taken. At least one is."""
+
+    audio: OfferedSection | None
+    negotiated: NegotiatedAudio | None
+    data: OfferedSection | None
+    tagged: OfferedSection
+    """The accepted section whose transport carries all."""
+    transport: Transport
+    group: tuple[str, ...]
+    """The mids of the answer's BUNDLE group; empty when the offer had none."""
+
+
+def answer(offer: Offer, capabilities: Capabilities) -> Answer:
+    """The answer; raises OfferRefused when nothing of the offer can be taken."""
+    if offer.ice_lite and capabilities.ice_lite:
+        message = "The offerer is ICE-lite and so are we: nobody would send connectivity checks."
+        raise OfferRefused("ice_lite_offer", message, "a=ice-lite")
+    choice = _choose(offer, capabilities)
+    data = None
+    if choice.data is not None and choice.data.data is not None:
+        remote = choice.data.data
+        data = NegotiatedData(choice.data.mid, capabilities.sctp_port, remote.sctp_port, remote.max_message_size)
+    role = _choose_role(choice.transport.setup, capabilities)
+    return Answer(
+        audio=choice.negotiated,
+        data=data,
+        remote_ice=choice.transport.ice,
+        remote_fingerprints=choice.transport.fingerprints,
+        remote_candidates=choice.transport.candidates,
+        remote_ice_lite=offer.ice_lite,
+        role=role,
+        sdp=_write(offer, capabilities, choice, "active" if role == "client" else "passive"),
+    )
+
+
+def _choose_role(offered_setup: str, capabilities: Capabilities) -> Role:
+    if offered_setup == "actpass":
+        return "client" if capabilities.setup == "active" else "server"
+    return "client" if offered_setup == "passive" else "server"
+
+
+def _choose(offer: Offer, capabilities: Capabilities) -> _Choice:
+    audio, negotiated = _choose_audio(offer, capabilities)
+    data = _choose_data(offer, audio)
+    accepted = [section for section in (audio, data) if section is not None]
+    group: tuple[str, ...] = ()
+    if accepted and accepted[0].bundle is not None:
+        by_mid = {section.mid: section for section in accepted}
+        group = tuple(mid for mid in offer.bundles[accepted[0].bundle].mids if mid in by_mid)
+        accepted = [by_mid[mid] for mid in group]
+    if not accepted or accepted[0].transport is None:  # read_offer and _choose_audio leave no such offer
+        raise OfferRefused("no_audio_or_data", "The SDP offer has neither audio nor a data channel we can take.", "m=")
+    return _Choice(audio, negotiated, data, accepted[0], accepted[0].transport, group)
+
+
+def _choose_audio(offer: Offer, capabilities: Capabilities) -> tuple[OfferedSection | None, NegotiatedAudio | None]:
+    offered = False
+    for section in offer.sections:
+        if section.audio is not None:
+            offered = True
+            audio = negotiate_audio(section.mid, section.audio, capabilities)
+            if audio is not None:
+                return section, audio
+    if offered and all(section.data is None for section in offer.sections):
+        names = ", ".join(codec.name for codec in capabilities.codecs)
+        raise OfferRefused("no_common_codec", f"The SDP offer has none of the audio codecs {names}.", "a=rtpmap")
+    return None, None
+
+
+def negotiate_audio(mid: str | None, offered: AudioOffer, capabilities: Capabilities) -> NegotiatedAudio | None:
+    """The audio we and the peer have in common; None without a common codec."""
+    for payload_format in offered.formats:
+        for codec in capabilities.codecs:
+            if codec.matches(payload_format.name, payload_format.clock_rate, payload_format.channels):
+                event = _choose_telephone_event(offered.formats, codec) if capabilities.telephone_event else None
+                return NegotiatedAudio(
+                    mid=mid,
+                    codec=codec,
+                    payload_type=payload_format.payload_type,
+                    telephone_event_payload_type=event.payload_type if event is not None else None,
+                    telephone_event_clock_rate=event.clock_rate if event is not None else None,
+                    direction=_meet(offered.direction.reversed, capabilities.direction),
+                    extensions={extension.uri: extension.id for extension in _common_extensions(offered, capabilities)},
+                    rtcp_rsize=offered.rtcp_rsize,
+                    remote_parameters=payload_format.parameters,
+                    maxptime=offered.maxptime,
+                )
+    return None
+
+
+def _choose_telephone_event(formats: tuple[PayloadFormat, ...], codec: Codec) -> PayloadFormat | None:
+    """The one at the codec's clock rate if there is one (RFC 7874 §3); Firefox offers 8 kHz beside Opus, and means it."""
+    events = [item for item in formats if item.name.lower() == TELEPHONE_EVENT and item.channels == 1]
+    return min(events, key=lambda item: item.clock_rate != codec.clock_rate, default=None)
+
+
+def _common_extensions(offered: AudioOffer, capabilities: Capabilities) -> list[HeaderExtension]:
+    """With the ids as offered and the directions seen from our side (RFC 8285 §6)."""
+    return [
+        replace(extension, direction=extension.direction.reversed)
+        for extension in offered.extensions
+        if extension.uri in capabilities.extensions
+    ]
+
+
+def _meet(first: Direction, second: Direction) -> Direction:
+    sends, receives = first.sends and second.sends, first.receives and second.receives
+    if sends:
+        return Direction.SENDRECV if receives else Direction.SENDONLY
+    return Direction.RECVONLY if receives else Direction.INACTIVE
+
+
+def _choose_data(offer: Offer, audio: OfferedSection | None) -> OfferedSection | None:
+    for section in offer.sections:
+        shares = audio is None or (section.bundle is not None and section.bundle == audio.bundle)
+        if section.data is not None and shares:
+            return section
+    return None
+
+
+def _write(offer: Offer, capabilities: Capabilities, choice: _Choice, setup: str) -> str:
+    lines = session_lines(capabilities, choice.group, extmap_allow_mixed=offer.extmap_allow_mixed)
+    for section in offer.sections:
+        protocol = section.media.protocol
+        # RFC 9143 §7.3: candidates stand in the tagged section only.
+        candidates = capabilities.candidates if section is choice.tagged else ()
+        if section is choice.audio and section.audio is not None and choice.negotiated is not None:
+            lines += audio_lines(
+                capabilities,
+                section.mid,
+                protocol,
+                setup,
+                candidates,
+                formats=_describe(choice.negotiated),
+                direction=choice.negotiated.direction,
+                rtcp_rsize=choice.negotiated.rtcp_rsize,
+                extensions=_common_extensions(section.audio, capabilities),
+            )
+        elif section is choice.data:
+            lines += data_lines(capabilities, section.mid, protocol, setup, candidates)
+        else:
+            lines += rejected_lines(section.media, section.mid)
+    return join_lines(lines)
+
+
+def _describe(audio: NegotiatedAudio) -> dict[int, list[str]]:
+    """One codec only, so that the peer cannot change it in mid-call, and the digits beside it."""
+    formats = {audio.payload_type: codec_lines(audio.codec, audio.payload_type)}
+    if audio.telephone_event_payload_type is not None and audio.telephone_event_clock_rate is not None:
+        formats[audio.telephone_event_payload_type] = event_lines(
+            audio.telephone_event_payload_type, audio.telephone_event_clock_rate
+        )
+    return formats

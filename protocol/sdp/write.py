@@ -1,0 +1,136 @@
+"""The lines of our own descriptions, in the order that public captures of the Realtime service show."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from protocol.codecs import TELEPHONE_EVENT, TELEPHONE_EVENT_RANGE, Codec
+from protocol.ice.candidate import Candidate
+from protocol.sdp.attributes import Direction, HeaderExtension
+from protocol.sdp.grammar import MediaSection
+from protocol.sdp.negotiation import Capabilities
+
+__all__ = ["audio_lines", "codec_lines", "data_lines", "event_lines", "join_lines", "rejected_lines", "session_lines"]
+
+# Specification constants
+NO_ADDRESS = "c=IN IP4 0.0.0.0"
+DISCARD_PORT = 9  # RFC 9429 §5.2.1: the port of a section whose address is ICE's business
+
+
+def join_lines(lines: Iterable[str]) -> str:
+    return "".join(f"{line}\r\n" for line in lines)
+
+
+def session_lines(capabilities: Capabilities, group: Sequence[str], *, extmap_allow_mixed: bool) -> list[str]:
+    lines = [
+        "v=0",
+        f"o=- {capabilities.session_id} 1 IN IP4 0.0.0.0",
+        "s=-",
+        "t=0 0",
+        "a=msid-semantic:WMS *",
+        f"a=fingerprint:{capabilities.fingerprint}",
+    ]
+    if capabilities.ice_lite:
+        lines.append("a=ice-lite")
+    if extmap_allow_mixed:
+        lines.append("a=extmap-allow-mixed")
+    if group:
+        lines.append(f"a=group:BUNDLE {' '.join(group)}")
+    return lines
+
+
+def audio_lines(
+    capabilities: Capabilities,
+    mid: str | None,
+    protocol: str,
+    setup: str,
+    candidates: Sequence[Candidate],
+    *,
+    formats: Mapping[int, Sequence[str]],
+    direction: Direction,
+    rtcp_rsize: bool,
+    extensions: Iterable[HeaderExtension],
+) -> list[str]:
+    """`formats`: the payload types in order, each with the lines that describe it."""
+    lines = [
+        f"m=audio {DISCARD_PORT} {protocol} {' '.join(map(str, formats))}",
+        NO_ADDRESS,
+        f"a=setup:{setup}",
+        *_mid_lines(mid),
+        *_ice_lines(capabilities),
+        "a=rtcp-mux",
+    ]
+    if rtcp_rsize:
+        lines.append("a=rtcp-rsize")
+    lines += [_extension_line(extension) for extension in extensions]
+    for described in formats.values():
+        lines += described
+    if direction.sends:
+        msid = f"{capabilities.stream_id} {capabilities.track_id}"
+        lines += [
+            f"a=ssrc:{capabilities.ssrc} cname:{capabilities.cname}",
+            f"a=ssrc:{capabilities.ssrc} msid:{msid}",
+            f"a=msid:{msid}",
+        ]
+    lines.append(f"a={direction.value}")
+    return lines + _candidate_lines(candidates)
+
+
+def data_lines(
+    capabilities: Capabilities, mid: str | None, protocol: str, setup: str, candidates: Sequence[Candidate]
+) -> list[str]:
+    return [
+        f"m=application {DISCARD_PORT} {protocol} webrtc-datachannel",
+        NO_ADDRESS,
+        f"a=setup:{setup}",
+        *_mid_lines(mid),
+        "a=sendrecv",
+        f"a=sctp-port:{capabilities.sctp_port}",
+        f"a=max-message-size:{capabilities.max_message_size}",
+        *_ice_lines(capabilities),
+        *_candidate_lines(candidates),
+    ]
+
+
+def rejected_lines(media: MediaSection, mid: str | None) -> list[str]:
+    """A section switched off in its place: port 0, the rest of the m= line repeated (RFC 3264 §6)."""
+    return [
+        f"m={media.media} 0 {media.protocol} {' '.join(media.formats)}",
+        NO_ADDRESS,
+        *_mid_lines(mid),
+        "a=inactive",
+    ]
+
+
+def codec_lines(codec: Codec, payload_type: int) -> list[str]:
+    lines = [f"a=rtpmap:{payload_type} {codec.encoding}"]
+    if codec.format_parameters is not None:
+        lines.append(f"a=fmtp:{payload_type} {codec.format_parameters}")
+    return lines
+
+
+def event_lines(payload_type: int, clock_rate: int) -> list[str]:
+    return [
+        f"a=rtpmap:{payload_type} {TELEPHONE_EVENT}/{clock_rate}",
+        f"a=fmtp:{payload_type} {TELEPHONE_EVENT_RANGE}",
+    ]
+
+
+def _mid_lines(mid: str | None) -> list[str]:
+    return [] if mid is None else [f"a=mid:{mid}"]
+
+
+def _ice_lines(capabilities: Capabilities) -> list[str]:
+    return [f"a=ice-ufrag:{capabilities.ice.ufrag}", f"a=ice-pwd:{capabilities.ice.pwd}"]
+
+
+def _extension_line(extension: HeaderExtension) -> str:
+    suffix = "" if extension.direction == Direction.SENDRECV else f"/{extension.direction.value}"
+    return f"a=extmap:{extension.id}{suffix} {extension.uri}"
+
+
+def _candidate_lines(candidates: Sequence[Candidate]) -> list[str]:
+    if not candidates:
+        return []
+    # We never trickle: what stands here is all there is (RFC 8840 §4.2).
+    return [*(f"a=candidate:{candidate.serialize()}" for candidate in candidates), "a=end-of-candidates"]
