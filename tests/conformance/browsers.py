@@ -191,7 +191,7 @@ async def open_chromium(wav: Path | None = None, *flags: str) -> AsyncIterator[P
 
         async def goto(url: str) -> None:
             await commands.call("Page.navigate", sessionId=session, url=url)
-            while not await run("JSON.stringify(document.readyState === 'complete')") == "true":
+            while await run("JSON.stringify(document.readyState === 'complete')") != "true":
                 await trio.sleep(0.05)
 
         async def run(expression: str) -> str:

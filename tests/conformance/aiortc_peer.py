@@ -1,0 +1,103 @@
+"""An aiortc caller, in a process of its own (it is asyncio): offers, talks, sends data, and prints what it heard as JSON.
+
+python aiortc_peer.py http://127.0.0.1:8080/ SECONDS
+"""
+
+from __future__ import annotations
+
+import asyncio
+import fractions
+import json
+import sys
+
+import aioice.ice
+import av
+import httpx
+import numpy as np
+from aiortc import AudioStreamTrack, RTCPeerConnection, RTCSessionDescription
+
+# aioice leaves loopback out; these tests stay on it.
+aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
+
+RATE = 48_000
+FRAME = 960
+TONE_HERTZ = 700
+
+MESSAGES: dict[str, str | bytes] = {
+    "text": "grüße von aiortc",
+    "binary": bytes(range(256)),
+    "empty text": "",
+    "empty binary": b"",
+    "64 KiB": b"\xa5" * 65_536,
+    "64 KiB of text": "x" * 65_536,
+}
+
+
+class Tone(AudioStreamTrack):
+    """A sine in 20 ms frames."""
+
+    async def recv(self) -> av.AudioFrame:
+        silence = await super().recv()
+        start = silence.pts * RATE // silence.sample_rate
+        samples = (12_000 * np.sin(2 * np.pi * TONE_HERTZ * (start + np.arange(FRAME)) / RATE)).astype(np.int16)
+        frame = av.AudioFrame.from_ndarray(samples.reshape(1, -1), format="s16", layout="mono")
+        frame.sample_rate = RATE
+        frame.pts = start
+        frame.time_base = fractions.Fraction(1, RATE)
+        return frame
+
+
+async def listen(track, heard: list[np.ndarray]) -> None:
+    while True:
+        frame = await track.recv()
+        samples = frame.to_ndarray().astype(float).reshape(-1)
+        heard.append(samples[:: len(frame.layout.channels)])
+
+
+async def talk(url: str, seconds: float) -> dict[str, object]:
+    peer = RTCPeerConnection()
+    peer.addTrack(Tone())
+    channel = peer.createDataChannel("oai-events")
+    heard: list[np.ndarray] = []
+    listeners = []
+    opened = asyncio.Event()
+    inbox: asyncio.Queue[str | bytes] = asyncio.Queue()
+    peer.on("track", lambda track: listeners.append(asyncio.ensure_future(listen(track, heard))))
+    channel.on("open", opened.set)
+    channel.on("message", inbox.put_nowait)
+
+    await peer.setLocalDescription(await peer.createOffer())
+    async with httpx.AsyncClient() as client:
+        response = await client.post(
+            url + "v1/realtime/calls",
+            content=peer.localDescription.sdp,
+            headers={"Content-Type": "application/sdp"},
+        )
+        response.raise_for_status()
+        await peer.setRemoteDescription(RTCSessionDescription(sdp=response.text, type="answer"))
+        await asyncio.wait_for(opened.wait(), 10)
+
+        echoed = {}
+        for name, message in MESSAGES.items():
+            channel.send(message)
+            answer = await asyncio.wait_for(inbox.get(), 10)
+            echoed[name] = type(answer) is type(message) and answer == message
+        await asyncio.sleep(seconds)
+        hung_up = await client.post(url.rstrip("/") + response.headers["Location"] + "/hangup")
+
+    samples = np.concatenate(heard)[-RATE:] if heard else np.zeros(1)
+    spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
+    result = {
+        "hertz": float(np.argmax(spectrum) * RATE / len(samples)),
+        "seconds": sum(map(len, heard)) / RATE,
+        "echoed": echoed,
+        "hangup": hung_up.status_code,
+    }
+    for listener in listeners:
+        listener.cancel()
+    await peer.close()
+    return result
+
+
+if __name__ == "__main__":
+    print(json.dumps(asyncio.run(talk(sys.argv[1], float(sys.argv[2])))))

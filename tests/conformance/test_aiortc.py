@@ -1,0 +1,25 @@
+"""aiortc calls the stack as the offerer, through the relay and directly: audio both ways, every kind of data message."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+import trio
+from harness import running_stack
+
+PEER = Path(__file__).parent / "aiortc_peer.py"
+
+
+@pytest.mark.parametrize("route", [(), ("--direct",)], ids=["through the relay", "directly"])
+async def test_an_aiortc_caller_hears_its_tone_and_gets_every_message_back(route: tuple[str, ...]):
+    async with running_stack("--agent", "echo", *route) as stack:
+        with trio.fail_after(60):
+            finished = await trio.run_process([sys.executable, str(PEER), stack.url, "2"], capture_stdout=True)
+    result = json.loads(finished.stdout)
+    assert abs(result["hertz"] - 700) < 5, result
+    assert result["seconds"] > 1.5
+    assert all(result["echoed"].values()), result["echoed"]
+    assert result["hangup"] == 200
