@@ -1,0 +1,117 @@
+"""The signalling API as a Starlette application.
+
+    POST   /v1/realtime/calls              offer → 201, Location, answer (application/sdp)
+    POST   /v1/realtime/calls/{id}/hangup  → 200
+    DELETE /v1/realtime/calls/{id}         → 200
+    GET    /v1/info                        → what this transceiver is
+    GET    /                               the page, if there is one
+
+It reads requests and writes responses; whether a call may be, `Calls` decides.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from starlette.applications import Starlette
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.middleware.cors import CORSMiddleware
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+from starlette.types import Scope
+
+from transceiver.signalling.body import SDP_TYPE, read_call_request
+from transceiver.signalling.calls import Calls
+from transceiver.signalling.errors import SignallingError, error_response
+
+__all__ = ["create_app"]
+
+# Specification constants
+VERSION_PATH = "/v1"
+CALLS_PATH = "/realtime/calls"
+
+# Implementation constants
+PREFLIGHT_SECONDS = 600
+
+
+class _Page(StaticFiles):
+    """The page's files, revalidated on each load: they belong to the process that serves them."""
+
+    async def get_response(self, path: str, scope: Scope) -> Response:
+        response = await super().get_response(path, scope)
+        response.headers["Cache-Control"] = "no-cache"
+        response.headers["X-Content-Type-Options"] = "nosniff"
+        return response
+
+
+def create_app(
+    calls: Calls, *, request_seconds: float, allow_origins: tuple[str, ...] = ("*",), web: Path | None = None
+) -> Starlette:
+    """The application; `web` is the folder of the page, None for none."""
+
+    async def create(request: Request) -> Response:
+        created = calls.create(await read_call_request(request, request_seconds))
+        headers = {"Location": f"{VERSION_PATH}{CALLS_PATH}/{created.call_id}", "Cache-Control": "no-store"}
+        return Response(created.answer, 201, headers, SDP_TYPE)
+
+    async def hang_up(request: Request) -> Response:
+        if not calls.hang_up(request.path_params["call_id"]):
+            raise SignallingError(404, "call_not_found", "There is no such call.", param="call_id")
+        return Response(status_code=200)
+
+    async def info(_: Request) -> Response:
+        return JSONResponse(calls.info(), headers={"Cache-Control": "no-store"})
+
+    routes: list[BaseRoute] = [
+        Mount(
+            VERSION_PATH,
+            routes=[
+                Route(CALLS_PATH, create, methods=["POST"]),
+                Route(CALLS_PATH + "/{call_id}/hangup", hang_up, methods=["POST"]),
+                Route(CALLS_PATH + "/{call_id}", hang_up, methods=["DELETE"]),
+                Route("/info", info),
+            ],
+        )
+    ]
+    if web is not None:
+        routes.append(Mount("/", _Page(directory=web, html=True)))
+    cors = Middleware(
+        CORSMiddleware,
+        allow_origins=allow_origins,
+        allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
+        allow_headers=["*"],  # Authorization, Content-Type and whatever else an SDK adds
+        expose_headers=["Location"],  # a browser's SDK reads the call id from it
+        max_age=PREFLIGHT_SECONDS,
+    )
+    return Starlette(
+        routes=routes,
+        middleware=[cors],
+        exception_handlers={
+            SignallingError: _on_signalling_error,
+            HTTPException: _on_http_exception,
+            Exception: _on_exception,
+        },
+    )
+
+
+async def _on_signalling_error(_: Request, error: Exception) -> Response:
+    assert isinstance(error, SignallingError)
+    return error_response(error)
+
+
+async def _on_http_exception(_: Request, error: Exception) -> Response:
+    assert isinstance(error, HTTPException)
+    response = error_response(SignallingError(error.status_code, _code(error), str(error.detail)))
+    response.headers.update(error.headers or {})
+    return response
+
+
+async def _on_exception(_: Request, __: Exception) -> Response:
+    return error_response(SignallingError(500, "internal_error", "Something failed on our side."))
+
+
+def _code(error: HTTPException) -> str:
+    return str(error.detail).lower().replace(" ", "_") if error.status_code < 500 else "internal_error"

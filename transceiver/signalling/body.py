@@ -1,0 +1,130 @@
+"""From an HTTP request to a `CallRequest`, within bounds of size and time.
+
+1. The Accept header must allow application/sdp (406).
+2. The body is read piece by piece: over 64 KiB is 413, slower than the deadline 408.
+3. By Content-Type it is taken apart: application/sdp, multipart/form-data (`sdp`, `session`) or JSON {sdp, session}.
+"""
+
+from __future__ import annotations
+
+from collections.abc import AsyncGenerator
+from contextlib import aclosing
+from typing import Any
+
+import msgspec
+import trio
+from starlette.datastructures import FormData, UploadFile
+from starlette.formparsers import MultiPartException, MultiPartParser
+from starlette.requests import Request
+
+from transceiver.signalling.calls import CallRequest
+from transceiver.signalling.errors import SignallingError
+
+__all__ = ["read_call_request"]
+
+# Implementation constants
+MAX_BODY_BYTES = 64 * 1024
+# Of a body that is too large we read a little more, unkept: a connection closed under a client that still writes is
+# reset, and the client would never see its 413.
+MAX_DISCARDED_BYTES = 1024 * 1024
+MAX_PARTS = 8
+SDP_TYPE = "application/sdp"
+
+
+class _JsonOffer(msgspec.Struct):
+    sdp: str
+    session: dict[str, Any] | None = None
+
+
+async def read_call_request(request: Request, seconds: float) -> CallRequest:
+    """Raises SignallingError."""
+    if not _accepts_sdp(request.headers.get("accept", "")):
+        raise SignallingError(406, "not_acceptable", "The answer is application/sdp, which Accept does not allow.")
+    if "content-length" in request.headers and "transfer-encoding" in request.headers:
+        raise SignallingError(400, "ambiguous_length", "Content-Length and Transfer-Encoding exclude each other.")
+    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    read = {SDP_TYPE: _from_sdp, "application/json": _from_json, "multipart/form-data": _from_form}.get(kind)
+    if read is None or request.headers.get("content-encoding", "identity").lower() != "identity":
+        raise SignallingError(
+            415, "unsupported_media_type", "Send the offer as application/sdp, multipart/form-data or application/json."
+        )
+    with trio.move_on_after(seconds):
+        body = await _read_body(request)
+        return await read(request, body)
+    raise SignallingError(408, "request_timeout", f"The request did not arrive within {seconds:g} seconds.")
+
+
+def _accepts_sdp(accept: str) -> bool:
+    # Quality values other than 0 do not matter with one representation (RFC 9110 §12.5.1).
+    if not accept.strip():
+        return True
+    for entry in accept.split(","):
+        media, *parameters = (part.strip().lower() for part in entry.split(";"))
+        refused = any(parameter.replace(" ", "") in ("q=0", "q=0.0", "q=0.00", "q=0.000") for parameter in parameters)
+        if media in (SDP_TYPE, "application/*", "*/*") and not refused:
+            return True
+    return False
+
+
+async def _read_body(request: Request) -> bytes:
+    body = bytearray()
+    excess = 0
+    async with aclosing(request.stream()) as stream:
+        async for chunk in stream:
+            if not excess and len(body) + len(chunk) <= MAX_BODY_BYTES:
+                body += chunk
+                continue
+            excess += len(chunk)
+            if excess > MAX_DISCARDED_BYTES:
+                break
+    if excess:
+        raise SignallingError(413, "payload_too_large", f"The body is larger than {MAX_BODY_BYTES // 1024} KiB.")
+    return bytes(body)
+
+
+async def _from_sdp(_: Request, body: bytes) -> CallRequest:
+    return CallRequest(body)
+
+
+async def _from_json(_: Request, body: bytes) -> CallRequest:
+    try:
+        offer = msgspec.json.decode(body, type=_JsonOffer)
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise SignallingError(400, "invalid_json", f"The body is not {{sdp, session}} in JSON: {error}") from None
+    return CallRequest(offer.sdp.encode("utf-8", "surrogatepass"), offer.session)
+
+
+async def _from_form(request: Request, body: bytes) -> CallRequest:
+    async def replay() -> AsyncGenerator[bytes, None]:
+        yield body
+
+    try:
+        async with aclosing(replay()) as stream:
+            form = await MultiPartParser(
+                request.headers, stream, max_files=MAX_PARTS, max_fields=MAX_PARTS, max_part_size=MAX_BODY_BYTES
+            ).parse()
+    except (MultiPartException, UnicodeError, KeyError, ValueError) as error:
+        raise SignallingError(400, "invalid_form", f"The body is not multipart/form-data: {error}") from None
+    try:
+        sdp = await _field(form, "sdp")
+        session = await _field(form, "session")
+    finally:
+        await form.close()
+    if sdp is None:
+        raise SignallingError(400, "missing_offer", "The form has no field `sdp`.", param="sdp")
+    if not session:
+        return CallRequest(sdp)
+    try:
+        return CallRequest(sdp, msgspec.json.decode(session, type=dict[str, Any]))
+    except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
+        raise SignallingError(
+            400, "invalid_session", f"The field `session` is not a JSON object: {error}", param="session"
+        ) from None
+
+
+async def _field(form: FormData, name: str) -> bytes | None:
+    """A field, whether it was sent plainly or as a file."""
+    value = form.get(name)
+    if isinstance(value, UploadFile):
+        return await value.read()
+    return None if value is None else value.encode()

@@ -1,0 +1,33 @@
+"""What signalling asks of the rest of the transceiver."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+__all__ = ["CallRequest", "Calls", "CreatedCall"]
+
+
+@dataclass(frozen=True, slots=True)
+class CallRequest:
+    """An offer as it came: the SDP undecoded, the session object of the OpenAI contract if there was one."""
+
+    sdp: bytes
+    session: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class CreatedCall:
+    call_id: str
+    answer: str
+
+
+class Calls(Protocol):
+    def create(self, request: CallRequest) -> CreatedCall:
+        """Answer an offer. Raises SignallingError; it is ready for the first check before it returns."""
+
+    def hang_up(self, call_id: str) -> bool:
+        """End a call; False if there is no such call."""
+
+    def info(self) -> dict[str, object]:
+        """What `GET /v1/info` tells."""
