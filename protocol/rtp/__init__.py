@@ -1,0 +1,39 @@
+"""RTP: packets, statistics, the reorder buffer and RTCP reporting (RFC 3550, RFC 8285). RTCP's wire form is in `.rtcp`."""
+
+from __future__ import annotations
+
+from protocol.rtp.extensions import Extensions
+from protocol.rtp.jitter import Frame, Gap, JitterBuffer, JitterConfig
+from protocol.rtp.ntp import ntp_from_unix
+from protocol.rtp.packet import (
+    RTP_HEADER_LENGTH,
+    RtpHeader,
+    RtpPacket,
+    parse_header_untrusted,
+    parse_rtp_untrusted,
+    serialize_rtp,
+)
+from protocol.rtp.reporter import FeedbackReceived, RtcpConfig, RtcpDatagram, RtcpReporter, SourceEnded
+from protocol.rtp.statistics import ReceiverStatistics, SenderStatistics
+
+__all__ = [
+    "RTP_HEADER_LENGTH",
+    "Extensions",
+    "FeedbackReceived",
+    "Frame",
+    "Gap",
+    "JitterBuffer",
+    "JitterConfig",
+    "ReceiverStatistics",
+    "RtcpConfig",
+    "RtcpDatagram",
+    "RtcpReporter",
+    "RtpHeader",
+    "RtpPacket",
+    "SenderStatistics",
+    "SourceEnded",
+    "ntp_from_unix",
+    "parse_header_untrusted",
+    "parse_rtp_untrusted",
+    "serialize_rtp",
+]

@@ -1,0 +1,226 @@
+"""The reorder buffer between RTP and whoever hears the frames, with one growing 64-bit RTP time for the whole call.
+
+It is not a playout buffer: it adds no delay while packets come in order.
+
+1. A packet with the next sequence number is handed on at once.
+2. A packet ahead of a gap is held. The gap is given up when it has been known for `max_delay`, or when `capacity` frames
+   are held: `Gap` is handed on in its place, then the frames behind it.
+3. A packet behind what was handed on is dropped, and counted as late (its place was given up) or duplicate.
+4. Loss is judged by sequence numbers alone: a silent sender (DTX) jumps in time without a gap, which is no loss.
+5. Time is extended as frames leave, in their order: it never goes back, wraps of the 32-bit timestamp are followed, and
+   when the sender's clock jumps (another SSRC, another capture) the time goes on by what has passed on our clock, and the frame
+   bears the marker.
+6. Another SSRC resets the sequence: what is held is handed on first. Packets of the SSRC just left are stragglers, and
+   dropped, for `_STRAGGLER_TIME`.
+
+All packets of the source must pass through here, those of other payload types (telephone-event) as well, since they
+share its sequence numbers. Packets without payload (padding that probes the bandwidth) are taken, and not handed on.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+from dataclasses import dataclass
+from typing import NamedTuple
+
+from protocol.rtp.packet import RtpPacket
+
+__all__ = ["Frame", "Gap", "JitterBuffer", "JitterConfig"]
+
+# Implementation constants
+_STRAGGLER_TIME = 2.0  # seconds in which packets of the SSRC before this one are taken for stragglers
+_GIVEN_UP_REMEMBERED = 128  # sequence numbers given up, to tell late packets from duplicates
+_MAX_CLOCK_LEAD = 10.0  # seconds the timestamp may run ahead of our clock before we take it for another clock
+_MAX_CLOCK_STEP_BACK = 1.0  # seconds a timestamp may go back (RFC 4733 events name their start) and be the same clock
+
+
+@dataclass(frozen=True, slots=True)
+class JitterConfig:
+    clock_rate: int = 48000
+    max_delay: float = 0.060  # seconds; 0 gives every gap up at once
+    capacity: int = 64  # frames held behind gaps, and things ready that nobody took
+
+
+class Frame(NamedTuple):
+    """A payload in its place. A named tuple for the reason given in `protocol.rtp.packet`."""
+
+    rtp_time: int  # 64 bits, never smaller than that of the frame before
+    payload: bytes
+    marker: bool  # as sent, or because the sender's clock jumped
+    payload_type: int
+    sequence: int
+
+
+@dataclass(frozen=True, slots=True)
+class Gap:
+    """`packets` packets from sequence number `sequence` on did not come in time."""
+
+    sequence: int
+    packets: int
+
+
+class JitterBuffer:
+    """`push` each packet, then `pop` until it returns None; `pop` again at `next_timeout`.
+
+    `counters`: late, duplicate, lost, straggler, empty, overflow (a gap given up because `capacity` was reached),
+    unread (oldest thing dropped because nobody took it), source_changed, clock_jump.
+    """
+
+    __slots__ = (
+        "_clock_rate",
+        "_config",
+        "_given_up",
+        "_held",
+        "_last_arrival",
+        "_last_time",
+        "_last_timestamp",
+        "_next",
+        "_old_ssrc",
+        "_ready",
+        "_source_since",
+        "_ssrc",
+        "_stale",
+        "_timeout",
+        "counters",
+    )
+
+    def __init__(self, config: JitterConfig | None = None) -> None:
+        self._config = config or JitterConfig()
+        self._clock_rate = self._config.clock_rate
+        self.counters: collections.Counter[str] = collections.Counter()
+        self._ready: collections.deque[Frame | Gap] = collections.deque()
+        self._held: dict[int, tuple[RtpPacket, float]] = {}  # by sequence number: (packet, its arrival)
+        self._timeout = math.inf  # when the first gap is given up
+        self._ssrc = -1
+        self._old_ssrc = -1
+        self._source_since = -math.inf
+        self._next = 0  # sequence number expected
+        self._given_up: collections.deque[int] = collections.deque(maxlen=_GIVEN_UP_REMEMBERED)
+        self._last_time = 0  # 64-bit time, timestamp and arrival of the last frame
+        self._last_timestamp = 0
+        self._last_arrival = -math.inf
+        self._stale = True  # the next timestamp does not continue the last one
+
+    def push(self, packet: RtpPacket, now: float) -> None:
+        """Take an authenticated packet."""
+        if packet.ssrc != self._ssrc and not self._change_source(packet, now):
+            return
+        ahead = packet.sequence - self._next & 0xFFFF
+        if ahead == 0:
+            self._next = packet.sequence + 1 & 0xFFFF
+            self._release(packet, now)
+            if self._held:
+                self._release_consecutive()
+        elif ahead < 0x8000:
+            self._hold(packet, now)
+        else:
+            self._behind(packet.sequence)
+
+    def pop(self, now: float) -> Frame | Gap | None:
+        """The next thing in order; None when there is nothing (yet)."""
+        if not self._ready:
+            if now < self._timeout:
+                return None
+            self._give_up_first_gap()
+        return self._ready.popleft() if self._ready else None
+
+    def next_timeout(self) -> float:
+        """When, after `pop` returned None, it will have something without a further `push`."""
+        return self._timeout
+
+    # Order
+
+    def _hold(self, packet: RtpPacket, now: float) -> None:
+        if packet.sequence in self._held:
+            self.counters["duplicate"] += 1
+            return
+        self._held[packet.sequence] = (packet, now)
+        self._timeout = min(self._timeout, now + self._config.max_delay)
+        while len(self._held) > self._config.capacity:
+            self.counters["overflow"] += 1
+            self._give_up_first_gap()
+
+    def _behind(self, sequence: int) -> None:
+        if sequence in self._given_up:
+            self._given_up.remove(sequence)
+            self.counters["late"] += 1
+            return
+        # RFC 3550 §A.1 would look here for a sender that started anew, and take two packets in a row for proof. Under
+        # SRTP no sender can go back: its packets would not pass the replay window. A slow path can deliver such a row.
+        self.counters["duplicate"] += 1
+
+    def _give_up_first_gap(self) -> None:
+        """Hand on the gap before the first frame held, and what follows that frame without another gap."""
+        if not self._held:
+            return
+        missing = min(sequence - self._next & 0xFFFF for sequence in self._held)
+        self._put(Gap(self._next, missing))
+        self.counters["lost"] += missing
+        first = self._next + missing
+        self._given_up.extend(n & 0xFFFF for n in range(max(self._next, first - _GIVEN_UP_REMEMBERED), first))
+        self._next = first & 0xFFFF
+        self._release_consecutive()
+
+    def _release_consecutive(self) -> None:
+        while (entry := self._held.pop(self._next, None)) is not None:
+            self._next = self._next + 1 & 0xFFFF
+            self._release(*entry)
+        oldest = min((arrival for _, arrival in self._held.values()), default=math.inf)
+        self._timeout = oldest + self._config.max_delay
+
+    # Sources
+
+    def _change_source(self, packet: RtpPacket, now: float) -> bool:
+        if packet.ssrc == self._old_ssrc and now - self._source_since < _STRAGGLER_TIME:
+            self.counters["straggler"] += 1
+            return False
+        if self._ssrc >= 0:
+            self.counters["source_changed"] += 1
+        self._old_ssrc, self._ssrc = self._ssrc, packet.ssrc
+        self._source_since = now
+        while self._held:
+            self._give_up_first_gap()
+        self._given_up.clear()
+        self._next = packet.sequence
+        self._stale = True
+        return True
+
+    # Time
+
+    def _release(self, packet: RtpPacket, arrival: float) -> None:
+        if not packet.payload:
+            self.counters["empty"] += 1
+            return
+        marker, payload_type, sequence, timestamp = packet[:4]
+        advance = timestamp - self._last_timestamp & 0xFFFFFFFF
+        if self._stale or advance > self._clock_rate:  # more than a second: look closer
+            advance, jumped = self._judge_advance(advance, arrival)
+            marker = marker or jumped
+            if advance < 0:
+                self._put(Frame(self._last_time, packet.payload, marker, payload_type, sequence))
+                return
+        self._last_time += advance
+        self._last_timestamp = timestamp
+        self._last_arrival = arrival
+        self._put(Frame(self._last_time, packet.payload, marker, payload_type, sequence))
+
+    def _judge_advance(self, advance: int, arrival: float) -> tuple[int, bool]:
+        """(how far the time goes on, whether the sender's clock jumped); less than 0: an event of the recent past."""
+        if self._last_arrival == -math.inf:
+            self._stale = False
+            return advance, False  # the first frame of all: time begins with its timestamp
+        elapsed = max(0.0, arrival - self._last_arrival)
+        if not self._stale:
+            signed = advance - (1 << 32) if advance >> 31 else advance
+            if -_MAX_CLOCK_STEP_BACK * self._clock_rate <= signed <= (elapsed + _MAX_CLOCK_LEAD) * self._clock_rate:
+                return signed, False
+            self.counters["clock_jump"] += 1
+        self._stale = False
+        return int(elapsed * self._clock_rate), True
+
+    def _put(self, thing: Frame | Gap) -> None:
+        if len(self._ready) >= 2 * self._config.capacity:
+            self._ready.popleft()
+            self.counters["unread"] += 1
+        self._ready.append(thing)

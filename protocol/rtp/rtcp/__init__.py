@@ -1,0 +1,26 @@
+"""RTCP on the wire (RFC 3550 §6, RFC 4585 §6, RFC 5506)."""
+
+from __future__ import annotations
+
+from protocol.rtp.rtcp.bye import Goodbye
+from protocol.rtp.rtcp.codes import RtcpType
+from protocol.rtp.rtcp.compound import RtcpPacket, UnknownPacket, parse_rtcp_untrusted, serialize_rtcp
+from protocol.rtp.rtcp.feedback import Feedback
+from protocol.rtp.rtcp.report import ReceiverReport, ReportBlock, SenderReport
+from protocol.rtp.rtcp.sdes import SdesChunk, SdesItemType, SourceDescription
+
+__all__ = [
+    "Feedback",
+    "Goodbye",
+    "ReceiverReport",
+    "ReportBlock",
+    "RtcpPacket",
+    "RtcpType",
+    "SdesChunk",
+    "SdesItemType",
+    "SenderReport",
+    "SourceDescription",
+    "UnknownPacket",
+    "parse_rtcp_untrusted",
+    "serialize_rtcp",
+]

@@ -1,0 +1,174 @@
+"""What an RTP sender and an RTP receiver count (RFC 3550 §6.4, Appendices A.1, A.3, A.8).
+
+`ReceiverStatistics`: one source that we hear. Each packet updates the extended highest sequence number and the jitter;
+`report_block` closes an interval and says what was lost. `SenderStatistics`: our own source, as a sender report tells it.
+
+The probation of Appendix A.1 (two packets in sequence before a source counts) is left out: every packet that comes here
+was authenticated by SRTP, so it is not stray traffic.
+"""
+
+from __future__ import annotations
+
+from protocol.rtp.ntp import short_ntp
+from protocol.rtp.rtcp import ReportBlock, SenderReport
+
+__all__ = ["ReceiverStatistics", "SenderStatistics"]
+
+# Specification constants (RFC 3550 §A.1)
+_MAX_DROPOUT = 3000
+_MAX_MISORDER = 100
+_SEQUENCES = 1 << 16
+_NO_SEQUENCE = _SEQUENCES + 1  # no sequence number equals it
+
+_MAX_LOST = 0x7FFFFF  # cumulative loss is a signed number of 24 bits
+_MIN_LOST = -0x800000
+
+
+class ReceiverStatistics:
+    """Loss and jitter of one source, by RFC 3550's own arithmetic (duplicates count as received)."""
+
+    __slots__ = (
+        "_bad_sequence",
+        "_base_sequence",
+        "_cycles",
+        "_expected_prior",
+        "_jitter",
+        "_last_sender_report",
+        "_max_sequence",
+        "_received",
+        "_received_prior",
+        "_sender_report_arrival",
+        "_transit",
+        "clock_rate",
+        "last_arrival",
+        "octets_received",
+        "packets_received",
+        "ssrc",
+    )
+
+    def __init__(self, ssrc: int, clock_rate: int) -> None:
+        self.ssrc = ssrc
+        self.clock_rate = clock_rate
+        self.packets_received = 0  # ever, whatever their sequence numbers
+        self.octets_received = 0  # payload only
+        self.last_arrival = 0.0
+        self._transit: int | None = None
+        self._jitter = 0  # 16 times the jitter, in timestamp units, as in Appendix A.8
+        self._last_sender_report = 0
+        self._sender_report_arrival = 0.0
+        self._restart(0)
+
+    def _restart(self, sequence: int) -> None:
+        self._base_sequence = sequence
+        self._max_sequence = sequence
+        self._bad_sequence = _NO_SEQUENCE
+        self._cycles = 0
+        self._received = 0  # since the base sequence number
+        self._received_prior = 0
+        self._expected_prior = 0
+
+    def receive(self, sequence: int, timestamp: int, octets: int, now: float) -> None:
+        """One packet arrived, with `octets` of payload."""
+        if self.packets_received == 0:
+            self._restart(sequence)
+        self.packets_received += 1
+        self.octets_received += octets
+        self.last_arrival = now
+        ahead = sequence - self._max_sequence & 0xFFFF
+        if ahead < _MAX_DROPOUT:
+            if sequence < self._max_sequence:
+                self._cycles += _SEQUENCES
+            self._max_sequence = sequence
+        elif ahead <= _SEQUENCES - _MAX_MISORDER:
+            # A very large jump: the sender restarted if the next packet goes on from here, else it is a stray.
+            if sequence != self._bad_sequence:
+                self._bad_sequence = sequence + 1 & 0xFFFF
+                return
+            self._restart(sequence)
+            self._transit = None
+        self._received += 1
+        transit = int(now * self.clock_rate) - timestamp
+        if self._transit is not None:
+            d = transit - self._transit & 0xFFFFFFFF
+            if d >> 31:
+                d = 0x100000000 - d
+            self._jitter += d - (self._jitter + 8 >> 4)
+        self._transit = transit
+
+    def sender_report(self, report: SenderReport, now: float) -> None:
+        """Remember the source's sender report, from which it will compute the round trip."""
+        self._last_sender_report = short_ntp(report.ntp_time)
+        self._sender_report_arrival = now
+
+    @property
+    def highest_sequence(self) -> int:
+        """The extended highest sequence number received."""
+        return self._cycles + self._max_sequence
+
+    @property
+    def packets_expected(self) -> int:
+        return self.highest_sequence - self._base_sequence + 1 if self.packets_received else 0
+
+    @property
+    def packets_lost(self) -> int:
+        """Since the start; less than 0 when there were duplicates."""
+        return max(_MIN_LOST, min(_MAX_LOST, self.packets_expected - self._received))
+
+    @property
+    def jitter(self) -> float:
+        """Interarrival jitter in seconds."""
+        return (self._jitter >> 4) / self.clock_rate
+
+    def report_block(self, now: float) -> ReportBlock:
+        """The block about this source; begins a new interval for `fraction_lost`."""
+        expected = self.packets_expected
+        expected_interval = expected - self._expected_prior
+        lost_interval = expected_interval - (self._received - self._received_prior)
+        self._expected_prior = expected
+        self._received_prior = self._received
+        fraction = min(255, (lost_interval << 8) // expected_interval) if lost_interval > 0 < expected_interval else 0
+        delay = 0
+        if self._last_sender_report:
+            delay = min(0xFFFFFFFF, max(0, int((now - self._sender_report_arrival) * 65536)))
+        return ReportBlock(
+            ssrc=self.ssrc,
+            fraction_lost=fraction,
+            packets_lost=self.packets_lost,
+            highest_sequence=self.highest_sequence & 0xFFFFFFFF,
+            jitter=min(0xFFFFFFFF, self._jitter >> 4),
+            last_sender_report=self._last_sender_report,
+            delay_since_last_sender_report=delay,
+        )
+
+
+class SenderStatistics:
+    """Our own source."""
+
+    __slots__ = ("_last_sent", "_last_timestamp", "clock_rate", "octets_sent", "packets_sent", "ssrc")
+
+    def __init__(self, ssrc: int, clock_rate: int) -> None:
+        self.ssrc = ssrc
+        self.clock_rate = clock_rate
+        self.packets_sent = 0
+        self.octets_sent = 0  # payload only, RFC 3550 §6.4.1
+        self._last_timestamp = 0
+        self._last_sent = 0.0
+
+    def send(self, timestamp: int, octets: int, now: float) -> None:
+        """One packet was sent, with `octets` of payload."""
+        self.packets_sent += 1
+        self.octets_sent += octets
+        self._last_timestamp = timestamp
+        self._last_sent = now
+
+    def sender_report(self, ntp_time: int, now: float, reports: tuple[ReportBlock, ...] = ()) -> SenderReport:
+        """`ntp_time` is the time `now`; the RTP time of the same instant is reckoned on from the last packet."""
+        elapsed = int((now - self._last_sent) * self.clock_rate)
+        return SenderReport(
+            ssrc=self.ssrc,
+            ntp_time=ntp_time,
+            rtp_time=self._last_timestamp + elapsed & 0xFFFFFFFF,
+            packet_count=self.packets_sent & 0xFFFFFFFF,
+            octet_count=self.octets_sent & 0xFFFFFFFF,
+            reports=reports,
+        )
