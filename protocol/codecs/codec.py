@@ -6,7 +6,7 @@ The registry is an explicit tuple in the package `__init__`: a new codec is one 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 __all__ = ["FRAME_SECONDS", "Codec"]
 
@@ -24,11 +24,11 @@ class Codec:
     frame_samples: int
     """RTP clock ticks of a 20 ms frame."""
     static_payload_type: int | None
-    silence: bytes
+    silence: bytes = field(repr=False)
     """One 20 ms frame of silence, ready to be sent."""
     format_parameters: str | None
     """Our own `a=fmtp` parameters: what we ask the peer to send us."""
-    count_samples_untrusted: Callable[[bytes], int]
+    count_samples_untrusted: Callable[[bytes], int] = field(repr=False, compare=False)
     """RTP clock ticks of audio in a received payload; raises DecodeError when it is no payload of this codec."""
 
     @property
