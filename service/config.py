@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-__all__ = ["SECTIONS", "Config", "ConfigError", "exit_for", "load", "overriding"]
+__all__ = ["SECTIONS", "Config", "ConfigError", "exit_for", "given_keys", "load", "overriding"]
 
 Section = TypeVar("Section", bound=msgspec.Struct)
 
@@ -55,11 +55,16 @@ def load(sections: Mapping[str, type[msgspec.Struct]], file: Path | None, enviro
 
     A Struct may raise ValueError from `__post_init__` with a sentence that begins with the key's name.
     """
-    if file is None and environ.get(PREFIX + "CONFIG"):
-        file = Path(environ[PREFIX + "CONFIG"])
-    tables = _read(file) if file is not None else {}
+    tables = _read(_named(file, environ))
     _overlay(tables, sections, environ)
     return Config({kind: _convert(name, tables.get(name, {}), kind) for name, kind in sections.items()})
+
+
+def given_keys(section: str, file: Path | None, environ: Mapping[str, str]) -> set[str]:
+    """The keys of a section that the file or the environment sets, for those who fill in only the rest."""
+    prefix = f"{PREFIX}{section.upper()}_"
+    named = {variable.removeprefix(prefix).lower() for variable in environ if variable.startswith(prefix)}
+    return named | set(_read(_named(file, environ)).get(section, {}))
 
 
 def overriding(section: str, values: Mapping[str, object]) -> dict[str, str]:
@@ -79,7 +84,13 @@ def exit_for(error: ConfigError) -> NoReturn:
     sys.exit(EXIT_CONFIG)
 
 
-def _read(file: Path) -> dict[str, Any]:
+def _named(file: Path | None, environ: Mapping[str, str]) -> Path | None:
+    return file or (Path(environ[PREFIX + "CONFIG"]) if environ.get(PREFIX + "CONFIG") else None)
+
+
+def _read(file: Path | None) -> dict[str, Any]:
+    if file is None:
+        return {}
     try:
         tables = tomllib.loads(file.read_text("utf-8"))
     except OSError as error:

@@ -1,0 +1,135 @@
+"""`just up`: relay, transceiver and agent as processes of their own, wired to each other, until Ctrl-C.
+
+1. Agent and relay start and say which addresses they bound. 2. The transceiver starts with those. 3. One line on standard
+output: `ready http://HOST:PORT/`. 4. A process that dies is started again. 5. SIGINT or SIGTERM ends all: transceiver first, so
+that callers hear why.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ipaddress
+import os
+import sys
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from pathlib import Path
+from typing import NoReturn
+
+import trio
+
+from service.addresses import own_addresses
+from service.config import Config, ConfigError, exit_for, load, overriding
+from service.logs import LogConfig, configure
+from service.ready import stop_signals
+from stack.config import StackConfig
+from stack.plan import Plan
+from stack.processes import Child, StartFailed
+
+__all__ = ["main"]
+
+EXIT_FAILED = 1
+
+
+def main() -> NoReturn:
+    options = _parser().parse_args()
+    environ = dict(os.environ)
+    given = {key: getattr(options, key) for key in StackConfig.__struct_fields__}
+    environ |= overriding("stack", {key: value for key, value in given.items() if value})
+    try:
+        config = load({"stack": StackConfig, "log": LogConfig}, options.config, environ)
+    except ConfigError as error:
+        exit_for(error)
+    configure(config[LogConfig], "stack")
+    sys.exit(trio.run(_run, config, options.config, environ, strict_exception_groups=True))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="just up", description=__doc__.partition("\n")[0] if __doc__ else None)
+    parser.add_argument("--agent", metavar="NAME", help="echo (default), parrot, or module:function of your own")
+    parser.add_argument("--host", help="address of the page; 127.0.0.1 unless you open it to the network")
+    parser.add_argument("--port", help="TCP port of the page (8080; 0 for any free one)")
+    parser.add_argument("--udp-port", help="the relay's public UDP port (3478; 0 for any free one)")
+    parser.add_argument(
+        "--public-address", metavar="IP[,IP]", help="addresses offered to callers instead of all of this machine's"
+    )
+    parser.add_argument(
+        "--direct", action="store_const", const="true", help="no relay: callers reach the transceiver itself"
+    )
+    parser.add_argument(
+        "--config", type=Path, metavar="FILE", help="a TOML file; ANTIPHON_<SECTION>_<KEY> overrides it"
+    )
+    return parser
+
+
+async def _run(config: Config, file: Path | None, environ: dict[str, str]) -> int:
+    stack = config[StackConfig]
+    plan = Plan(stack, file, environ)
+    children: list[Child] = []
+    status = 0
+    with stop_signals() as signals:
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
+                await _start(stack, plan, children, nursery)
+        except* StartFailed as failed:
+            print(f"just up: {_first(failed)}; its reason is above", file=sys.stderr)
+            status = EXIT_FAILED
+        finally:
+            with trio.CancelScope(shield=True):
+                for child in reversed(children):
+                    await child.stop()
+    return status
+
+
+def _first(group: BaseExceptionGroup[StartFailed]) -> StartFailed:
+    inner = group.exceptions[0]
+    return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
+
+
+async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()
+        return
+
+
+async def _start(stack: StackConfig, plan: Plan, children: list[Child], nursery: trio.Nursery) -> None:
+    async def start(child: Child) -> dict[str, object]:
+        children.append(child)
+        bound: dict[str, object] = await nursery.start(child.supervise)
+        return bound
+
+    found: dict[str, dict[str, object]] = {}
+
+    async def start_as(name: str, child: Child) -> None:
+        found[name] = await start(child)
+
+    async with trio.open_nursery() as both:
+        both.start_soon(start_as, "agent", Child("agent", ["agent"], plan.agent(), plan.rebind_agent))
+        if not stack.direct:
+            both.start_soon(start_as, "relay", Child("relay", ["relay", "run"], plan.relay(), plan.rebind_relay))
+    listen = found["relay"]["listen"] if "relay" in found else []
+    assert isinstance(listen, list)
+    environment = plan.transceiver(str(found["agent"]["listen"]), listen)
+    bound = await start(Child("transceiver", ["transceiver"], environment, plan.rebind_transceiver))
+    _say_ready(stack, bound)
+
+
+def _say_ready(stack: StackConfig, bound: dict[str, object]) -> None:
+    https_hint = "browsers give a page the microphone only over HTTPS or on this machine: put an HTTPS proxy in front"
+    http = bound["http"]
+    assert isinstance(http, list)
+    url = str(http[0]).rstrip("/") + "/"
+    host = ipaddress.ip_address(stack.host)
+    if not host.is_loopback:
+        print(f"just up: the page is open to the network; {https_hint}", file=sys.stderr)
+    if host.is_unspecified:
+        reachable = next((text for text in own_addresses() if (":" in text) == (host.version == 6)), "127.0.0.1")
+        port = url.rstrip("/").rpartition(":")[2]
+        url = f"http://{f'[{reachable}]' if ':' in reachable else reachable}:{port}/"
+    with suppress(BrokenPipeError):
+        print(f"ready {url}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,103 @@
+"""Which process gets which addresses and keys: the wiring of one machine, as environment for the children.
+
+What the user configured (file or environment) is left alone; only what is open is filled in here.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import secrets
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+from service.addresses import own_addresses, parse_host_port, to_host_port
+from service.config import given_keys, overriding
+from stack.config import StackConfig
+
+__all__ = ["Plan"]
+
+MAX_ADVERTISED = 8
+
+
+class Plan:
+    """Environments of the children, in the order in which they can be known."""
+
+    def __init__(self, config: StackConfig, file: Path | None, environ: Mapping[str, str]) -> None:
+        self._config = config
+        self._file = file
+        self._environ = dict(environ) | ({"ANTIPHON_CONFIG": str(file)} if file is not None else {})
+        # One secret for every run: all that holds it is started by us.
+        keys = {"keys": [f"1:{secrets.token_hex(32)}"], "trunk_keys": [secrets.token_hex(32)]}
+        self._environ |= self._open("routing", keys)
+
+    def agent(self) -> dict[str, str]:
+        return self._environ | self._open("agent", {"agent": self._config.agent, "listen": "127.0.0.1:0"})
+
+    def relay(self) -> dict[str, str]:
+        return self._environ | self._open("relay", {"listen": self.listen_addresses(), "trunk": "127.0.0.1:0"})
+
+    def transceiver(self, agent: str, relay_listen: list[str]) -> dict[str, str]:
+        """`agent` is the agent's WebSocket address, `relay_listen` what the relay bound (empty: serve callers directly)."""
+        http = [to_host_port(self._config.host, self._config.port)]
+        values: dict[str, object] = {"http": http, "agents": [agent]}
+        if relay_listen:
+            values |= {"listen": "127.0.0.1:0", "advertise": self._advertised(relay_listen)}
+        else:
+            # One socket for all callers: the transceiver has no ingress per address, so it takes the first address only.
+            first = self.listen_addresses()[0]
+            host = parse_host_port(first)[0]
+            values |= {"listen": first, "direct": True}
+            self._environ |= self._open("routing", {"prefix": _network_of(host)})
+        return self._environ | self._open("transceiver", values)
+
+    def listen_addresses(self) -> list[str]:
+        """Where the relay listens: one socket for each address, so that replies leave from where the caller spoke to."""
+        own = _bindable(own_addresses())
+        hosts = [host for host in self._config.public_address if host in own] if self._config.public_address else own
+        foreign = [host for host in self._config.public_address if host not in own]
+        # Behind a one-to-one NAT the public address is not ours: it arrives on whatever interface there is.
+        hosts += sorted({"::" if ":" in host else "0.0.0.0" for host in foreign})
+        return [to_host_port(host, self._config.udp_port) for host in hosts[:MAX_ADVERTISED]]
+
+    def rebind_relay(self, bound: Mapping[str, object]) -> dict[str, str]:
+        """A relay that comes back takes the addresses it had: callers and transceivers hold them."""
+        return overriding("relay", {key: bound[key] for key in ("listen", "trunk") if key in bound})
+
+    def rebind_agent(self, bound: Mapping[str, object]) -> dict[str, str]:
+        listen = str(bound["listen"]).removeprefix("ws://").rstrip("/")
+        return overriding("agent", {"listen": listen})
+
+    def rebind_transceiver(self, bound: Mapping[str, object]) -> dict[str, str]:
+        return overriding("transceiver", {key: bound[key] for key in ("listen", "http") if key in bound})
+
+    def _advertised(self, relay_listen: list[str]) -> list[str]:
+        if not self._config.public_address:
+            return relay_listen
+        ports = {parse_host_port(text)[0]: parse_host_port(text)[1] for text in relay_listen}
+        wildcard = {4: "0.0.0.0", 6: "::"}
+        return [
+            to_host_port(host, ports.get(host) or ports[wildcard[ipaddress.ip_address(host).version]])
+            for host in self._config.public_address
+        ]
+
+    def _open(self, section: str, values: Mapping[str, object]) -> dict[str, str]:
+        given = given_keys(section, self._file, self._environ)
+        return overriding(section, {key: value for key, value in values.items() if key not in given})
+
+
+def _bindable(hosts: list[str]) -> list[str]:
+    """Those addresses that a UDP socket can really have (an IPv6 address may still be tentative)."""
+    usable = []
+    for host in hosts:
+        with socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET, socket.SOCK_DGRAM) as probe:
+            try:
+                probe.bind((host, 0))
+            except OSError:
+                continue
+        usable.append(host)
+    return usable
+
+
+def _network_of(host: str) -> str:
+    return f"{host}/{128 if ':' in host else 32}" if not ipaddress.ip_address(host).is_loopback else "127.0.0.0/8"
