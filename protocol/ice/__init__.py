@@ -2,5 +2,19 @@
 
 from protocol.ice.candidate import Candidate, candidate_priority
 from protocol.ice.credentials import IceCredentials
+from protocol.ice.events import ConsentLate, ConsentRestored, Failed, IceOutput, PathSelected, SendTo
+from protocol.ice.lite import IceLite, IceLiteConfig
 
-__all__ = ["Candidate", "IceCredentials", "candidate_priority"]
+__all__ = [
+    "Candidate",
+    "ConsentLate",
+    "ConsentRestored",
+    "Failed",
+    "IceCredentials",
+    "IceLite",
+    "IceLiteConfig",
+    "IceOutput",
+    "PathSelected",
+    "SendTo",
+    "candidate_priority",
+]

@@ -1,0 +1,302 @@
+"""The ICE-lite agent of the transceiver: RFC 8445 §2.5 for a server, with paths that move only on proof.
+
+1. Only authenticated checks are answered (see `protocol.ice.responder`); their source becomes a *valid* path, from
+   which DTLS and SRTP may be accepted. We know no remote candidates and need none.
+2. The first valid path is selected provisionally, so that DTLS can be answered at once; the client's nomination
+   (USE-CANDIDATE) settles it. One check of our own goes to the first path: it measures the round trip, and Pion
+   nominates sooner for it.
+3. The settled path moves only after *our own check* to the new address was answered from there. (RFC 8445 §7.3.2
+   lets a lite agent follow USE-CANDIDATE at once; then whoever copies a check from the wire and sends it from his
+   own address takes the media.) Such a check is triggered by
+
+       nomination   an authenticated check with USE-CANDIDATE from another path
+       media        SRTP that authenticated, from another path, while the selected one was quiet for a moment
+       silence      an authenticated check from another path, after the selected one fell silent. The selected path
+                    is asked too, and keeps its place if it answers: some clients check several pairs forever.
+
+   Firefox, Pion and aiortc never repeat USE-CANDIDATE, so after a NAT rebinding only the last two save the call.
+4. A transaction id that was seen before triggers nothing, ever. Repeated from the same address it gets the same
+   answer (RFC 8489 §6.3.1, idempotent); from a new address it is a copy, and gets none.
+5. Consent (RFC 7675; a lite agent may count requests): see `protocol.ice.consent`.
+
+We are always controlled; a peer that claims to be controlled too is told 487.
+"""
+
+from __future__ import annotations
+
+import collections
+import enum
+import math
+from dataclasses import dataclass
+
+from protocol.address import Path
+from protocol.errors import DecodeError, LocalError
+from protocol.fsm import Cell, Machine, Region, to
+from protocol.ice.checks import Checks, Purpose
+from protocol.ice.consent import INTERVAL, Consent
+from protocol.ice.credentials import IceCredentials
+from protocol.ice.events import ConsentLate, ConsentRestored, IceOutput, PathSelected, SendTo
+from protocol.ice.responder import Responder
+from protocol.stun.binding import ERROR, REQUEST, SUCCESS, Binding, scan_binding_untrusted
+from protocol.wire import Entropy
+
+__all__ = ["IceLite", "IceLiteConfig"]
+
+
+@dataclass(frozen=True, slots=True)
+class IceLiteConfig:
+    """All times in seconds."""
+
+    consent_interval: float = INTERVAL
+    consent_late: float = 10.0
+    path_silence: float = 1.0  # the selected path counts as silent after that long without valid STUN or media
+    silence_grace: float = 0.3  # how long the silent path may take to answer before it is left
+    media_grace: float = 0.1  # stragglers of the old path after a move must not move it back
+    check_transmissions: int = 4  # of our own checks: after 0, 0.5, 1.5 and 3.5 s
+    check_final_wait: float = 2.0
+    max_paths: int = 8  # valid paths kept; then the one not heard for longest is dropped
+    max_transaction_ids: int = 64  # ids remembered; then the oldest is forgotten
+
+    def __post_init__(self) -> None:
+        if self.max_paths < 2 or self.max_transaction_ids < 1:
+            raise LocalError("a path cannot move when fewer than two are kept")
+
+
+class PathState(enum.Enum):
+    UNKNOWN = "unknown"
+    PROVISIONAL = "provisional"
+    NOMINATED = "nominated"
+    CLOSED = "closed"
+
+
+class Validated:
+    """The first authenticated check came."""
+
+
+class Nominated:
+    """An authenticated check with USE-CANDIDATE came, or a move was proven."""
+
+
+class Closed:
+    """The owner closed the agent."""
+
+
+_ILLEGAL, _IGNORE = Cell.ILLEGAL, Cell.IGNORE
+
+# UNKNOWN and PROVISIONAL have no deadline of their own: the session table gives up on a call without a path.
+LITE_PATH = Region(
+    name="ice lite path",
+    initial=PathState.UNKNOWN,
+    events=(Validated, Nominated, Closed),
+    rows={
+        PathState.UNKNOWN: (to(PathState.PROVISIONAL), _ILLEGAL, to(PathState.CLOSED)),
+        PathState.PROVISIONAL: (_ILLEGAL, to(PathState.NOMINATED), to(PathState.CLOSED)),
+        PathState.NOMINATED: (_ILLEGAL, _IGNORE, to(PathState.CLOSED)),
+        PathState.CLOSED: (_ILLEGAL, _ILLEGAL, _IGNORE),
+    },
+)
+
+
+class IceLite:
+    """The agent of one call. `selected` is where to send; `is_valid` says from where to accept."""
+
+    def __init__(
+        self,
+        local: IceCredentials,
+        remote: IceCredentials,
+        *,
+        entropy: Entropy,
+        config: IceLiteConfig | None = None,
+    ) -> None:
+        self._config = config = config or IceLiteConfig()
+        self._responder = Responder(local, remote)
+        self._checks = Checks(
+            local,
+            remote,
+            entropy=entropy,
+            transmissions=config.check_transmissions,
+            final_wait=config.check_final_wait,
+        )
+        self._consent = Consent(
+            entropy=entropy, interval=config.consent_interval, late=config.consent_late, unprompted=False
+        )
+        self._machine = Machine((LITE_PATH,))
+        self._tie_breaker = int.from_bytes(entropy(8), "big")
+        self._paths: dict[Path, float] = {}  # valid paths, and when valid STUN last came from each
+        self._seen: dict[bytes, Path] = {}  # transaction ids of authenticated requests, and where each first came from
+        self._nomination = -1  # the renomination value of the selected path
+        self._heard = -math.inf  # valid STUN or authenticated media on the selected path
+        self._leaving: tuple[Path, float, float] | None = None  # where to move, asked since, not before
+        self._outputs: list[IceOutput] = []
+        self.selected: Path | None = None
+        self.drops: collections.Counter[str] = collections.Counter()
+
+    @property
+    def rtt(self) -> float | None:
+        """The smoothed round-trip time of our own checks, in seconds."""
+        return self._checks.rtt
+
+    @property
+    def nominated(self) -> bool:
+        return self._machine.state(PathState) is PathState.NOMINATED
+
+    def is_valid(self, path: Path) -> bool:
+        """True if an authenticated check came from there, or ours to there was answered."""
+        return path in self._paths
+
+    def receive_untrusted(self, data: bytes | memoryview, path: Path, now: float) -> None:
+        """A datagram that looks like STUN. Never raises: what is wrong is counted in `drops`."""
+        try:
+            if self._machine.state(PathState) is PathState.CLOSED:
+                raise DecodeError("ice_closed")
+            data = bytes(data)
+            binding = scan_binding_untrusted(data)
+            if binding.kind == REQUEST:
+                self._request_untrusted(data, binding, path, now)
+            elif binding.kind in (SUCCESS, ERROR):
+                self._answer_untrusted(data, binding, path, now)
+            # Indications are keepalives for NATs (RFC 8445 §11): nothing to do, and no consent (RFC 7675 §4).
+        except DecodeError as error:
+            self.drops[error.reason] += 1
+
+    def media_authenticated(self, path: Path, now: float) -> None:
+        """SRTP that passed its own authentication and replay check came from `path`."""
+        if path == self.selected:
+            self._heard = now
+        elif self.selected is not None and now - self._heard >= self._config.media_grace:
+            self._propose(path, Purpose.MEDIA, now)
+
+    def handle_timeout(self, now: float) -> None:
+        sends, _unanswered = self._checks.handle_timeout(now)  # an unanswered check proves nothing: nothing moves
+        self._outputs += sends
+        if self._leaving is not None and now >= self._leaving[2]:
+            path, since, _ = self._leaving
+            self._leaving = None
+            if self._heard <= since:
+                self._move(path, now)
+        if self._consent.becomes_late(now):
+            self._outputs.append(ConsentLate())
+        if self.selected is not None and self._consent.asks(now):
+            self._ask(self.selected, Purpose.CONSENT, now)
+
+    def next_timeout(self) -> float:
+        leave = math.inf if self._leaving is None else self._leaving[2]
+        return min(self._checks.next_timeout(), self._consent.next_timeout(), leave)
+
+    def poll(self) -> list[IceOutput]:
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def close(self, now: float) -> None:
+        """Dead and silent from now on; ICE has no goodbye."""
+        self._machine.fire(Closed())
+        self._checks.clear()
+        self._consent.stop()
+        self._leaving = None
+        self._outputs.clear()
+        self._paths.clear()
+        self.selected = None
+
+    # What the client sends
+
+    def _request_untrusted(self, data: bytes, binding: Binding, path: Path, now: float) -> None:
+        refusal = self._responder.judge_untrusted(data, binding)
+        if refusal is None and binding.controlling is False:
+            refusal = self._responder.role_conflict_untrusted(data, binding)
+        if refusal is not None:
+            self.drops["ice_request_refused"] += 1
+            self._outputs.append(SendTo(refusal, path))
+            return
+        first = self._seen.get(binding.transaction_id)
+        if first is not None and first != path and path not in self._paths:
+            raise DecodeError("ice_check_copied")
+        self._outputs.append(SendTo(self._responder.success_untrusted(data, binding, path.remote), path))
+        if first is not None:
+            self.drops["ice_check_repeated"] += 1
+            return
+        self._remember(binding.transaction_id, path)
+        self._validate(path, now)
+        value = -1 if binding.nomination is None else binding.nomination
+        if path != self.selected and binding.nomination is not None:
+            nominates = value > self._nomination  # libwebrtc's renomination: only a higher value moves
+        else:
+            nominates = binding.use_candidate or binding.nomination is not None
+        self._weigh(path, nominates, value, now)
+
+    def _weigh(self, path: Path, nominates: bool, nomination: int, now: float) -> None:
+        """A fresh authentic check came from `path`: what follows for the selected path?"""
+        if self.selected is None:
+            self._machine.fire(Validated())
+            self._select(path, nominates, nomination, now)
+            self._consent.start(now)
+            self._ask(path, Purpose.CONSENT, now)
+        elif nominates and not self.nominated:
+            self._select(path, nominates, nomination, now)
+        elif path == self.selected:
+            self._hear(now)
+        elif nominates:
+            self._propose(path, Purpose.NOMINATION, now, nomination)
+        elif now - self._heard >= self._config.path_silence:
+            self._propose(path, Purpose.SILENCE, now)
+
+    def _answer_untrusted(self, data: bytes, binding: Binding, path: Path, now: float) -> None:
+        check = self._checks.answered_untrusted(data, binding, path, now)
+        if binding.kind == ERROR:
+            raise DecodeError("ice_check_refused")
+        self._validate(path, now)
+        if path == self.selected:
+            self._hear(now)
+        elif check.purpose is Purpose.SILENCE:
+            self._leaving = (path, check.started, max(now, check.started + self._config.silence_grace))
+        elif check.purpose in (Purpose.NOMINATION, Purpose.MEDIA):
+            self._move(path, now, check.nomination)
+
+    # What we do about it
+
+    def _propose(self, path: Path, purpose: Purpose, now: float, nomination: int = -1) -> None:
+        """Ask for the proof that a move needs; one check to a path at a time."""
+        check = self._checks.find(path)
+        if check is not None and check.purpose is not Purpose.CONSENT:
+            check.purpose = max(check.purpose, purpose)
+            check.nomination = max(check.nomination, nomination)
+            return
+        if len(self._checks) >= self._config.max_paths:
+            self.drops["ice_checks_full"] += 1
+            return
+        self._ask(path, purpose, now, nomination)
+        if purpose is Purpose.SILENCE and self.selected is not None:
+            self._ask(self.selected, Purpose.CONSENT, now)
+
+    def _ask(self, path: Path, purpose: Purpose, now: float, nomination: int = -1) -> None:
+        send = self._checks.send(path, now, purpose, tie_breaker=self._tie_breaker, nomination=nomination)
+        self._outputs.append(send)
+
+    def _select(self, path: Path, nominated: bool, nomination: int, now: float) -> None:
+        self.selected = path
+        self._nomination = max(self._nomination, nomination)
+        if nominated:
+            self._machine.fire(Nominated())
+        self._outputs.append(PathSelected(path, nominated))
+        self._leaving = None
+        self._hear(now)
+
+    def _move(self, path: Path, now: float, nomination: int = -1) -> None:
+        """The proof is there: our own check to `path` was answered from there."""
+        self._select(path, self.nominated, nomination, now)
+
+    def _hear(self, now: float) -> None:
+        self._heard = now
+        if self._consent.hear(now):
+            self._outputs.append(ConsentRestored())
+
+    def _validate(self, path: Path, now: float) -> None:
+        if path not in self._paths and len(self._paths) >= self._config.max_paths:
+            idle = min((other for other in self._paths if other != self.selected), key=self._paths.__getitem__)
+            del self._paths[idle]
+            self.drops["ice_path_evicted"] += 1
+        self._paths[path] = now
+
+    def _remember(self, transaction_id: bytes, path: Path) -> None:
+        if len(self._seen) >= self._config.max_transaction_ids:
+            del self._seen[next(iter(self._seen))]
+        self._seen[transaction_id] = path
