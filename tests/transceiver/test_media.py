@@ -1,0 +1,184 @@
+"""Audio both ways, in virtual time."""
+
+from __future__ import annotations
+
+from protocol.agentlink import MediaFlags, PlayedReason
+from protocol.codecs import OPUS, PCMU
+from protocol.rtp import RtpPacket
+from transceiver.media import PACE_SECONDS, Downlink, OutgoingFrame, Uplink
+
+FRAME = OPUS.silence
+TICK = PACE_SECONDS
+LEAD = PACE_SECONDS * 0.999
+
+
+def packet(number: int, payload: bytes = b"x", payload_type: int = 111, marker: bool = False) -> RtpPacket:
+    return RtpPacket(marker, payload_type, 65_530 + number & 0xFFFF, number * 960 & 0xFFFFFFFF, 7, payload=payload)
+
+
+def test_uplink_frames_are_handed_on_in_order_and_at_once() -> None:
+    uplink = Uplink(111, 48_000)
+    uplink.push(packet(0, b"a", marker=True), 0.0)
+    uplink.push(packet(2, b"c"), 0.02)
+    uplink.push(packet(1, b"b"), 0.03)
+    assert [(r.handle, r.rtp_time, r.flags, r.payload) for r in uplink.take(9)] == [
+        (9, 0, MediaFlags.MARKER, b"a"),
+        (9, 960, 0, b"b"),
+        (9, 1920, 0, b"c"),
+    ]
+    assert not uplink.waiting
+
+
+def test_a_lost_packet_is_given_up_after_a_while_and_the_frame_behind_it_says_so() -> None:
+    uplink = Uplink(111, 48_000)
+    uplink.push(packet(0), 0.0)
+    uplink.take(1)
+    uplink.push(packet(2), 0.04)
+    assert not uplink.waiting
+    assert uplink.next_timeout() < 0.2
+    uplink.handle_timeout(uplink.next_timeout())
+    assert [record.flags for record in uplink.take(1)] == [MediaFlags.GAP]
+    assert uplink.drops["lost"] == 1
+
+
+def test_of_speech_that_nobody_takes_the_last_second_is_kept() -> None:
+    uplink = Uplink(111, 48_000)
+    for number in range(200):
+        uplink.push(packet(number), number * 0.02)
+    records = uplink.take(1)
+    assert len(records) == 51
+    assert records[-1].rtp_time == 199 * 960
+    assert records[0].flags & MediaFlags.GAP
+    assert uplink.drops["stale"] == 149
+
+
+def test_other_payload_types_and_giant_frames_stay_out() -> None:
+    uplink = Uplink(111, 48_000)
+    uplink.push(packet(0, payload_type=126), 0.0)
+    uplink.push(packet(1, b"x" * 1501), 0.0)
+    uplink.push(packet(2), 0.0)
+    assert [record.rtp_time for record in uplink.take(1)] == [1920]
+    assert uplink.drops == {"payload_type": 1, "oversize": 1}
+
+
+def run(downlink: Downlink, start: float, ticks: int) -> list[tuple[float, OutgoingFrame]]:
+    """The pacer alone, from `start`: what leaves when."""
+    sent = []
+    for tick in range(ticks):
+        now = start + tick * TICK
+        sent += [(now, frame) for frame in downlink.take_due(now, LEAD)]
+    return sent
+
+
+def test_a_sentence_sent_in_one_go_leaves_at_the_pace_of_speech() -> None:
+    downlink = Downlink(OPUS, 1000)
+    for number in range(50):
+        downlink.push(number * 960, FRAME, 0.0)
+    first = downlink.take_due(0.0)
+    assert first == [OutgoingFrame(FRAME, 1000, True)]
+    sent = run(downlink, 0.013, 60)
+    assert [frame.timestamp for _, frame in sent] == [1000 + 960 * number for number in range(1, 50)]
+    assert not any(frame.marker for _, frame in sent)
+    for number, (when, _) in enumerate(sent, 1):
+        due = number * 0.02
+        assert due - TICK <= when <= due + 1e-9
+
+
+def test_frames_that_arrive_just_in_time_are_not_held_up() -> None:
+    downlink = Downlink(OPUS, 0)
+    jitter = (0.0, 0.004, 0.011, 0.002, 0.03, 0.005)
+    for number, late in enumerate(jitter):
+        now = number * 0.02 + late
+        downlink.push(number * 960, FRAME, now)
+        assert [frame.timestamp for frame in downlink.take_due(now)] == [number * 960]
+
+
+def test_after_a_silence_the_timestamp_has_moved_by_what_passed_and_the_marker_is_set() -> None:
+    downlink = Downlink(OPUS, 0xFFFF_FFF0)
+    downlink.push(0, FRAME, 0.0)
+    assert downlink.take_due(0.0) == [OutgoingFrame(FRAME, 0xFFFF_FFF0, True)]
+    assert downlink.take_due(0.1, LEAD) == []
+    downlink.push(960, FRAME, 1.02)
+    assert downlink.take_due(1.02) == [OutgoingFrame(FRAME, (0xFFFF_FFF0 + 51 * 960) & 0xFFFFFFFF, True)]
+
+
+def test_a_late_tick_is_caught_up_without_a_burst() -> None:
+    downlink = Downlink(OPUS, 0)
+    for number in range(20):
+        downlink.push(number * 960, FRAME, 0.0)
+    assert len(downlink.take_due(0.0)) == 1
+    assert len(downlink.take_due(0.05, LEAD)) == 2
+    assert len(downlink.take_due(1.0, LEAD)) == 1, "a whole second late: the schedule moves, nothing is hurried"
+    sent = run(downlink, 1.02, 30)
+    assert len(sent) == 16
+    assert sent[-1][1].timestamp == 19 * 960
+
+
+def test_short_and_long_frames_keep_the_same_pace() -> None:
+    downlink = Downlink(PCMU, 0)
+    for number in range(100):  # 5 ms each
+        downlink.push(number * 40, bytes(40), 0.0)
+    sent = run(downlink, 0.0, 40)
+    assert len(sent) == 100
+    assert sent[-1][0] <= 0.5
+    assert sent[-1][0] >= 0.45
+    assert [frame.timestamp for _, frame in sent] == [number * 40 for number in range(100)]
+
+
+def test_five_seconds_may_wait_and_no_more() -> None:
+    downlink = Downlink(OPUS, 0)
+    for number in range(300):
+        downlink.push(number * 960, FRAME, 0.0)
+    assert downlink.drops["overflow"] == 50
+    assert len(run(downlink, 0.0, 400)) == 250
+
+
+def test_the_agent_learns_how_far_its_audio_was_played() -> None:
+    downlink = Downlink(OPUS, 0)
+    for number in range(25):
+        downlink.push(number * 960, FRAME, 0.0)
+    reports = []
+    for tick in range(60):
+        downlink.take_due(tick * TICK, LEAD)
+        if (report := downlink.take_report()) is not None:
+            reports.append((round(tick * TICK, 2), report))
+    reasons = [report.reason for _, report in reports]
+    assert reasons == [PlayedReason.PROGRESS] * 3 + [PlayedReason.DRAINED]
+    assert [report.rtp_time for _, report in reports][-1] == 25 * 960
+    assert reports[0][1].buffered_ms > 400
+    assert reports[-1][1].buffered_ms == 0
+    assert not downlink.playing
+
+
+def test_a_flush_drops_what_waits_and_reports_where_playing_stopped() -> None:
+    downlink = Downlink(OPUS, 0)
+    for number in range(100):
+        downlink.push(number * 960, FRAME, 0.0)
+    run(downlink, 0.0, 10)
+    downlink.take_report()
+    downlink.flush(0.2)
+    report = downlink.take_report()
+    assert report is not None
+    assert report.reason is PlayedReason.FLUSHED
+    assert report.rtp_time in (10 * 960, 11 * 960)
+    assert report.buffered_ms == 0
+    assert downlink.drops["flushed"] in (89, 90)
+    assert run(downlink, 0.22, 10) == []
+    downlink.push(96_000, FRAME, 0.23)  # what follows a flush is new audio
+    assert len(downlink.take_due(0.23)) == 1
+
+
+def test_a_flush_of_nothing_is_answered_too() -> None:
+    downlink = Downlink(OPUS, 0)
+    downlink.flush(1.0)
+    report = downlink.take_report()
+    assert report is not None
+    assert (report.rtp_time, report.buffered_ms, report.reason) == (0, 0, PlayedReason.FLUSHED)
+
+
+def test_what_is_no_frame_of_the_codec_is_dropped_and_counted() -> None:
+    downlink = Downlink(OPUS, 0)
+    downlink.push(0, b"", 0.0)
+    downlink.push(0, b"\xff", 0.0)
+    assert downlink.take_due(0.0) == []
+    assert downlink.drops == {"empty": 1, "opus_truncated": 1}

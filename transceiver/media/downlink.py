@@ -1,0 +1,156 @@
+"""The agent's audio on its way to the caller: a queue that gives it the pace of speech.
+
+1. The agent sends frames as fast as it likes, on its own timeline; at most five seconds of them wait here. It learns
+   from `Played` how far its audio has got, and is expected to keep within that; more is dropped, newest first.
+2. A frame that arrives when it is due, or late, leaves at once. Those ahead of their time leave at the pacer's ticks,
+   each at the last tick before it is due: early by less than a tick, never late.
+3. RTP timestamps go on without holes through a talkspurt. After a silence they have moved by the time that passed,
+   and the first frame bears the marker (RFC 3551 §4.1).
+4. A late tick is caught up gently: no tick sends more than twice its time.
+5. `flush` drops what was not sent (the caller has begun to speak) and says how far playing got.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, deque
+from typing import NamedTuple
+
+from protocol.agentlink import PlayedReason
+from protocol.codecs import Codec
+from protocol.errors import DecodeError
+
+__all__ = ["PACE_SECONDS", "Downlink", "OutgoingFrame", "Played"]
+
+# Implementation constants
+PACE_SECONDS = 0.020  # between two ticks of the pacer
+MAX_AHEAD_SECONDS = 5.0
+MAX_AHEAD_FRAMES = 2000  # five seconds of the shortest Opus frames
+SPURT_END_SECONDS = 0.060  # a queue that stays empty for so long after the last frame's end: the agent fell silent
+REPORT_SECONDS = 0.200
+MAX_TICK_SECONDS = 2 * PACE_SECONDS
+
+
+class OutgoingFrame(NamedTuple):
+    payload: bytes
+    timestamp: int
+    marker: bool
+
+
+class Played(NamedTuple):
+    """What the agent is told: its audio was played up to `rtp_time`, `buffered_ms` of it still wait."""
+
+    rtp_time: int
+    buffered_ms: int
+    reason: PlayedReason
+
+
+class _Queued(NamedTuple):
+    rtp_time: int
+    samples: int
+    payload: bytes
+
+
+class Downlink:
+    """Sans-IO. `push`, then `take_due` at once and at each tick while `playing`; `take_report` after each of them."""
+
+    __slots__ = (
+        "_buffered",
+        "_codec",
+        "_due",
+        "_played_to",
+        "_queue",
+        "_rate",
+        "_report",
+        "_reported_at",
+        "_resuming",
+        "_timestamp",
+        "drops",
+        "frames_sent",
+        "playing",
+    )
+
+    def __init__(self, codec: Codec, first_timestamp: int) -> None:
+        self._codec = codec
+        self._rate = codec.clock_rate
+        self._queue: deque[_Queued] = deque()
+        self._buffered = 0  # samples in the queue
+        self._timestamp = first_timestamp  # of the next frame if it continues the one before
+        self._due = -math.inf  # when the next frame would continue the one before
+        self._resuming = False  # the next frame begins a talkspurt
+        self._played_to = 0
+        self._report: Played | None = None
+        self._reported_at = -math.inf
+        self.playing = False
+        self.frames_sent = 0
+        self.drops: Counter[str] = Counter()
+
+    def push(self, rtp_time: int, payload: bytes, now: float) -> None:
+        """A frame from the agent."""
+        try:
+            samples = self._codec.count_samples_untrusted(payload)
+        except DecodeError as error:
+            self.drops[error.reason] += 1
+            return
+        if samples == 0:  # DTX: nothing to play
+            self.drops["empty"] += 1
+            return
+        ahead = self._buffered + samples
+        if ahead > MAX_AHEAD_SECONDS * self._rate or len(self._queue) >= MAX_AHEAD_FRAMES:
+            self.drops["overflow"] += 1
+            return
+        if not self._queue and now - self._due > SPURT_END_SECONDS:
+            self._resuming = True
+        self._queue.append(_Queued(rtp_time, samples, payload))
+        self._buffered = ahead
+        self.playing = True
+
+    def flush(self, now: float) -> None:
+        """Drop what was not sent. Always answered by a report."""
+        self.drops["flushed"] += len(self._queue)
+        self._queue.clear()
+        self._buffered = 0
+        self.playing = False
+        self._put_report(PlayedReason.FLUSHED, now)
+
+    def take_due(self, now: float, lead: float = 0.0) -> list[OutgoingFrame]:
+        """The frames that leave now: those due until `now + lead` (at a tick, a tick's length; otherwise nothing)."""
+        frames: list[OutgoingFrame] = []
+        taken = 0.0
+        while self._queue and taken < MAX_TICK_SECONDS and (self._resuming or self._due <= now + lead):
+            taken += self._queue[0].samples / self._rate
+            frames.append(self._send_first(now))
+        if not self._queue and self.playing and now - self._due >= SPURT_END_SECONDS:
+            self.playing = False
+            self._put_report(PlayedReason.DRAINED, now)
+        elif frames and now - self._reported_at >= REPORT_SECONDS:
+            self._put_report(PlayedReason.PROGRESS, now)
+        return frames
+
+    def take_report(self) -> Played | None:
+        report, self._report = self._report, None
+        return report
+
+    def _send_first(self, now: float) -> OutgoingFrame:
+        rtp_time, samples, payload = self._queue.popleft()
+        self._buffered -= samples
+        marker, self._resuming = self._resuming, False
+        if marker:
+            if math.isfinite(self._due):
+                silence = int((now - self._due) * self._rate)
+                self._timestamp += silence - silence % self._codec.frame_samples
+            self._due = now
+        elif (
+            now - self._due > SPURT_END_SECONDS
+        ):  # it is our own loop, or a pause, that was late: do not hurry after it
+            self._due = now
+        frame = OutgoingFrame(payload, self._timestamp & 0xFFFFFFFF, marker)
+        self._timestamp += samples
+        self._due += samples / self._rate
+        self._played_to = rtp_time + samples & 0xFFFFFFFF
+        self.frames_sent += 1
+        return frame
+
+    def _put_report(self, reason: PlayedReason, now: float) -> None:
+        self._reported_at = now
+        self._report = Played(self._played_to, self._buffered * 1000 // self._rate, reason)
