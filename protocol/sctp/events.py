@@ -1,0 +1,84 @@
+"""What `Association.poll` returns, and the errors of its commands."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from protocol.errors import LocalError
+
+__all__ = [
+    "AssociationClosed",
+    "AssociationUp",
+    "ChannelClosed",
+    "ChannelLimit",
+    "ChannelMessage",
+    "ChannelOpened",
+    "ChannelWritable",
+    "MessageTooLarge",
+    "Output",
+    "Packet",
+    "UnknownChannel",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Packet:
+    """One SCTP packet, to be sent as one DTLS record."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationUp:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelOpened:
+    channel: int
+    label: str
+    protocol: str
+    ordered: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelMessage:
+    channel: int
+    data: str | bytes
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelWritable:
+    """`send` had returned False; there is room again."""
+
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class ChannelClosed:
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
+class AssociationClosed:
+    """The last event; the association is dead and silent after it."""
+
+    reason: str
+
+
+Output: TypeAlias = (
+    Packet | AssociationUp | ChannelOpened | ChannelMessage | ChannelWritable | ChannelClosed | AssociationClosed
+)
+
+
+class MessageTooLarge(LocalError):
+    """Larger than the peer's a=max-message-size allows."""
+
+
+class UnknownChannel(LocalError):
+    """There is no such channel, or no more: ChannelClosed was told before."""
+
+
+class ChannelLimit(LocalError):
+    """No stream identifier is free, or the configured number of channels is open."""

@@ -1,0 +1,173 @@
+"""From fragments to messages, and messages of a stream into their order (RFC 9260 §6.5, §6.6, §6.9).
+
+1. Fragments of one message have consecutive TSNs; those that touch are joined into runs, found by their first and
+   last TSN, so that each fragment costs the same however long the message is.
+2. A run with both ends is a message. Unordered: delivered at once. Ordered: delivered when its stream sequence number
+   is the next, else it waits.
+
+Bounds: the receiver asks `bytes_held` and `pieces` before it gives a fragment; a run never grows over the largest
+message; a violation of these rules is fatal (RemoteError).
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import NamedTuple
+
+from protocol.errors import RemoteError
+from protocol.sctp.chunks import CauseCode, Data, DataFlags
+from protocol.sctp.serial import unwrap_ssn
+
+__all__ = ["Message", "Reassembly"]
+
+_WHOLE = DataFlags.BEGIN | DataFlags.END
+
+
+class Message(NamedTuple):
+    stream: int
+    ppid: int
+    data: bytes
+
+
+class _Run:
+    __slots__ = ("begins", "data", "ends", "first", "key", "last", "ppid")
+
+    def __init__(self, tsn: int, chunk: Data) -> None:
+        self.first = self.last = tsn
+        self.begins = bool(chunk.flags & DataFlags.BEGIN)
+        self.ends = bool(chunk.flags & DataFlags.END)
+        unordered = chunk.flags & DataFlags.UNORDERED
+        self.key = (chunk.stream, unordered, 0 if unordered else chunk.ssn)
+        self.ppid = chunk.ppid
+        self.data = bytearray(chunk.payload)
+
+
+class _Stream:
+    __slots__ = ("next_ssn", "waiting")
+
+    def __init__(self) -> None:
+        self.next_ssn = 0
+        self.waiting: dict[int, Message] = {}
+
+
+class Reassembly:
+    def __init__(self, max_message_size: int, drops: Counter[str]) -> None:
+        self._max_message_size = max_message_size
+        self._drops = drops
+        self._by_first: dict[int, _Run] = {}
+        self._by_last: dict[int, _Run] = {}
+        self._streams: dict[int, _Stream] = {}  # bounded by the number of streams
+        self._waiting = 0
+        self.bytes_held = 0
+
+    @property
+    def pieces(self) -> int:
+        return len(self._by_first) + self._waiting
+
+    def add(self, tsn: int, chunk: Data) -> list[Message]:
+        """Take a DATA chunk not seen before; returns the messages that it completes, in order of delivery."""
+        if chunk.flags & _WHOLE == _WHOLE:
+            if len(chunk.payload) > self._max_message_size:
+                raise RemoteError(CauseCode.PROTOCOL_VIOLATION, "message_too_large")
+            message = Message(chunk.stream, chunk.ppid, chunk.payload)
+            if chunk.flags & DataFlags.UNORDERED:
+                return [message]
+            return self._in_order(chunk.ssn, message)
+        run = self._join(_Run(tsn, chunk))
+        if not (run.begins and run.ends):
+            return []
+        del self._by_first[run.first], self._by_last[run.last]
+        self.bytes_held -= len(run.data)
+        stream, unordered, ssn = run.key
+        message = Message(stream, run.ppid, bytes(run.data))
+        return [message] if unordered else self._in_order(ssn, message)
+
+    def _join(self, run: _Run) -> _Run:
+        self.bytes_held += len(run.data)
+        left = self._by_last.get(run.first - 1)
+        if left is not None and left.ends == run.begins:
+            # A run that ends must be followed by one that begins, and no other.
+            if not left.ends:
+                self._check(left, run)
+                del self._by_last[left.last]
+                left.data += run.data
+                left.last, left.ends = run.last, run.ends
+                run = left
+        elif left is not None:
+            raise RemoteError(CauseCode.PROTOCOL_VIOLATION, "fragment_order")
+        right = self._by_first.get(run.last + 1)
+        if right is not None and right.begins == run.ends:
+            if not run.ends:
+                self._check(run, right)
+                del self._by_first[right.first], self._by_last[right.last]
+                run.data += right.data
+                run.last, run.ends = right.last, right.ends
+        elif right is not None:
+            raise RemoteError(CauseCode.PROTOCOL_VIOLATION, "fragment_order")
+        if len(run.data) > self._max_message_size:
+            raise RemoteError(CauseCode.PROTOCOL_VIOLATION, "message_too_large")
+        self._by_first[run.first] = run
+        self._by_last[run.last] = run
+        return run
+
+    def _check(self, left: _Run, right: _Run) -> None:
+        if left.key != right.key:
+            raise RemoteError(CauseCode.PROTOCOL_VIOLATION, "fragment_mismatch")
+
+    def _in_order(self, ssn16: int, message: Message) -> list[Message]:
+        stream = self._streams.get(message.stream)
+        if stream is None:
+            stream = self._streams[message.stream] = _Stream()
+        ssn = unwrap_ssn(ssn16, stream.next_ssn)
+        if ssn == stream.next_ssn:
+            stream.next_ssn += 1
+            if not stream.waiting:
+                return [message]
+            return [message, *self._release(stream)]
+        if ssn < stream.next_ssn or ssn in stream.waiting:
+            self._drops["ssn_repeated"] += 1
+            return []
+        stream.waiting[ssn] = message
+        self._waiting += 1
+        self.bytes_held += len(message.data)
+        return []
+
+    def _release(self, stream: _Stream) -> list[Message]:
+        released: list[Message] = []
+        while (message := stream.waiting.pop(stream.next_ssn, None)) is not None:
+            released.append(message)
+            stream.next_ssn += 1
+            self._waiting -= 1
+            self.bytes_held -= len(message.data)
+        return released
+
+    def skip(self, cumulative: int, streams: tuple[tuple[int, int], ...]) -> list[Message]:
+        """FORWARD TSN (RFC 3758 §3.6): nothing up to this TSN comes any more."""
+        for run in [run for run in self._by_first.values() if run.first <= cumulative]:
+            del self._by_first[run.first], self._by_last[run.last]
+            self.bytes_held -= len(run.data)
+        released: list[Message] = []
+        for number, ssn16 in streams:
+            stream = self._streams.get(number)
+            if stream is None:
+                stream = self._streams[number] = _Stream()
+            ssn = unwrap_ssn(ssn16, stream.next_ssn)
+            if ssn < stream.next_ssn:
+                continue
+            # What waits below the new number was complete: it is delivered, only the holes are skipped.
+            for waiting in sorted(key for key in stream.waiting if key <= ssn):
+                message = stream.waiting.pop(waiting)
+                released.append(message)
+                self._waiting -= 1
+                self.bytes_held -= len(message.data)
+            stream.next_ssn = ssn + 1
+            released += self._release(stream)
+        return released
+
+    def restart_streams(self, streams: tuple[int, ...]) -> None:
+        """The peer reset these streams (all, if none is named): their sequence numbers begin at zero."""
+        for number in streams or tuple(self._streams):
+            stream = self._streams.pop(number, None)
+            if stream is not None:
+                self._waiting -= len(stream.waiting)
+                self.bytes_held -= sum(len(message.data) for message in stream.waiting.values())
