@@ -32,6 +32,8 @@ class Path(NamedTuple):
 def pack_address(host: str, port: int) -> TransportAddress:
     """`("192.0.2.1", 5000)` → 6 bytes; IPv6 → 18 bytes (a scope id is dropped). Raises ValueError."""
     packed = ipaddress.ip_address(host.partition("%")[0]).packed
+    if not 0 <= port <= 0xFFFF:
+        raise ValueError(f"{port} is not a port")
     if packed.startswith(_MAPPED_PREFIX) and len(packed) == 16:
         packed = packed[12:]
     return TransportAddress(port.to_bytes(2, "big") + packed)

@@ -80,6 +80,14 @@ class Joint:
     when: tuple[frozenset[enum.Enum], ...]
     then: To
 
+    def __post_init__(self) -> None:
+        # A rule that still holds after its own move would be applied for ever.
+        kind = type(self.then.state)
+        if not all(self.when) or not any(
+            isinstance(next(iter(states)), kind) and self.then.state not in states for states in self.when
+        ):
+            raise LocalError(f"the joint rule for {self.then.state} does not end its own condition")
+
 
 class Machine:
     """The states of all regions of one table; `fire` is the only way to move."""
