@@ -6,7 +6,7 @@ The flow of one link, and of one call on it (T = transceiver, the WebSocket clie
 2. T→A `call.start` gives the call a `handle`, A answers `call.accept` or `call.refuse`;
 3. T→A `channel.open` for each data channel of the caller; audio and data travel as binary messages (framing.py);
 4. T→A `call.played` tells how far the audio of A was really played; A→T `call.flush` drops what was not (barge-in);
-5. `call.end`, from either side, ends the call; the handle may be reused after both sides have sent or seen it;
+5. `call.end`, from either side, ends the call, unanswered; T never uses a handle twice on one link;
 6. `drain` from T: it is leaving, calls may finish; from A: give me no new calls.
 
 Unknown types and unknown fields are no error of the link: a receiver counts and ignores the former, ignores the latter.

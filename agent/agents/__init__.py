@@ -1,0 +1,11 @@
+"""The agents that come with Antiphon. To add one: a file with an async function, and its entry in `AGENTS`."""
+
+from __future__ import annotations
+
+from agent.agents.echo import echo
+from agent.agents.parrot import parrot
+from agent.live import Agent
+
+__all__ = ["AGENTS", "echo", "parrot"]
+
+AGENTS: dict[str, Agent] = {"echo": echo, "parrot": parrot}

@@ -1,0 +1,34 @@
+"""The `[agent]` section."""
+
+from __future__ import annotations
+
+import msgspec
+
+from service.addresses import parse_host_port
+
+__all__ = ["AgentConfig"]
+
+
+class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
+    """The `[agent]` section."""
+
+    agent: str = "parrot"
+    """`echo`, `parrot`, or your own: `module:function`."""
+    listen: str = "127.0.0.1:8790"
+    """Where transceivers connect by WebSocket; keep it on a private network."""
+    admin: str = "127.0.0.1:0"
+    max_calls: int = 1000
+    """Calls at once; beyond them a call is refused and the transceiver tries another agent."""
+    drain_seconds: float = 30.0
+    """For calls to end by themselves once the process has been told to go."""
+
+    def __post_init__(self) -> None:
+        for key in ("listen", "admin"):
+            try:
+                parse_host_port(getattr(self, key))
+            except ValueError as error:
+                raise ValueError(f"{key}: {error}") from None
+        if self.max_calls < 1:
+            raise ValueError("max_calls: must be at least 1")
+        if not 0 <= self.drain_seconds <= 86400:
+            raise ValueError("drain_seconds: must be between 0 and 86400")

@@ -1,0 +1,147 @@
+"""What has arrived for one call and was not read yet: three lanes, each with a bound, so that a slow agent costs little.
+
+frames    1 s of audio          drop oldest and count: stale speech is useless
+notes     1024, 1 MiB of data   an agent that reads them, but too slowly, loses its call (a reliable channel must not
+                                lose messages in silence); while an agent reads none at all, drop oldest and count
+played    the newest 16         drop oldest: each report contains the ones before
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from dataclasses import replace
+from typing import Generic, TypeAlias, TypeVar
+
+import trio
+
+from agent.events import ChannelClosed, ChannelOpened, Draining, Event, Frame, Message, Played
+from agent.statistics import Statistics
+
+__all__ = ["Inbox", "Note", "Stream"]
+
+# Implementation constants
+AUDIO_MS = 1000.0
+MAX_NOTES = 1024
+MAX_NOTE_BYTES = 1024 * 1024
+MAX_PLAYED = 16
+
+Note: TypeAlias = Message | ChannelOpened | ChannelClosed | Draining
+_T = TypeVar("_T", bound=Event)
+
+
+class Inbox:
+    """The link puts, the agent's streams take. Putting never waits."""
+
+    def __init__(self, statistics: Statistics) -> None:
+        self._statistics = statistics
+        self._frames: deque[Frame] = deque()
+        self._frames_ms = 0.0
+        self._dropped = False
+        self._notes: deque[Note] = deque()
+        self._note_bytes = 0
+        self._played: deque[Played] = deque(maxlen=MAX_PLAYED)
+        self._read_notes = False
+        self._closed = False
+        self._arrival = trio.lowlevel.ParkingLot()
+
+    def put_frame(self, frame: Frame) -> None:
+        self._frames.append(frame)
+        self._frames_ms += frame.duration_ms
+        while self._frames_ms > AUDIO_MS and len(self._frames) > 1:
+            self._frames_ms -= self._frames.popleft().duration_ms
+            self._dropped = True
+            self._statistics.frames_dropped += 1
+        self._arrival.unpark_all()
+
+    def put_note(self, note: Note) -> bool:
+        """False: the agent reads its messages too slowly, the bound is reached, nothing was taken in."""
+        size = _size(note)
+        while len(self._notes) >= MAX_NOTES or self._note_bytes + size > MAX_NOTE_BYTES:
+            if self._read_notes:
+                return False
+            self._note_bytes -= _size(self._notes.popleft())
+            self._statistics.messages_unread += 1
+        self._notes.append(note)
+        self._note_bytes += size
+        self._arrival.unpark_all()
+        return True
+
+    def put_played(self, played: Played) -> None:
+        self._played.append(played)
+        self._arrival.unpark_all()
+
+    def close(self) -> None:
+        """Nothing more will come; what is here may still be read."""
+        self._closed = True
+        self._arrival.unpark_all()
+
+    def frames(self) -> Stream[Frame]:
+        return Stream(self, self._take_frame)
+
+    def messages(self) -> Stream[Message]:
+        return Stream(self, self._take_message)
+
+    def events(self) -> Stream[Event]:
+        return Stream(self, self._take_event)
+
+    async def wait(self, take: Callable[[], _T | None]) -> _T | None:
+        """What `take` finds, as soon as it finds something; None when nothing will come any more."""
+        await trio.lowlevel.checkpoint()
+        while True:
+            event = take()
+            if event is not None or self._closed:
+                return event
+            await self._arrival.park()
+
+    def _take_frame(self) -> Frame | None:
+        if not self._frames:
+            return None
+        frame = self._frames.popleft()
+        self._frames_ms -= frame.duration_ms
+        if self._dropped:
+            self._dropped = False
+            return replace(frame, gap=True)
+        return frame
+
+    def _take_note(self) -> Note | None:
+        self._read_notes = True
+        if not self._notes:
+            return None
+        note = self._notes.popleft()
+        self._note_bytes -= _size(note)
+        return note
+
+    def _take_message(self) -> Message | None:
+        while (note := self._take_note()) is not None:
+            if isinstance(note, Message):
+                return note
+        return None
+
+    def _take_event(self) -> Event | None:
+        # Rare things first: audio would otherwise hold them up by as much as it is late itself.
+        note = self._take_note()
+        if note is not None:
+            return note
+        return self._played.popleft() if self._played else self._take_frame()
+
+
+class Stream(Generic[_T]):
+    """An async iterator that ends with the call. Unlike a generator it survives a time-out around one step."""
+
+    def __init__(self, inbox: Inbox, take: Callable[[], _T | None]) -> None:
+        self._inbox = inbox
+        self._take = take
+
+    def __aiter__(self) -> Stream[_T]:
+        return self
+
+    async def __anext__(self) -> _T:
+        event = await self._inbox.wait(self._take)
+        if event is None:
+            raise StopAsyncIteration
+        return event
+
+
+def _size(note: Note) -> int:
+    return len(note.data) if isinstance(note, Message) else 0

@@ -1,0 +1,237 @@
+"""One link: the server's end of a WebSocket from one transceiver, with all the calls on it. It routes.
+
+1. Both sides say `hello`; another version of the protocol is refused.
+2. Text and binary messages go to their call by its handle. What cannot be decoded or has no call is counted and ignored.
+3. Each call is a task in the link's nursery (live.py); one writer task writes for all of them (outbox.py).
+4. Pings find out that the other side is gone. When the link is gone, its calls end with `link_lost`.
+"""
+
+from __future__ import annotations
+
+import trio
+import wsproto
+from trio_websocket import ConnectionClosed, WebSocketConnection
+
+from agent.live import Agent, LiveCall
+from agent.outbox import Outbox
+from agent.statistics import Statistics
+from protocol.agentlink import (
+    LINK_VERSION,
+    AgentDrain,
+    AgentHello,
+    CallAccept,
+    CallEnd,
+    CallPlayed,
+    CallRefuse,
+    CallStart,
+    ChannelBlocked,
+    ChannelClosed,
+    ChannelOpen,
+    ChannelWritable,
+    DataMessage,
+    Drain,
+    TransceiverHello,
+    TransceiverMessage,
+    decode_binary_untrusted,
+    decode_transceiver_message_untrusted,
+)
+from protocol.codecs import codec_by_name
+from protocol.errors import DecodeError
+from service.logs import get_logger
+
+__all__ = ["Link"]
+
+log = get_logger()
+
+# Implementation constants
+HELLO_SECONDS = 5.0
+PING_SECONDS = 5.0
+PONG_SECONDS = 10.0
+
+
+class Link:
+    def __init__(
+        self, connection: WebSocketConnection, agent: Agent, name: str, statistics: Statistics, max_calls: int
+    ) -> None:
+        self._connection = connection
+        self._agent = agent
+        self._codecs: tuple[str, ...] = getattr(agent, "codecs", ())
+        self._name = name
+        self._statistics = statistics
+        self._max_calls = max_calls
+        self._outbox = Outbox()
+        self._calls: dict[int, LiveCall] = {}
+        self._draining = False
+        self._finished = trio.Event()
+
+    async def run(self) -> None:
+        """Until the link is gone and its calls have finished."""
+        self._statistics.links += 1
+        try:
+            async with trio.open_nursery() as calls:
+                try:
+                    await self._converse(calls)
+                finally:
+                    for live in self._calls.values():
+                        live.close("link_lost")
+        finally:
+            self._statistics.links -= 1
+
+    def drain(self) -> None:
+        """Ask for no new calls, and refuse them."""
+        self._draining = True
+        self._outbox.put_urgent(AgentDrain())
+        self._note_finished()
+
+    async def wait_finished(self) -> None:
+        """After `drain`: until no call is left."""
+        await self._finished.wait()
+
+    async def close(self, reason: str) -> None:
+        """End all calls, tell the transceiver, close the link."""
+        for live in self._calls.values():
+            live.end(reason)
+        await self._outbox.wait_idle()
+        await self._connection.aclose(1001, "the agent is going away")
+
+    async def _converse(self, calls: trio.Nursery) -> None:
+        self._outbox.put_urgent(AgentHello(LINK_VERSION, self._name, self._codecs))
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(self._write, nursery.cancel_scope)
+            nursery.start_soon(self._keep_alive, nursery.cancel_scope)
+            if await self._is_greeted():
+                await self._read(calls)
+            nursery.cancel_scope.cancel()
+
+    async def _is_greeted(self) -> bool:
+        with trio.move_on_after(HELLO_SECONDS):
+            try:
+                first = await self._connection.get_message()
+                hello = decode_transceiver_message_untrusted(first)
+            except ConnectionClosed:
+                return False
+            except DecodeError as error:
+                self._drop(error.reason)
+                hello = None
+            if isinstance(hello, TransceiverHello) and hello.version == LINK_VERSION:
+                log.info("link opened", transceiver=hello.transceiver)
+                return True
+        log.warning("link refused", why="no hello of this version of the protocol")
+        with trio.move_on_after(HELLO_SECONDS):
+            await self._connection.aclose(1002, f"expected a hello of version {LINK_VERSION}")
+        return False
+
+    async def _read(self, calls: trio.Nursery) -> None:
+        while True:
+            try:
+                message = await self._connection.get_message()
+            except ConnectionClosed as closed:
+                log.info("link closed", why=str(closed.reason))
+                return
+            try:
+                if isinstance(message, str):
+                    self._receive_control(decode_transceiver_message_untrusted(message), calls)
+                else:
+                    self._receive_binary(message)
+            except DecodeError as error:
+                self._drop(error.reason)
+
+    async def _write(self, link: trio.CancelScope) -> None:
+        try:
+            await self._outbox.write(self._connection.send_message)
+        except (ConnectionClosed, wsproto.utilities.LocalProtocolError):  # the latter: it began to close meanwhile
+            link.cancel()
+
+    async def _keep_alive(self, link: trio.CancelScope) -> None:
+        while True:
+            await trio.sleep(PING_SECONDS)
+            try:
+                with trio.fail_after(PONG_SECONDS):
+                    await self._connection.ping()
+            except (ConnectionClosed, wsproto.utilities.LocalProtocolError):
+                return  # the reader sees it, too, after what still is to be read
+            except trio.TooSlowError:
+                log.warning("link lost", why="no answer to a ping")
+                link.cancel()
+
+    def _receive_binary(self, data: bytes) -> None:
+        content = decode_binary_untrusted(data)
+        if isinstance(content, DataMessage):
+            self._statistics.messages_received += 1
+            self._live(content.handle).receive_data(content)
+            return
+        self._statistics.frames_received += len(content)
+        for record in content:
+            try:
+                self._live(record.handle).receive_frame(record)
+            except DecodeError as error:  # of this one frame: the others belong to other calls
+                self._drop(error.reason)
+
+    def _receive_control(self, message: TransceiverMessage, calls: trio.Nursery) -> None:
+        match message:
+            case CallStart():
+                self._start(message, calls)
+            case CallPlayed():
+                self._live(message.handle).report_played(message)
+            case CallEnd():
+                self._live(message.handle).close(message.reason)
+            case ChannelOpen():
+                self._live(message.handle).open_channel(message.channel, message.label, message.protocol)
+            case ChannelClosed():
+                self._live(message.handle).close_channel(message.channel)
+            case ChannelBlocked():
+                self._live(message.handle).block_channel(message.channel)
+            case ChannelWritable():
+                self._live(message.handle).unblock_channel(message.channel)
+            case Drain():
+                for live in list(self._calls.values()):
+                    live.announce_drain()
+            case TransceiverHello():
+                raise DecodeError("link_second_hello")
+
+    def _start(self, start: CallStart, calls: trio.Nursery) -> None:
+        if start.handle in self._calls:
+            raise DecodeError("link_handle_in_use")
+        codec = codec_by_name(start.codec)
+        refusal = self._why_refused(start, known=codec is not None or not start.codec)
+        if refusal is not None:
+            self._outbox.put_urgent(CallRefuse(start.handle, refusal))
+            log.info("call refused", call=start.call_id, reason=refusal)
+            return
+        live = LiveCall(start, codec, self._outbox, self._statistics)
+        self._calls[start.handle] = live
+        self._statistics.calls_started += 1
+        self._statistics.calls += 1
+        self._outbox.put_urgent(CallAccept(start.handle))
+        calls.start_soon(self._run, live)
+
+    def _why_refused(self, start: CallStart, *, known: bool) -> str | None:
+        if self._draining:
+            return "agent_draining"
+        if self._statistics.calls >= self._max_calls:
+            return "agent_full"
+        wanted = {name.lower() for name in self._codecs}
+        if not known or (start.codec and wanted and start.codec.lower() not in wanted):
+            return "codec_unsupported"
+        return None
+
+    async def _run(self, live: LiveCall) -> None:
+        try:
+            await live.run(self._agent)
+        finally:
+            self._statistics.calls -= 1
+            del self._calls[live.handle]
+            self._note_finished()
+
+    def _live(self, handle: int) -> LiveCall:
+        live = self._calls.get(handle)
+        if live is None or live.call.ended is not None:  # usual for a moment after we ended a call
+            raise DecodeError("link_unknown_handle")
+        return live
+
+    def _note_finished(self) -> None:
+        if self._draining and not self._calls:
+            self._finished.set()
+
+    def _drop(self, reason: str) -> None:
+        self._statistics.drops[reason] += 1

@@ -1,0 +1,92 @@
+"""The agent's WebSocket server: one link per transceiver, each on its own; draining."""
+
+from __future__ import annotations
+
+from typing import NoReturn
+
+import trio
+from trio_websocket import WebSocketRequest, serve_websocket
+
+from agent.link import Link
+from agent.live import Agent
+from agent.statistics import Statistics
+from protocol.agentlink import MAX_MESSAGE_BYTES
+from service.addresses import parse_host_port, to_host_port
+from service.logs import get_logger
+
+__all__ = ["AgentServer"]
+
+log = get_logger()
+
+# Implementation constants
+MESSAGE_QUEUE = 64  # WebSocket messages that trio-websocket reads ahead; then TCP makes the transceiver wait
+RECEIVE_BYTES = 64 * 1024
+FAREWELL_SECONDS = 1.0
+
+
+class AgentServer:
+    """Serves one agent function to any number of transceivers."""
+
+    def __init__(self, agent: Agent, name: str, *, max_calls: int = 1000) -> None:
+        self.statistics = Statistics()
+        self._agent = agent
+        self._name = name
+        self._max_calls = max_calls
+        self._links: set[Link] = set()
+        self._draining = False
+
+    @property
+    def is_draining(self) -> bool:
+        return self._draining
+
+    async def serve(self, listen: str, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> NoReturn:
+        """Serve until cancelled; `task_status` gets the bound `host:port`. Raises OSError if it is taken."""
+        host, port = parse_host_port(listen)
+        async with trio.open_nursery() as nursery:
+            server = await nursery.start(self._bind, host, port)
+            task_status.started(to_host_port(host, server.port))
+            await trio.sleep_forever()
+        raise AssertionError("unreachable")
+
+    async def _bind(self, host: str, port: int, *, task_status: trio.TaskStatus[object]) -> None:
+        await serve_websocket(
+            self._handle,
+            host,
+            port,
+            None,
+            message_queue_size=MESSAGE_QUEUE,
+            max_message_size=MAX_MESSAGE_BYTES,
+            receive_buffer_size=RECEIVE_BYTES,
+            task_status=task_status,
+        )
+
+    async def _handle(self, request: WebSocketRequest) -> None:
+        # Every browser names the page's origin, no transceiver does: a web page must not talk to a local agent.
+        if any(name.lower() == b"origin" for name, _ in request.headers):
+            self.statistics.drops["link_from_browser"] += 1
+            await request.reject(403)
+            return
+        link = Link(await request.accept(), self._agent, self._name, self.statistics, self._max_calls)
+        self._links.add(link)
+        try:
+            if self._draining:
+                link.drain()
+            await link.run()
+        except Exception as error:  # one link's failure must not end the others
+            log.error("link failed", exc_info=error)
+        finally:
+            self._links.discard(link)
+
+    async def drain(self, seconds: float) -> None:
+        """Take no new calls, give those in progress `seconds`, then end them."""
+        self._draining = True
+        for link in self._links:
+            link.drain()
+        with trio.move_on_after(seconds):
+            async with trio.open_nursery() as nursery:
+                for link in self._links:
+                    nursery.start_soon(link.wait_finished)
+        with trio.move_on_after(FAREWELL_SECONDS):
+            async with trio.open_nursery() as nursery:
+                for link in self._links:
+                    nursery.start_soon(link.close, "agent_stopped")
