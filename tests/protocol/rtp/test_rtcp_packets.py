@@ -103,6 +103,11 @@ def test_a_cname_is_found_by_its_source():
     assert (parsed.cname(2), parsed.cname(1), parsed.cname(3)) == (b"who", None, None)
 
 
+def test_the_surplus_null_word_that_aiortc_puts_after_a_chunk_is_tolerated():
+    data = bytes.fromhex("81ca0004 00000001 0105636e 616d6500 00000000")
+    assert parse_rtcp_untrusted(data) == [SourceDescription((SdesChunk(1, ((1, b"cname"),)),))]
+
+
 def test_padding_is_taken_from_the_last_packet_only():
     report = bytes.fromhex("80c90001 00000007")
     padded = bytes.fromhex("a0c90002 00000007 00000004")
