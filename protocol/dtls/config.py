@@ -1,0 +1,33 @@
+"""What can be set about a DTLS endpoint."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from protocol.dtls.groups import GROUPS, Group
+from protocol.dtls.suites import SUITES, CipherSuite
+from protocol.errors import LocalError
+
+__all__ = ["DtlsConfig"]
+
+_MINIMUM_MTU = 228  # room for a record of each kind with some bytes of a message in it (RFC 6347 §4.1.1.1)
+
+
+@dataclass(frozen=True, slots=True)
+class DtlsConfig:
+    suites: tuple[CipherSuite, ...] = SUITES  # preference order
+    groups: tuple[Group, ...] = GROUPS  # preference order
+    mtu: int = 1200  # bytes of UDP payload
+    mtu_fallback: int = 548  # once the same flight was sent `mtu_attempts` times in vain (RFC 6347 §4.1.1.1)
+    mtu_attempts: int = 3
+    retransmit_initial: float = 0.05  # doubling; RFC 6347 §4.2.4.1 says 1 s, browsers begin with 50 ms
+    retransmit_maximum: float = 3.2
+    flight_sendings: int = 24  # of one flight, whatever made us send it
+    handshake_timeout: float = 30.0  # the session has its own, shorter deadline
+    last_flight_memory: float = 120.0  # RFC 6347 §4.2.4: at least twice the maximum segment lifetime of 60 s or so
+
+    def __post_init__(self) -> None:
+        if not self.suites or not self.groups:
+            raise LocalError("a DTLS endpoint needs a cipher suite and a group")
+        if min(self.mtu, self.mtu_fallback) < _MINIMUM_MTU:
+            raise LocalError(f"an MTU below {_MINIMUM_MTU} leaves no room")
