@@ -1,0 +1,67 @@
+"""The `[relay]` section. `[routing]`, which relays and transceivers share, is in protocol.routing."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+import msgspec
+
+from protocol.routing import MAX_INGRESS
+from service.addresses import parse_host_port
+
+__all__ = ["RelayConfig"]
+
+
+class RelayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
+    """Every bound of the relay is here; the counters of what hits a bound are on the admin port."""
+
+    listen: tuple[str, ...] = ("127.0.0.1:3478",)
+    """Where clients send to. Keep the order on a restart: a reply names its address by position."""
+    trunk: str = "127.0.0.1:3479"
+    """Where transceivers send to. Keep it on a restart, so that replies of living calls arrive at once."""
+    admin: str = "127.0.0.1:0"
+    """Health and metrics; empty for none."""
+    verify: Literal["relay", "transceiver"] = "transceiver"
+    """Who judges MESSAGE-INTEGRITY of a first check. `relay`: before anything is stored (costs 5 µs a check)."""
+    learn_from_replies: bool = True
+    """A reply for a client we do not know makes a flow: after a restart a talking call is back in one frame."""
+    max_flows: int = 65536
+    max_probationary: int = 4096
+    """Flows that no transceiver has answered yet; beyond it the oldest makes room."""
+    probationary_bytes: int = 4096
+    """What such a flow may send in all."""
+    probationary_seconds: float = 10.0
+    idle_seconds: float = 120.0
+    """An established flow without a datagram either way is forgotten after this."""
+    batch_size: int = 64
+    receive_buffer: int = 4194304
+    send_buffer: int = 4194304
+    reuse_port: bool = False
+    """Several relay processes on one port (SO_REUSEPORT)."""
+    stun_server: str = ""
+    """HOST:PORT that `relay doctor` asks for our public address; empty for none."""
+
+    def __post_init__(self) -> None:
+        if not self.listen:
+            raise ValueError("listen: at least one address is needed")
+        if len(self.listen) > MAX_INGRESS + 1:
+            raise ValueError(f"listen: at most {MAX_INGRESS + 1} addresses")
+        for key, addresses in (("listen", self.listen), ("trunk", (self.trunk,))):
+            for address in addresses:
+                try:
+                    parse_host_port(address)
+                except ValueError as error:
+                    raise ValueError(f"{key}: {error}") from None
+        if self.admin:
+            try:
+                parse_host_port(self.admin)
+            except ValueError as error:
+                raise ValueError(f"admin: {error}") from None
+        for key in ("max_flows", "max_probationary", "probationary_bytes", "receive_buffer", "send_buffer"):
+            if getattr(self, key) < 1:
+                raise ValueError(f"{key}: must be at least 1")
+        if not 1 <= self.batch_size <= 1024:
+            raise ValueError("batch_size: must be 1-1024")
+        for key in ("probationary_seconds", "idle_seconds"):
+            if not getattr(self, key) > 0:
+                raise ValueError(f"{key}: must be more than 0")

@@ -1,0 +1,150 @@
+"""The flow table: which transceiver a client's datagrams go to, per ingress. A cache, bounded, learned again when lost.
+
+    nothing ──STUN with a good token──▶ probationary ──reply of that transceiver──▶ established ──idle──▶ nothing
+                                             └──time──▶ nothing
+
+A probationary flow has only a `pending` transceiver: STUN within a byte budget goes there. An established flow has a
+`target`; a STUN that names another transceiver gives it a `pending` one beside, which becomes the target when it has
+answered, and not before. Both kinds have their own bound: probationary flows cost an attacker with one good token
+only a spoofed address each, so they can never crowd out established ones.
+"""
+
+from __future__ import annotations
+
+from protocol.address import TransportAddress
+from protocol.routing import frame_head
+
+__all__ = ["Flow", "FlowTable"]
+
+_SWEEP_SLICE = 4096  # flows looked at in one step: a sweep must not hold the packet loop for a millisecond
+
+
+class Flow:
+    """One client address on one ingress. Fields are written by FlowTable and RelayCore only."""
+
+    __slots__ = (
+        "budget",
+        "client",
+        "head",
+        "ingress",
+        "pending",
+        "pending_until",
+        "pending_username",
+        "seen",
+        "target",
+        "username",
+    )
+
+    def __init__(self, client: TransportAddress, ingress: int, now: float) -> None:
+        self.client = client
+        self.ingress = ingress
+        self.head = frame_head(client, ingress)  # of every trunk frame of this flow
+        self.seen = now
+        self.target: TransportAddress | None = None
+        self.username = b""  # of the last good STUN for the target: the same again needs no second look
+        self.pending: TransportAddress | None = None
+        self.pending_username = b""
+        self.pending_until = 0.0
+        self.budget = 0
+
+    def propose(self, target: TransportAddress, username: bytes, budget: int, until: float) -> None:
+        """A STUN named a transceiver that has yet to answer. The last one named counts: no proposal blocks another."""
+        self.pending = target
+        self.pending_username = username
+        self.pending_until = until
+        self.budget = budget
+
+    def accept(self, target: TransportAddress) -> None:
+        """The transceiver answered."""
+        self.username = self.pending_username if self.pending == target else b""
+        self.target = target
+        self.pending = None
+        self.pending_username = b""
+
+
+class FlowTable:
+    """`by_ingress[ingress][client]` is the flow; dictionaries, since a look-up happens for every packet."""
+
+    def __init__(self, ingresses: int, *, max_flows: int, max_probationary: int, idle: float) -> None:
+        self.by_ingress: list[dict[TransportAddress, Flow]] = [{} for _ in range(ingresses)]
+        self._max_flows = max_flows
+        self._max_probationary = max_probationary
+        self._idle = idle
+        self._probationary: dict[Flow, None] = {}  # in the order of their deadlines
+        self._established = 0
+        self._sweep: list[Flow] = []
+        self.expired = 0
+        self.lapsed = 0
+        self.evicted = 0
+
+    @property
+    def established(self) -> int:
+        return self._established
+
+    @property
+    def probationary(self) -> int:
+        return len(self._probationary)
+
+    def is_full(self) -> bool:
+        return self._established >= self._max_flows
+
+    def open(self, client: TransportAddress, ingress: int, now: float) -> Flow:
+        """A new probationary flow, at the cost of the oldest one if there are too many. The caller proposes."""
+        if len(self._probationary) >= self._max_probationary:
+            self._remove(next(iter(self._probationary)))
+            self.evicted += 1
+        flow = Flow(client, ingress, now)
+        self.by_ingress[ingress][client] = flow
+        self._probationary[flow] = None
+        return flow
+
+    def renew(self, flow: Flow) -> None:
+        """A new proposal for a probationary flow: it is the youngest again."""
+        if flow in self._probationary:
+            del self._probationary[flow]
+            self._probationary[flow] = None
+
+    def establish(self, flow: Flow, target: TransportAddress) -> bool:
+        """False if the table is full."""
+        if flow.target is None:
+            if self.is_full():
+                return False
+            self._established += 1
+            del self._probationary[flow]
+        flow.accept(target)
+        return True
+
+    def learn(self, client: TransportAddress, ingress: int, target: TransportAddress, now: float) -> bool:
+        """A flow that a reply proves; False if the table is full."""
+        if self.is_full():
+            return False
+        flow = Flow(client, ingress, now)
+        flow.target = target
+        self.by_ingress[ingress][client] = flow
+        self._established += 1
+        return True
+
+    def expire(self, now: float) -> bool:
+        """Forget what is over; bounded work. False while a sweep has more to look at: call again soon."""
+        while self._probationary:
+            flow = next(iter(self._probationary))
+            if flow.pending_until > now:
+                break
+            self._remove(flow)
+            self.lapsed += 1
+        if not self._sweep:
+            self._sweep = [flow for flows in self.by_ingress for flow in flows.values()]
+        part, self._sweep = self._sweep[:_SWEEP_SLICE], self._sweep[_SWEEP_SLICE:]
+        limit = now - self._idle
+        for flow in part:
+            if flow.target is not None and flow.seen <= limit:
+                self._remove(flow)
+                self.expired += 1
+        return not self._sweep
+
+    def _remove(self, flow: Flow) -> None:
+        del self.by_ingress[flow.ingress][flow.client]
+        if flow.target is None:
+            del self._probationary[flow]
+        else:
+            self._established -= 1
