@@ -5,119 +5,53 @@ This file routes; who decides:
 1. Bytes → `packet` → ports and verification tag → one handler for each chunk type.
 2. INIT, INIT ACK, cookies → `handshake`, then an event to the state table (`states`), whose effects are done here.
 3. DATA → `inbound` → messages → `channels`; SACK → `outbound`; RE-CONFIG → `resets`.
-4. After every verb `_flush` packs what all of them want to send, control first, then acknowledgement, then data.
+4. After every verb `engine` packs what all of them want to send.
 
 One path, no multihoming, no AUTH, no ECN: none of them exists over DTLS (RFC 8261 §6).
 """
 
 from __future__ import annotations
 
-import math
-from collections import Counter
 from collections.abc import Callable
 
-from protocol.errors import DecodeError, RemoteError
-from protocol.fsm import Machine
+from protocol.errors import DecodeError, LocalError, RemoteError
 from protocol.sctp import states
-from protocol.sctp.channels import Channels
 from protocol.sctp.chunks import (
     ACTION_REPORT,
     ACTION_SKIP,
     CauseCode,
     ChunkType,
     build_cause,
-    build_shutdown,
     parse_causes_untrusted,
     parse_data_untrusted,
     parse_forward_tsn_untrusted,
     parse_sack_untrusted,
     parse_shutdown_untrusted,
 )
-from protocol.sctp.config import SctpConfig
-from protocol.sctp.congestion import RoundTrip
-from protocol.sctp.events import AssociationClosed, AssociationUp, Output, Packet
-from protocol.sctp.handshake import Handshake, StaleCookie
-from protocol.sctp.inbound import Receiver
-from protocol.sctp.outbound import Sender
+from protocol.sctp.engine import OPENING, RECEIVES, SENDS, Engine
+from protocol.sctp.events import Output
+from protocol.sctp.handshake import StaleCookie
 from protocol.sctp.packet import (
-    COMMON_HEADER_LENGTH,
     ParsedPacket,
     RawChunk,
     build_chunk,
-    build_packet,
     parse_packet_untrusted,
 )
-from protocol.sctp.parameters import ParameterType, ResetResponse, build_parameter, parse_reconfig_untrusted
+from protocol.sctp.parameters import ResetResponse, parse_reconfig_untrusted
 from protocol.sctp.reassembly import Message
-from protocol.sctp.resets import StreamResets
-from protocol.sctp.serial import TSN_MASK
-from protocol.sctp.states import AssociationState, Effect
-from protocol.sctp.timers import ControlTimer, Heartbeat
-from protocol.wire import Entropy
+from protocol.sctp.states import AssociationState
 
 __all__ = ["Association"]
 
 _S = AssociationState
-_SENDS = frozenset({_S.ESTABLISHED, _S.SHUTDOWN_PENDING, _S.SHUTDOWN_RECEIVED})  # §6: may send DATA
-_RECEIVES = frozenset({_S.ESTABLISHED, _S.SHUTDOWN_PENDING, _S.SHUTDOWN_SENT})  # §6: may receive DATA
-_CLOSING = frozenset({_S.SHUTDOWN_PENDING, _S.SHUTDOWN_RECEIVED})  # once all is acknowledged
-_OPENING = frozenset({_S.CLOSED, _S.COOKIE_WAIT, _S.COOKIE_ECHOED})
-_ALONE = frozenset({ChunkType.INIT, ChunkType.INIT_ACK, ChunkType.SHUTDOWN_COMPLETE})  # §6.10: never bundled
+_ALONE = (ChunkType.INIT, ChunkType.INIT_ACK, ChunkType.SHUTDOWN_COMPLETE)  # §6.10: never bundled
 _T_BIT = 1  # ABORT, SHUTDOWN COMPLETE: the tag is the receiver's view of it, reflected (§8.5.1)
 
 
-class Association:
+class Association(Engine):
     """See the module. After each call drain `poll()`; call `handle_timeout` when `next_timeout()` has come."""
 
-    def __init__(
-        self,
-        *,
-        is_client: bool,
-        max_message_size_remote: int,
-        entropy: Entropy,
-        local_port: int = 5000,
-        remote_port: int = 5000,
-        config: SctpConfig | None = None,
-    ) -> None:
-        self._config = config = config or SctpConfig()
-        self._ports = (local_port, remote_port)
-        self._capacity = config.max_packet_size - COMMON_HEADER_LENGTH
-        self.drops: Counter[str] = Counter()
-        self._outputs: list[Output] = []
-        self._control: list[bytes] = []
-        self._machine = Machine((states.REGION,))
-        self._since = 0.0  # when the present state was entered
-        self._reason = ""
-        self._errors = 0  # association error counter (§8.1)
-        self._riding = False  # data may ride along with the first COOKIE ECHO (§5.1 C)
-        self._dirty = False  # a command without `now` left something to send
-        self._handshake = handshake = Handshake(config, entropy)
-        self._round_trip = RoundTrip(config)
-        self._setup = ControlTimer(config.rto_initial, config.rto_max)  # T1
-        self._shutdown = ControlTimer(config.rto_initial, config.rto_max)  # T2
-        self._heartbeat = Heartbeat(config.heartbeat_interval, entropy)
-        self._sender = Sender(config, handshake.local_tsn, self._round_trip, self.drops)
-        self._receiver = Receiver(config, self.drops)
-        self._resets = StreamResets(handshake.local_tsn, self._sender, self._receiver, self._round_trip, self.drops)
-        self._channels = Channels(
-            is_client=is_client,
-            max_message_size_remote=max_message_size_remote,
-            config=config,
-            sender=self._sender,
-            resets=self._resets,
-            outputs=self._outputs,
-            drops=self.drops,
-        )
-
     # Commands
-
-    @property
-    def state(self) -> AssociationState:
-        return self._machine.state(AssociationState)
-
-    @property
-    def round_trip_time(self) -> float | None:
-        return self._round_trip.smoothed
 
     def connect(self, now: float) -> None:
         """Send INIT. Both sides may."""
@@ -134,6 +68,8 @@ class Association:
     ) -> int:
         """Open a channel, or adopt a negotiated one; before the association is up, too. Without `now` the OPEN goes
         out with the next call that has one: `next_timeout` says at once. Raises ChannelLimit, MessageTooLarge."""
+        if self.state is _S.DEAD:
+            raise LocalError("the association is closed")
         number = self._channels.open(label, protocol, ordered, negotiated_id)
         self._dirty = True
         if now is not None:
@@ -159,6 +95,8 @@ class Association:
 
     def close(self, now: float) -> None:
         """SHUTDOWN: what is queued is delivered first, then AssociationClosed("shutdown")."""
+        if self.state in OPENING:
+            self._fail("shutdown", now, CauseCode.USER_INITIATED_ABORT)
         self._reason = self._reason or "shutdown"
         self._fire(states.ShutdownRequested(), now)
         self._flush(now)
@@ -176,40 +114,10 @@ class Association:
         return outputs
 
     def next_timeout(self) -> float:
-        if self._dirty:
-            return 0.0
-        deadline = min(self._setup.deadline, self._shutdown.deadline, self._guard()[0])
-        if self.state in _SENDS:
-            deadline = min(deadline, self._sender.deadline, self._resets.deadline, self._heartbeat.deadline)
-        if self.state in _RECEIVES:
-            deadline = min(deadline, self._receiver.deadline)
-        return deadline
-
-    def _guard(self) -> tuple[float, type]:
-        for _, deadline in self._machine.deadlines():
-            return self._since + float(getattr(self._config, deadline.timeout)), deadline.event
-        return math.inf, type(None)
+        return self._next_deadline()
 
     def handle_timeout(self, now: float) -> None:
-        guard, event = self._guard()
-        if guard <= now:
-            self._reason = "shutdown_timeout"
-            self._fire(event(), now)
-        if self._setup.expired(now):
-            self._repeat_setup(now)
-        if self._shutdown.expired(now):
-            self._repeat_shutdown(now)
-        if self.state in _SENDS:
-            if self._sender.deadline <= now and self._sender.handle_timeout(now):
-                self._count_error(now)
-            if self._resets.deadline <= now:
-                self._round_trip.back_off()
-                self._resets.handle_timeout()
-                self._count_error(now)
-            if self._heartbeat.deadline <= now:
-                self._beat(now)
-        if self.state in _RECEIVES and self._receiver.deadline <= now:
-            self._receiver.handle_timeout()
+        self._time_out(now)
         self._flush(now)
 
     def receive_untrusted(self, data: bytes | memoryview, now: float) -> None:
@@ -223,7 +131,7 @@ class Association:
             self.drops[error.reason] += 1
         except RemoteError as error:
             self._fail(error.reason, now, error.code)
-        if self.state in _RECEIVES:
+        if self.state in RECEIVES:
             self._receiver.end_packet(now)
         self._flush(now)
 
@@ -252,13 +160,14 @@ class Association:
             handler(self, chunk, now)
             return self.state is not _S.DEAD
         self.drops["chunk_unknown"] += 1
-        if chunk.type & ACTION_REPORT and self.state in _SENDS:
+        if chunk.type & ACTION_REPORT and self.state in SENDS:
             whole = build_chunk(chunk.type, chunk.flags, chunk.value)[: self._capacity // 2]
             self._control.append(build_chunk(ChunkType.ERROR, 0, build_cause(CauseCode.UNRECOGNIZED_CHUNK_TYPE, whole)))
         return bool(chunk.type & ACTION_SKIP)
 
     def _on_data_untrusted(self, chunk: RawChunk, now: float) -> None:
-        if self.state not in _RECEIVES:
+        self._take_as_cookie_ack(now)
+        if self.state not in RECEIVES:
             raise DecodeError("state")
         data = parse_data_untrusted(chunk)
         self._deliver(self._receiver.receive(data))
@@ -268,7 +177,7 @@ class Association:
         self._after_data(now)
 
     def _on_forward_tsn_untrusted(self, chunk: RawChunk, now: float) -> None:
-        if self.state not in _RECEIVES:
+        if self.state not in RECEIVES:
             raise DecodeError("state")
         self._deliver(self._receiver.forward(parse_forward_tsn_untrusted(chunk.value)))
         self._after_data(now)
@@ -289,13 +198,14 @@ class Association:
                 self.drops[error.reason] += 1
 
     def _on_sack_untrusted(self, chunk: RawChunk, now: float) -> None:
-        if self.state not in _SENDS and self.state is not _S.SHUTDOWN_SENT:
+        self._take_as_cookie_ack(now)
+        if self.state not in SENDS and self.state is not _S.SHUTDOWN_SENT:
             raise DecodeError("state")
         if self._sender.acknowledge(parse_sack_untrusted(chunk.value), now):
             self._errors = 0
 
     def _on_init_untrusted(self, chunk: RawChunk, now: float) -> None:
-        if self.state not in _OPENING and self.state is not _S.ESTABLISHED:
+        if self.state not in OPENING and self.state is not _S.ESTABLISHED:
             raise DecodeError("state")
         tag, answer = self._handshake.answer_init_untrusted(chunk.value, self.state is _S.ESTABLISHED, now)
         self._emit([answer], tag)
@@ -308,7 +218,7 @@ class Association:
         self._fire(states.InitAckAccepted(), now)
 
     def _on_cookie_echo_untrusted(self, chunk: RawChunk, now: float) -> None:
-        established = self.state not in _OPENING
+        established = self.state not in OPENING
         try:
             self._handshake.accept_cookie_untrusted(chunk.value, established, now)
         except StaleCookie as stale:
@@ -328,8 +238,14 @@ class Association:
     def _on_cookie_ack_untrusted(self, chunk: RawChunk, now: float) -> None:
         self._fire(states.CookieAcknowledged(), now)
 
+    def _take_as_cookie_ack(self, now: float) -> None:
+        # §6: "DATA chunks … in any other state SHOULD be discarded" is not followed in COOKIE-ECHOED: with our tag
+        # they prove that the peer took our cookie and the COOKIE ACK was lost. Waiting for T1 costs seconds.
+        if self.state is _S.COOKIE_ECHOED:
+            self._fire(states.CookieAcknowledged(), now)
+
     def _on_heartbeat_untrusted(self, chunk: RawChunk, now: float) -> None:
-        if self.state not in _SENDS or len(chunk.value) > self._capacity - 4:
+        if self.state not in SENDS or len(chunk.value) > self._capacity - 4:
             raise DecodeError("heartbeat")
         self._control.append(build_chunk(ChunkType.HEARTBEAT_ACK, 0, chunk.value))
 
@@ -349,7 +265,7 @@ class Association:
                 self._fire(states.CookieStale(), now)
 
     def _on_shutdown_untrusted(self, chunk: RawChunk, now: float) -> None:
-        if self.state in _OPENING:
+        if self.state in OPENING:
             raise DecodeError("state")
         if self._sender.acknowledge_cumulative(parse_shutdown_untrusted(chunk.value), now):
             self._errors = 0
@@ -373,151 +289,6 @@ class Association:
             elif self._resets.receive_response(parameter, now):
                 self._errors = 0
         self._channels.resets_done()
-
-    # States
-
-    def _fire(self, event: object, now: float) -> None:
-        before = self.state
-        effects = self._machine.fire(event)
-        if self.state is not before:
-            self._since = now
-        for effect in effects:
-            self._carry_out(effect, now)
-
-    def _carry_out(self, effect: object, now: float) -> None:
-        match effect:
-            case Effect.SEND_INIT:
-                self._emit([self._handshake.init()], 0)
-                self._setup.start(now)
-            case Effect.SEND_COOKIE_ECHO:
-                self._control += self._handshake.echo
-                self._riding = True
-                self._setup.start(now)
-            case Effect.SEND_COOKIE_ACK:
-                self._control.append(build_chunk(ChunkType.COOKIE_ACK, 0, b""))
-            case Effect.ESTABLISH:
-                self._setup.stop()
-                self._sender.establish(now)
-                self._heartbeat.start(now)
-                self._outputs.append(AssociationUp())
-                self._channels.association_up(self._handshake.outbound_streams, self._handshake.can_reset)
-            case Effect.SEND_SHUTDOWN:
-                self._send_shutdown(now)
-            case Effect.SEND_SHUTDOWN_ACK:
-                self._control.append(build_chunk(ChunkType.SHUTDOWN_ACK, 0, b""))
-                self._shutdown.start(now)
-            case Effect.SEND_SHUTDOWN_COMPLETE:
-                self._control.append(build_chunk(ChunkType.SHUTDOWN_COMPLETE, 0, b""))
-            case Effect.BURY:
-                self._bury()
-
-    def _send_shutdown(self, now: float) -> None:
-        self._control.append(build_shutdown(self._receiver.cumulative & TSN_MASK))
-        self._shutdown.start(now)
-
-    def _bury(self) -> None:
-        self._setup.stop()
-        self._shutdown.stop()
-        self._heartbeat.stop()
-        self._sender.clear()
-        self._receiver.clear()
-        self._resets.clear()
-        self._channels.association_down()
-        self._outputs.append(AssociationClosed(self._reason))
-
-    def _fail(self, reason: str, now: float, cause: int | None = None) -> None:
-        if self.state is _S.DEAD:
-            return
-        if cause is not None and self._handshake.peer_tag:
-            self._control = [build_chunk(ChunkType.ABORT, 0, build_cause(cause))]
-        self._reason = reason
-        self._fire(states.Failed(), now)
-
-    # Timers
-
-    def _count_error(self, now: float) -> None:
-        self._errors += 1
-        if self._errors > self._config.association_max_retransmits:
-            self._fail("retransmissions", now)
-
-    def _repeat_setup(self, now: float) -> None:
-        if self._setup.repeats >= self._config.max_init_retransmits:
-            self._fail("setup_timeout", now)
-            return
-        self._setup.repeat(now)
-        if self.state is _S.COOKIE_WAIT:
-            self._emit([self._handshake.init()], 0)
-        else:
-            self._control += self._handshake.echo
-
-    def _repeat_shutdown(self, now: float) -> None:
-        self._shutdown.repeat(now)
-        if self.state is _S.SHUTDOWN_SENT:
-            self._control.append(build_shutdown(self._receiver.cumulative & TSN_MASK))
-        else:
-            self._control.append(build_chunk(ChunkType.SHUTDOWN_ACK, 0, b""))
-        self._count_error(now)
-
-    def _beat(self, now: float) -> None:
-        if self._heartbeat.unanswered:
-            self._count_error(now)
-        information = self._heartbeat.beat(now, idle=self._sender.drained)
-        if information and self.state is not _S.DEAD:
-            value = build_parameter(ParameterType.HEARTBEAT_INFO, information)
-            self._control.append(build_chunk(ChunkType.HEARTBEAT, 0, value))
-
-    # Sending
-
-    def _flush(self, now: float) -> None:
-        self._dirty = False
-        self._pack(now)
-        if self.state in _CLOSING and self._sender.drained:
-            self._fire(states.Drained(), now)
-            self._pack(now)
-
-    def _pack(self, now: float) -> None:
-        """All that is to be sent, in as few packets as it needs."""
-        capacity = self._capacity
-        sender, receiver, state = self._sender, self._receiver, self.state
-        chunks: list[bytes] = []
-        room = capacity
-        sends = state in _SENDS or self._riding
-        waiting = self._control
-        if state in _RECEIVES and receiver.pending and (receiver.due or (sends and sender.wants_to_send())):
-            waiting.append(receiver.sack())
-        if waiting:
-            self._control = []
-            for chunk in waiting:
-                if len(chunk) > room:
-                    self._emit(chunks)
-                    chunks, room = [], capacity
-                chunks.append(chunk)
-                room -= len(chunk)
-        if sends:
-            sender.begin_burst(now)
-            while True:
-                data = sender.next_chunk(room, now)
-                if data is not None:
-                    chunks.append(data)
-                    room -= len(data)
-                elif chunks and not self._riding:
-                    self._emit(chunks)
-                    sender.end_packet()
-                    chunks, room = [], capacity
-                else:
-                    break
-            self._riding = False
-        if state is _S.ESTABLISHED and (request := self._resets.poll(now)) is not None:
-            chunks.append(request)
-        if chunks:
-            self._emit(chunks)
-        if sender.shrunk:
-            self._channels.flushed()
-
-    def _emit(self, chunks: list[bytes], tag: int | None = None) -> None:
-        local_port, remote_port = self._ports
-        tag = self._handshake.peer_tag if tag is None else tag
-        self._outputs.append(Packet(build_packet(local_port, remote_port, tag, chunks)))
 
 
 _CAUSES = frozenset(CauseCode)

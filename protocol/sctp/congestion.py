@@ -15,12 +15,12 @@ MAX_BURST = 4  # packets
 class RoundTrip:
     """The retransmission timeout, estimated from round trips."""
 
-    __slots__ = ("_config", "_deviation", "rto", "smoothed")
+    __slots__ = ("_config", "_deviation", "_measured", "rto", "smoothed")
 
     def __init__(self, config: SctpConfig) -> None:
         self._config = config
         self._deviation = 0.0
-        self.rto = config.rto_initial
+        self.rto = self._measured = config.rto_initial
         self.smoothed: float | None = None
 
     def sample(self, seconds: float) -> None:
@@ -30,10 +30,15 @@ class RoundTrip:
             self._deviation += RTO_BETA * (abs(self.smoothed - seconds) - self._deviation)
             self.smoothed += RTO_ALPHA * (seconds - self.smoothed)
         rto = self.smoothed + 4 * self._deviation
-        self.rto = min(max(rto, self._config.rto_min), self._config.rto_max)
+        self.rto = self._measured = min(max(rto, self._config.rto_min), self._config.rto_max)
 
     def back_off(self) -> None:
         self.rto = min(self.rto * 2, self._config.rto_max)
+
+    def progress(self) -> None:
+        """New data was acknowledged: the path works, so the back-off ends without waiting for a sample, which
+        retransmissions cannot give (Karn). TCPs do the same; RFC 9260 would keep the longer timeout."""
+        self.rto = self._measured
 
 
 class CongestionWindow:

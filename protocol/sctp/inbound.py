@@ -26,6 +26,8 @@ MAX_INTERVALS = 1024  # separate stretches beyond the cumulative TSN; more is dr
 MAX_GAPS_TOLD = 200  # of those, in one SACK: it must fit a packet
 MAX_DUPLICATES_TOLD = 20
 
+_IMMEDIATE = DataFlags.IMMEDIATE.value
+
 
 class Receiver:
     def __init__(self, config: SctpConfig, drops: Counter[str]) -> None:
@@ -71,7 +73,7 @@ class Receiver:
             self._drops["receive_buffer"] += 1
             return []
         self._record(tsn)
-        if self._intervals or chunk.flags & DataFlags.IMMEDIATE:
+        if self._intervals or chunk.flags & _IMMEDIATE:
             self._immediately = True
         if chunk.stream >= self._config.streams:
             self._drops["invalid_stream"] += 1  # §6.5: acknowledged, told in an ERROR, dropped

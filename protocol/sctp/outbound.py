@@ -26,6 +26,8 @@ __all__ = ["Sender"]
 # Specification constants
 MISSING_REPORTS = 3  # §7.2.4
 
+_BEGIN, _END, _UNORDERED = DataFlags.BEGIN.value, DataFlags.END.value, DataFlags.UNORDERED.value
+
 
 class _Sent:
     """A DATA chunk on its way."""
@@ -195,14 +197,14 @@ class Sender:
         # §6.1 A: beyond the peer's window only a single chunk, as a probe.
         if self._flight + size > self._peer_window and self._outstanding:
             return None
-        flags = 0 if message.ordered else DataFlags.UNORDERED.value
+        flags = 0 if message.ordered else _UNORDERED
         if not message.offset:
-            flags |= 2  # BEGIN
+            flags |= _BEGIN
             payload = message.data if size == remaining else message.data[:size]
         else:
             payload = message.data[message.offset : message.offset + size]
         if size == remaining:
-            flags |= 1  # END
+            flags |= _END
         tsn = self._next_tsn
         self._next_tsn = tsn + 1
         ssn = entry.ssn & SSN_MASK if message.ordered else 0
@@ -259,6 +261,7 @@ class Sender:
         self._probed = sack.window < self._fragment
         recovering = self._window.recovery_exit is not None
         if advanced:
+            self._round_trip.progress()
             self._window.acknowledged(octets, cumulative, flight_before)
             self.deadline = now + self._round_trip.rto if self._outstanding else math.inf
         elif not self._outstanding:
@@ -308,6 +311,8 @@ class Sender:
         if self._timed is not None and self._timed[0] == tsn:
             self._round_trip.sample(now - self._timed[1])
             self._timed = None
+            # T3 may have been set with a backed-off timeout; what was just measured is better.
+            self.deadline = min(self.deadline, now + self._round_trip.rto)
 
     def _mark(self, sent: _Sent) -> None:
         if sent.in_flight:

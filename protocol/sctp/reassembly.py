@@ -20,7 +20,8 @@ from protocol.sctp.serial import unwrap_ssn
 
 __all__ = ["Message", "Reassembly"]
 
-_WHOLE = DataFlags.BEGIN | DataFlags.END
+_BEGIN, _END, _UNORDERED = DataFlags.BEGIN.value, DataFlags.END.value, DataFlags.UNORDERED.value
+_WHOLE = _BEGIN | _END
 
 
 class Message(NamedTuple):
@@ -34,9 +35,9 @@ class _Run:
 
     def __init__(self, tsn: int, chunk: Data) -> None:
         self.first = self.last = tsn
-        self.begins = bool(chunk.flags & DataFlags.BEGIN)
-        self.ends = bool(chunk.flags & DataFlags.END)
-        unordered = chunk.flags & DataFlags.UNORDERED
+        self.begins = bool(chunk.flags & _BEGIN)
+        self.ends = bool(chunk.flags & _END)
+        unordered = chunk.flags & _UNORDERED
         self.key = (chunk.stream, unordered, 0 if unordered else chunk.ssn)
         self.ppid = chunk.ppid
         self.data = bytearray(chunk.payload)
@@ -70,7 +71,7 @@ class Reassembly:
             if len(chunk.payload) > self._max_message_size:
                 raise RemoteError(CauseCode.PROTOCOL_VIOLATION, "message_too_large")
             message = Message(chunk.stream, chunk.ppid, chunk.payload)
-            if chunk.flags & DataFlags.UNORDERED:
+            if chunk.flags & _UNORDERED:
                 return [message]
             return self._in_order(chunk.ssn, message)
         run = self._join(_Run(tsn, chunk))
