@@ -1,0 +1,36 @@
+"""The `[relay]` section: every mistake is named."""
+
+from __future__ import annotations
+
+import pytest
+
+from relay.config import RelayConfig
+from service.config import ConfigError, load
+
+
+@pytest.mark.parametrize(
+    ("variable", "value", "complaint"),
+    [
+        ("LISTEN", "", "relay.listen: at least one address"),
+        ("LISTEN", ",".join(["127.0.0.1:0"] * 129), "relay.listen: at most 128"),
+        ("LISTEN", "::1:80", "relay.listen: '::1:80' is not an address"),
+        ("TRUNK", "here", "relay.trunk: 'here' is not an address"),
+        ("ADMIN", "x:1", "relay.admin: 'x:1' is not an address"),
+        ("VERIFY", "nobody", "relay.verify: "),
+        ("MAX_FLOWS", "0", "relay.max_flows: must be at least 1"),
+        ("BATCH_SIZE", "1025", "relay.batch_size: must be 1-1024"),
+        ("IDLE_SECONDS", "0", "relay.idle_seconds: must be more than 0"),
+        ("PROBATIONARY_SECONDS", "nan", "relay.probationary_seconds: must be more than 0"),
+    ],
+)
+def test_a_bad_value_is_refused_by_name(variable: str, value: str, complaint: str):
+    with pytest.raises(ConfigError) as caught:
+        load({"relay": RelayConfig}, None, {"ANTIPHON_RELAY_" + variable: value})
+    assert str(caught.value).startswith(complaint)
+
+
+def test_the_environment_sets_lists_and_switches():
+    environ = {"ANTIPHON_RELAY_LISTEN": "127.0.0.1:0, [::1]:0", "ANTIPHON_RELAY_LEARN_FROM_REPLIES": "false"}
+    config = load({"relay": RelayConfig}, None, environ)[RelayConfig]
+    assert config.listen == ("127.0.0.1:0", "[::1]:0")
+    assert not config.learn_from_replies
