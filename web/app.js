@@ -1,0 +1,280 @@
+// The page: one button, two voices, the stages of the call, the state of the line, the events.
+// It shows what Call reports and passes on what the person asks; it decides nothing about the call.
+
+import { Call, STAGES } from "./call.js";
+import { Levels } from "./levels.js";
+import { Line } from "./line.js";
+import { Staff } from "./staff.js";
+import { NO_WEBRTC, describeAgent, insecureContext } from "./words.js";
+
+const LOG_LIMIT = 400;
+const READ_MS = 500;
+const READ_FOR_LEVELS_MS = 100; // when statistics stand in for the samples
+const SPEAK_METER_MS = 500;
+const STILL_FRAME_MS = 200;
+
+const find = (id) => document.getElementById(id);
+const page = {
+  call: find("call"), status: find("status"), clock: find("clock"), notice: find("notice"), note: find("note"),
+  served: find("served"), agent: find("agent-name"), log: find("log"), text: find("text"), send: find("send"),
+  compose: find("compose"), processing: find("processing"), voice: find("voice"),
+};
+const voices = {
+  you: { meter: find("you-meter"), staff: new Staff(find("you-staff")) },
+  agent: { meter: find("agent-meter"), staff: new Staff(find("agent-staff")) },
+};
+const still = matchMedia("(prefers-reduced-motion: reduce)");
+
+const STATES = {
+  idle: ["Call", "Ready."],
+  microphone: ["Cancel", "Asking for the microphone…"],
+  connecting: ["Cancel", "Connecting…"],
+  live: ["Hang up", "Connected."],
+  ending: ["Hang up", "Hanging up…"],
+  ended: ["Call again", "The call has ended."],
+};
+
+let call = null;
+let levels = null;
+let liveSince = null;
+const log = [];
+
+// ---- the call -------------------------------------------------------------------------------------------------
+
+async function begin(options = {}) {
+  if (call && call.state !== "ended") return;
+  if (!navigator.mediaDevices?.getUserMedia) {
+    tell(window.isSecureContext ? NO_WEBRTC : insecureContext(location));
+    return;
+  }
+  tell("");
+  liveSince = null;
+  showStages({});
+  showLine(null);
+  const made = (call = new Call());
+  levels = new Levels(); // made in the click, so that the browser lets it run
+  made.addEventListener("state", ({ detail }) => showState(detail.state));
+  made.addEventListener("stage", ({ detail }) => onStage(made, detail));
+  made.addEventListener("log", ({ detail }) => write(detail.kind, detail.text));
+  made.addEventListener("stream", ({ detail }) => onStream(detail.stream));
+  made.addEventListener("end", ({ detail }) => onEnd(detail));
+  watchVoices(made);
+  await made.start({ processing: options.processing ?? page.processing.checked });
+}
+
+function onStage(made, { name, at }) {
+  showStages(made.stages);
+  write("stage", `${stageName(name)} after ${formatMs(at)} ms.`);
+  if (name === "channel") readLine(made);
+}
+
+function onStream(stream) {
+  page.voice.srcObject = stream;
+  page.voice.play().catch(() => {
+    tell("The browser does not play the answer by itself. Click anywhere on the page to hear it.");
+    document.addEventListener("click", () => page.voice.play().then(() => tell("")).catch(() => {}), { once: true });
+  });
+  levels?.listen("agent", stream);
+}
+
+function onEnd({ reason, text, own }) {
+  page.voice.srcObject = null;
+  levels?.close();
+  levels = null;
+  for (const { meter } of Object.values(voices)) showMeter(meter, 0, true);
+  page.status.textContent = text;
+  if (!own && reason !== "hangup" && reason !== "agent_ended") tell(text);
+}
+
+// ---- voices ---------------------------------------------------------------------------------------------------
+
+function watchVoices(made) {
+  const began = performance.now();
+  for (const { staff } of Object.values(voices)) staff.begin(began);
+  let heard = false;
+  let spoken = 0;
+  let drawn = 0;
+  const frame = (now) => {
+    if (made !== call || made.state === "ended") return;
+    requestAnimationFrame(frame);
+    if (still.matches && now - drawn < STILL_FRAME_MS) return;
+    drawn = now;
+    if (!heard && made.microphone) {
+      heard = true;
+      levels?.listen("you", made.microphone);
+    }
+    const speak = now - spoken > SPEAK_METER_MS;
+    if (speak) spoken = now;
+    for (const [name, { meter, staff }] of Object.entries(voices)) {
+      const level = levels?.level(name) ?? 0;
+      staff.hear(level, now);
+      staff.draw(now);
+      showMeter(meter, level, speak);
+    }
+    showClock(now);
+  };
+  requestAnimationFrame(frame);
+}
+
+function showMeter(meter, level, speak) {
+  meter.style.setProperty("--level", level.toFixed(3));
+  if (!speak) return;
+  const value = Math.round(level * 100);
+  meter.setAttribute("aria-valuenow", String(value));
+  meter.setAttribute("aria-valuetext", value < 6 ? "silent" : `${value} percent`);
+}
+
+function showClock(now) {
+  if (liveSince === null) return;
+  const seconds = Math.floor((now - liveSince) / 1000);
+  const text = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
+  if (page.clock.textContent !== text) page.clock.textContent = text;
+}
+
+// ---- the line -------------------------------------------------------------------------------------------------
+
+function readLine(made) {
+  const line = new Line(made.pc);
+  let shown = 0;
+  const read = async () => {
+    if (made !== call || made.state === "ended") return;
+    const reading = await line.read();
+    levels?.report("you", reading.levelOut);
+    levels?.report("agent", reading.levelIn);
+    const now = performance.now();
+    if (now - shown >= READ_MS && made === call && made.state !== "ended") {
+      shown = now;
+      showLine(reading);
+    }
+    setTimeout(read, levels?.suspended ? READ_FOR_LEVELS_MS : READ_MS);
+  };
+  read().catch(() => {});
+}
+
+function showLine(reading) {
+  const put = (id, value, digits) => {
+    find(id).textContent = value === null || value === undefined ? "–" : value.toFixed(digits);
+  };
+  put("rtt", reading?.roundTrip, reading?.roundTrip < 10 ? 1 : 0);
+  put("loss-out", reading?.lossOut, 1);
+  put("loss-in", reading?.lossIn, 1);
+  put("jitter", reading?.jitter, 1);
+  find("codec").textContent = { opus: "Opus" }[reading?.codec?.toLowerCase()] ?? reading?.codec ?? "–";
+}
+
+// ---- showing --------------------------------------------------------------------------------------------------
+
+function showState(state) {
+  const [label, status] = STATES[state];
+  document.documentElement.dataset.state = state;
+  page.call.textContent = label;
+  page.call.disabled = state === "ending";
+  page.status.textContent = status;
+  page.text.disabled = page.send.disabled = state !== "live";
+  page.processing.disabled = !["idle", "ended"].includes(state);
+  if (state === "live") liveSince = performance.now();
+  if (state !== "live" && state !== "ending" && state !== "ended") page.clock.textContent = "";
+}
+
+function showStages(stages) {
+  const last = Math.max(1, ...STAGES.map((name) => stages[name] ?? 0));
+  for (const name of STAGES) {
+    const row = document.querySelector(`[data-stage="${name}"]`);
+    const at = stages[name] ?? null;
+    row.classList.toggle("done", at !== null);
+    row.querySelector(".stage-time").textContent = at === null ? "–" : `${formatMs(at)} ms`;
+    // A stage lasts from the last thing that was finished before it.
+    const from = at === null ? 0 : Math.max(0, ...Object.values(stages).filter((other) => other !== null && other < at));
+    row.style.setProperty("--from", (from / last).toFixed(4));
+    row.style.setProperty("--to", ((at ?? 0) / last).toFixed(4));
+  }
+}
+
+function stageName(name) {
+  return document.querySelector(`[data-stage="${name}"] .stage-name`).textContent;
+}
+
+function formatMs(value) {
+  return value < 10 ? value.toFixed(1) : value.toFixed(0);
+}
+
+function tell(text) {
+  page.notice.textContent = text;
+  page.notice.hidden = !text;
+}
+
+const KINDS = { sent: "you", received: "agent", stage: "stage", warning: "note", info: "call", ended: "end" };
+
+function write(kind, text) {
+  const at = new Date();
+  log.push({ at: at.toISOString(), kind, text });
+  if (log.length > LOG_LIMIT) log.shift();
+  page.log.querySelector(".log-empty")?.remove();
+  const follow = page.log.scrollTop + page.log.clientHeight >= page.log.scrollHeight - 8;
+  const item = document.createElement("li");
+  item.className = `log-${kind}`;
+  const time = document.createElement("time");
+  time.dateTime = at.toISOString();
+  time.textContent = at.toLocaleTimeString([], { hour12: false });
+  const who = document.createElement("span");
+  who.className = "log-who";
+  who.textContent = KINDS[kind] ?? kind;
+  const what = document.createElement("span");
+  what.className = "log-what";
+  what.textContent = text;
+  item.append(time, who, what);
+  page.log.append(item);
+  while (page.log.children.length > LOG_LIMIT) page.log.firstElementChild.remove();
+  if (follow) page.log.scrollTop = page.log.scrollHeight;
+}
+
+async function introduce() {
+  let info = {};
+  try {
+    const response = await fetch("/v1/info", { headers: { Accept: "application/json" } });
+    if (response.ok) info = (await response.json()) ?? {};
+  } catch {
+    // an older server, or none: the page works without it
+  }
+  const agent = typeof info.agent === "string" ? info.agent : "";
+  page.note.textContent = describeAgent(agent);
+  if (agent) page.agent.textContent = agent[0].toUpperCase() + agent.slice(1);
+  page.served.textContent = [agent && `${agent} agent`, info.version && `version ${info.version}`].filter(Boolean).join(" · ");
+}
+
+// ---- the person -----------------------------------------------------------------------------------------------
+
+page.call.addEventListener("click", () => {
+  if (!call || call.state === "ended") begin();
+  else call.hangUp();
+});
+
+page.compose.addEventListener("submit", (event) => {
+  event.preventDefault();
+  const text = page.text.value;
+  if (text && call?.send(text)) page.text.value = "";
+});
+
+addEventListener("pagehide", () => call?.abandon());
+
+if (new URLSearchParams(location.search).has("raw")) page.processing.checked = false;
+if (!navigator.mediaDevices?.getUserMedia && !window.isSecureContext) {
+  tell(insecureContext(location));
+  page.call.disabled = true;
+}
+introduce();
+
+// For tests and for the console.
+window.antiphon = {
+  get state() { return call?.state ?? "idle"; },
+  get stages() { return { ...(call?.stages ?? Object.fromEntries(STAGES.map((name) => [name, null]))) }; },
+  get pc() { return call?.pc ?? null; },
+  get channel() { return call?.channel ?? null; },
+  get callId() { return call?.callId ?? null; },
+  get endReason() { return call?.endReason ?? null; },
+  get levels() { return { you: levels?.level("you") ?? 0, agent: levels?.level("agent") ?? 0 }; },
+  log,
+  call: begin,
+  hangUp: async () => call?.hangUp(),
+  send: (text) => call?.send(text) ?? false,
+};

@@ -1,0 +1,63 @@
+// The state of the line, read from getStats: round trip, loss each way, jitter, codec, and levels for the meters.
+
+const WINDOW = 10; // readings over which received loss is averaged
+
+export class Line {
+  #pc;
+  #history = [];
+
+  constructor(pc) {
+    this.#pc = pc;
+  }
+
+  async read() {
+    const entries = [...(await this.#pc.getStats()).values()];
+    const of = (type) => entries.filter((entry) => entry.type === type && (entry.kind ?? "audio") === "audio");
+    const inbound = of("inbound-rtp")[0];
+    const remote = of("remote-inbound-rtp")[0];
+    const source = of("media-source")[0];
+    const pair = selectedPair(entries);
+    const codec = inbound && entries.find((entry) => entry.id === inbound.codecId);
+    return {
+      roundTrip: milliseconds(pair?.currentRoundTripTime ?? remote?.roundTripTime),
+      lossIn: inbound ? this.#lossIn(inbound) : null,
+      lossOut: percent(remote?.fractionLost),
+      jitter: milliseconds(inbound?.jitter),
+      codec: codec?.mimeType?.split("/")[1] ?? null,
+      levelIn: inbound?.audioLevel ?? receivedLevel(this.#pc),
+      levelOut: source?.audioLevel,
+    };
+  }
+
+  #lossIn({ packetsReceived = 0, packetsLost = 0 }) {
+    this.#history.push([packetsReceived, packetsLost]);
+    if (this.#history.length > WINDOW) this.#history.shift();
+    const [received, lost] = this.#history[0];
+    const gained = packetsReceived - received;
+    const missed = Math.max(0, packetsLost - lost);
+    return gained + missed > 0 ? percent(missed / (gained + missed)) : null;
+  }
+}
+
+function selectedPair(entries) {
+  const transport = entries.find((entry) => entry.type === "transport" && entry.selectedCandidatePairId);
+  const pairs = entries.filter((entry) => entry.type === "candidate-pair");
+  return (
+    (transport && pairs.find((pair) => pair.id === transport.selectedCandidatePairId)) ??
+    pairs.find((pair) => pair.selected) ?? // Firefox
+    pairs.find((pair) => pair.nominated && pair.state === "succeeded")
+  );
+}
+
+function receivedLevel(pc) {
+  const receiver = pc.getReceivers().find(({ track }) => track?.kind === "audio");
+  return receiver?.getSynchronizationSources?.()[0]?.audioLevel;
+}
+
+function milliseconds(seconds) {
+  return Number.isFinite(seconds) ? seconds * 1000 : null;
+}
+
+function percent(fraction) {
+  return Number.isFinite(fraction) ? fraction * 100 : null;
+}
