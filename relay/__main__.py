@@ -9,11 +9,9 @@ from pathlib import Path
 
 import msgspec
 import trio
-from rich.console import Console
 
 from protocol.routing import KeyRing, RoutingConfig, Trunk
 from relay.config import RelayConfig
-from relay.doctor import examine, report
 from relay.service import run
 from service.config import ConfigError, exit_for, load
 from service.logs import LogConfig, configure
@@ -31,6 +29,10 @@ def main() -> int:
         exit_for(error)
     configure(config[LogConfig], "relay")
     if arguments.command == "doctor":
+        from rich.console import Console  # not at the top: `run` must start fast, callers may be waiting for it
+
+        from relay.doctor import examine, report
+
         relay = config[RelayConfig]
         if arguments.stun_server:
             relay = msgspec.structs.replace(relay, stun_server=arguments.stun_server)

@@ -11,6 +11,7 @@ other direction.
 
 from __future__ import annotations
 
+import importlib
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -22,9 +23,7 @@ from protocol.address import format_address
 from protocol.routing import KeyRing, RoutingConfig, Trunk
 from relay.config import RelayConfig
 from relay.core import RelayCore
-from relay.metrics import collect
 from service.addresses import parse_host_port
-from service.admin import serve_admin
 from service.logs import get_logger
 from service.ready import announce, stop_signals
 from udpio import SocketOptions, UdpSocket, open_udp
@@ -89,17 +88,9 @@ async def serve(
             nursery.start_soon(_sweep, core, dict(zip(names, sockets, strict=True)))
             admin = None
             if config.admin:
-
-                async def admin_port(task_status: trio.TaskStatus[list[str]]) -> None:
-                    await serve_admin(
-                        config.admin,
-                        metrics=lambda: collect(core, counters),
-                        ready=lambda: True,
-                        status=lambda: {"flows": core.flows.established},
-                        task_status=task_status,
-                    )
-
-                [admin] = await nursery.start(admin_port)
+                # A restarted relay has callers waiting: packets flow while a thread does the imports of the admin port.
+                module = await trio.to_thread.run_sync(importlib.import_module, "relay.admin")
+                [admin] = await nursery.start(module.admin_port, config.admin, core, counters)
             task_status.started(
                 Bound(
                     tuple(format_address(front.address) for front in fronts),
