@@ -88,6 +88,11 @@ class Association(Engine):
         """Bytes accepted and not yet sent."""
         return self._sender.buffered(channel)
 
+    @property
+    def unacknowledged(self) -> int:
+        """Bytes of all channels that were accepted and that the peer has not acknowledged yet."""
+        return self._sender.buffered_total + self._sender.flight
+
     def close_channel(self, channel: int, now: float) -> None:
         """Close after what was sent before; ChannelClosed when the peer closed it as well. Raises UnknownChannel."""
         self._channels.close(channel)

@@ -36,9 +36,15 @@ class RoundTrip:
         self.rto = min(self.rto * 2, self._config.rto_max)
 
     def progress(self) -> None:
-        """New data was acknowledged: the path works, so the back-off ends without waiting for a sample, which
-        retransmissions cannot give (Karn). TCPs do the same; RFC 9260 would keep the longer timeout."""
+        """New data was acknowledged: the path works, so the back-off ends at once. RFC 9260 would keep it until a
+        sample, which retransmissions cannot give (Karn); `spurious` is what makes this safe."""
         self.rto = self._measured
+
+    def spurious(self) -> None:
+        """The peer reported a duplicate TSN: we repeated too early, or its answer was lost. The timeout grows until
+        a sample says otherwise; without this a path slower than the timeout would never be measured."""
+        self._measured = min(self._measured * 2, self._config.rto_max)
+        self.rto = max(self.rto, self._measured)
 
 
 class CongestionWindow:

@@ -54,7 +54,7 @@ class Engine:
     ) -> None:
         self._config = config = config or SctpConfig()
         self._ports = (local_port, remote_port)
-        self._capacity = config.max_packet_size - COMMON_HEADER_LENGTH
+        self._capacity = (config.max_packet_size - COMMON_HEADER_LENGTH) & ~3  # chunks are padded
         self.drops: Counter[str] = Counter()
         self._outputs: list[Output] = []
         self._control: list[bytes] = []

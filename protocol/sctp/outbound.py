@@ -77,6 +77,7 @@ class Sender:
         self._outstanding: dict[int, _Sent] = {}  # by TSN, in order, without holes
         self._gap_acked: set[int] = set()
         self._again: list[int] = []  # heap of TSNs marked for retransmission; may hold stale ones
+        self._timed_out: set[int] = set()  # what the last T3 marked; a duplicate among them was repeated too early
         self._rush = False  # the next packet goes out whatever the windows say (§7.2.4)
         self._next_tsn = initial_tsn
         self._acked = initial_tsn - 1
@@ -262,6 +263,9 @@ class Sender:
         recovering = self._window.recovery_exit is not None
         if advanced:
             self._round_trip.progress()
+        if self._timed_out and any(unwrap_tsn(tsn, cumulative) in self._timed_out for tsn in sack.duplicates):
+            self._round_trip.spurious()
+        if advanced:
             self._window.acknowledged(octets, cumulative, flight_before)
             self.deadline = now + self._round_trip.rto if self._outstanding else math.inf
         elif not self._outstanding:
@@ -343,8 +347,9 @@ class Sender:
         self._probed = False
         self._window.lost_all()
         self._round_trip.back_off()
+        self._timed_out = self._outstanding.keys() - self._gap_acked
         for tsn, sent in self._outstanding.items():
-            if tsn not in self._gap_acked:
+            if tsn in self._timed_out:
                 sent.fast = False
                 sent.misses = 0
                 if sent.in_flight:
