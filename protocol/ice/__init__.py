@@ -3,6 +3,8 @@
 from protocol.ice.candidate import Candidate, candidate_priority
 from protocol.ice.credentials import IceCredentials
 from protocol.ice.events import ConsentLate, ConsentRestored, Failed, IceOutput, PathSelected, SendTo
+from protocol.ice.full import IceFull
+from protocol.ice.full_state import IceFullConfig, Nomination
 from protocol.ice.lite import IceLite, IceLiteConfig
 
 __all__ = [
@@ -11,9 +13,12 @@ __all__ = [
     "ConsentRestored",
     "Failed",
     "IceCredentials",
+    "IceFull",
+    "IceFullConfig",
     "IceLite",
     "IceLiteConfig",
     "IceOutput",
+    "Nomination",
     "PathSelected",
     "SendTo",
     "candidate_priority",

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import enum
 import math
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 from protocol.address import Path
@@ -87,6 +88,9 @@ class Checks:
 
     def __len__(self) -> int:
         return len(self._checks)
+
+    def __iter__(self) -> Iterator[Check]:
+        return iter(self._checks.values())
 
     def find(self, path: Path) -> Check | None:
         """The newest check under way along this path."""

@@ -15,8 +15,10 @@
                     is asked too, and keeps its place if it answers: some clients check several pairs forever.
 
    Firefox, Pion and aiortc never repeat USE-CANDIDATE, so after a NAT rebinding only the last two save the call.
-4. A transaction id that was seen before triggers nothing, ever. Repeated from the same address it gets the same
-   answer (RFC 8489 §6.3.1, idempotent); from a new address it is a copy, and gets none.
+4. A transaction id that was seen before triggers nothing. Repeated from the same address it gets the same answer
+   (RFC 8489 §6.3.1, idempotent); from a new address it is a copy, and gets none. One exception, at the very start:
+   while no answer has proven the selected path, the copy may be the one that came first. Then the second address is
+   asked too, and only its answer makes it valid.
 5. Consent (RFC 7675; a lite agent may count requests): see `protocol.ice.consent`.
 
 We are always controlled; a peer that claims to be controlled too is told 487.
@@ -124,6 +126,7 @@ class IceLite:
         self._tie_breaker = int.from_bytes(entropy(8), "big")
         self._paths: dict[Path, float] = {}  # valid paths, and when valid STUN last came from each
         self._seen: dict[bytes, Path] = {}  # transaction ids of authenticated requests, and where each first came from
+        self._proven = False  # a check of our own was answered along the selected path
         self._nomination = -1  # the renomination value of the selected path
         self._heard = -math.inf  # valid STUN or authenticated media on the selected path
         self._leaving: tuple[Path, float, float] | None = None  # where to move, asked since, not before
@@ -209,6 +212,8 @@ class IceLite:
             return
         first = self._seen.get(binding.transaction_id)
         if first is not None and first != path and path not in self._paths:
+            if not self._proven:
+                self._propose(path, Purpose.NOMINATION, now)
             raise DecodeError("ice_check_copied")
         self._outputs.append(SendTo(self._responder.success_untrusted(data, binding, path.remote), path))
         if first is not None:
@@ -245,6 +250,7 @@ class IceLite:
             raise DecodeError("ice_check_refused")
         self._validate(path, now)
         if path == self.selected:
+            self._proven = True
             self._hear(now)
         elif check.purpose is Purpose.SILENCE:
             self._leaving = (path, check.started, max(now, check.started + self._config.silence_grace))
@@ -282,6 +288,7 @@ class IceLite:
 
     def _move(self, path: Path, now: float, nomination: int = -1) -> None:
         """The proof is there: our own check to `path` was answered from there."""
+        self._proven = True
         self._select(path, self.nominated, nomination, now)
 
     def _hear(self, now: float) -> None:

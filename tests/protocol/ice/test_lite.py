@@ -364,6 +364,21 @@ def test_row14_a_copy_that_overtakes_the_original_cannot_prove_itself() -> None:
     assert scene.agent.selected == A
 
 
+def test_row14_a_copy_that_overtakes_the_very_first_check_loses_to_the_client_who_can_prove_himself() -> None:
+    scene = Scene()
+    check = scene.check(use_candidate=True)
+    (to_attacker,) = checks(scene.receive(check, ATTACKER))
+    assert scene.agent.selected == ATTACKER
+    outputs = scene.receive(check, A)
+    assert answers(outputs) == []
+    (to_client,) = checks(outputs)
+    assert not scene.agent.is_valid(A)
+    assert selections(scene.answer(to_client)) == [PathSelected(A)]
+    assert len(answers(scene.receive(check, A))) == 1
+    assert to_attacker.path == ATTACKER
+    assert scene.receive(check, B) == []
+
+
 def test_row14_integrity_that_is_not_the_clients_moves_nothing_even_with_a_known_id() -> None:
     scene = Scene()
     scene.settle()
