@@ -89,9 +89,9 @@ class Association(Engine):
         return self._sender.buffered(channel)
 
     @property
-    def unacknowledged(self) -> int:
-        """Bytes of all channels that were accepted and that the peer has not acknowledged yet."""
-        return self._sender.buffered_total + self._sender.flight
+    def drained(self) -> bool:
+        """Everything that was sent has been acknowledged."""
+        return self._sender.drained
 
     def close_channel(self, channel: int, now: float) -> None:
         """Close after what was sent before; ChannelClosed when the peer closed it as well. Raises UnknownChannel."""

@@ -1,0 +1,37 @@
+"""One WebRTC peer, joined from the cores: what the transceiver's engine and the load generator drive."""
+
+from __future__ import annotations
+
+from protocol.ice import ConsentLate, ConsentRestored, PathSelected, SendTo
+from protocol.peer.endpoint import Peer, PeerConfig
+from protocol.peer.events import (
+    AudioParameters,
+    AudioReceived,
+    DataChannelsClosed,
+    DataParameters,
+    DtlsConnected,
+    PeerClosed,
+    PeerEvent,
+    PeerOutput,
+    PeerStatistics,
+    TransportFailed,
+)
+
+__all__ = [
+    "AudioParameters",
+    "AudioReceived",
+    "ConsentLate",
+    "ConsentRestored",
+    "DataChannelsClosed",
+    "DataParameters",
+    "DtlsConnected",
+    "PathSelected",
+    "Peer",
+    "PeerClosed",
+    "PeerConfig",
+    "PeerEvent",
+    "PeerOutput",
+    "PeerStatistics",
+    "SendTo",
+    "TransportFailed",
+]

@@ -1,0 +1,97 @@
+"""The audio stream of one peer: RTP and RTCP under SRTP keys.
+
+Receiving: authenticate first (RFC 3711 §3.3), then parse, then count. Packets of every payload type come out: sequence
+numbers run across all of them, so whoever puts them in order must see all and choose afterwards.
+Sending: our SSRC, consecutive sequence numbers from a random start (RFC 3550 §5.1), timestamps as the caller gives them
+on top of a random offset.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+
+from protocol.dtls import SrtpKeys
+from protocol.errors import DecodeError
+from protocol.peer.events import AudioParameters
+from protocol.rtp import RtcpDatagram, RtcpReporter, RtpPacket, parse_rtp_untrusted, serialize_rtp
+from protocol.srtp import SrtpProfile, SrtpTransport
+from protocol.wire import Entropy
+
+__all__ = ["MAX_PAYLOAD", "AudioStream"]
+
+# Implementation constants
+MAX_PAYLOAD = 1172  # bytes: with the RTP header and the longest SRTP tag a datagram stays within 1200
+
+
+class AudioStream:
+    """Keys come once, by `install`; before them nothing is received and nothing can be sent."""
+
+    def __init__(self, parameters: AudioParameters, entropy: Entropy) -> None:
+        self.parameters = parameters
+        self.reporter = RtcpReporter(
+            ssrc=parameters.ssrc, cname=parameters.cname, clock_rate=parameters.clock_rate, entropy=entropy
+        )
+        self.drops: Counter[str] = Counter()
+        self._srtp: SrtpTransport | None = None
+        # Below 2^15, as RFC 3711 §3.3.1 advises: a first packet lost then cannot confuse the rollover counter.
+        self._sequence = int.from_bytes(entropy(2), "big") & 0x7FFF
+        self._timestamp_offset = int.from_bytes(entropy(4), "big")
+
+    @property
+    def has_keys(self) -> bool:
+        return self._srtp is not None
+
+    def install(self, keys: SrtpKeys) -> None:
+        self._srtp = SrtpTransport(SrtpProfile(keys.profile), keys.local, keys.remote)
+
+    def receive_rtp_untrusted(self, data: bytes, now: float) -> tuple[bool, RtpPacket | None]:
+        """(whether it authenticated, the packet if it is one for us); never raises."""
+        if self._srtp is None:
+            self.drops["srtp_no_keys"] += 1
+            return False, None
+        try:
+            plain = self._srtp.unprotect_rtp_untrusted(data)
+        except DecodeError as error:
+            self.drops[error.reason] += 1
+            return False, None
+        try:
+            packet = parse_rtp_untrusted(plain)
+        except DecodeError as error:
+            self.drops[error.reason] += 1
+            return True, None
+        counted = self.reporter.packet_received(
+            packet.ssrc, packet.sequence, packet.timestamp, len(packet.payload), now
+        )
+        return True, packet if counted else None
+
+    def receive_rtcp_untrusted(self, data: bytes, now: float) -> bool:
+        """Whether it authenticated; never raises."""
+        if self._srtp is None:
+            self.drops["srtp_no_keys"] += 1
+            return False
+        try:
+            plain = self._srtp.unprotect_rtcp_untrusted(data)
+        except DecodeError as error:
+            self.drops[error.reason] += 1
+            return False
+        self.reporter.receive_untrusted(plain, now)
+        return True
+
+    def packet(self, payload: bytes, timestamp: int, marker: bool, now: float) -> bytes:
+        """The next protected RTP packet. Only after `install`, and with a payload of at most MAX_PAYLOAD bytes."""
+        assert self._srtp is not None
+        parameters = self.parameters
+        sequence = self._sequence
+        self._sequence = sequence + 1 & 0xFFFF
+        wire_timestamp = timestamp + self._timestamp_offset & 0xFFFFFFFF
+        plain = serialize_rtp(parameters.payload_type, sequence, wire_timestamp, parameters.ssrc, payload, marker)
+        self.reporter.packet_sent(wire_timestamp, len(payload), now)
+        return self._srtp.protect_rtp(plain)
+
+    def rtcp(self) -> list[bytes]:
+        """Protected RTCP that is due."""
+        if self._srtp is None:
+            return []
+        return [
+            self._srtp.protect_rtcp(output.data) for output in self.reporter.poll() if isinstance(output, RtcpDatagram)
+        ]

@@ -1,0 +1,324 @@
+"""One WebRTC peer: ICE, DTLS, SRTP/RTP and SCTP joined into one core with one socket's worth of paths.
+
+1. A datagram is told apart by its first bytes (RFC 7983). STUN goes to ICE, whatever its source.
+2. Everything else must come from a path that an authenticated check came from; else it is dropped. (A DTLS ClientHello or an
+   RTP packet from anyone else decides nothing: the fault behind CVE-2023-49786 and RTP Bleed.)
+3. DTLS waits for `start_dtls`; a few datagrams that overtake it are kept.
+4. When DTLS is connected, its keys go to SRTP and the SCTP association may begin. Each core's output goes to the core
+   below it; what ICE, DTLS and SRTP send goes to the selected path.
+5. Timers are merged: `next_timeout` is the earliest of all.
+
+This file routes; it decides nothing. When to start, pause, resume and close is the session's to say.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+from dataclasses import dataclass, field
+
+from protocol import sctp
+from protocol.address import Path
+from protocol.demux import Kind, classify_untrusted
+from protocol.dtls import ApplicationData, Closed, Connected, Datagram, DtlsEndpoint, Role
+from protocol.dtls import Output as DtlsOutput
+from protocol.ice import Failed, IceFull, IceLite, SendTo
+from protocol.peer.audio import MAX_PAYLOAD, AudioStream
+from protocol.peer.events import (
+    AudioParameters,
+    AudioReceived,
+    DataChannelsClosed,
+    DataParameters,
+    DtlsConnected,
+    PeerClosed,
+    PeerOutput,
+    PeerStatistics,
+    TransportFailed,
+)
+from protocol.wire import Entropy
+
+__all__ = ["Peer", "PeerConfig"]
+
+# Implementation constants
+MAX_EARLY_DTLS = 8  # datagrams kept until `start_dtls`: a ClientHello in two pieces, and its retransmissions
+
+
+@dataclass(frozen=True, slots=True)
+class PeerConfig:
+    sctp: sctp.SctpConfig = field(default_factory=sctp.SctpConfig)
+
+
+class Peer:
+    """The five verbs, and the commands of a session. `poll` gives datagrams and events in order."""
+
+    def __init__(
+        self,
+        *,
+        ice: IceLite | IceFull,
+        dtls: DtlsEndpoint,
+        audio: AudioParameters | None,
+        data: DataParameters | None,
+        entropy: Entropy,
+        config: PeerConfig | None = None,
+    ) -> None:
+        self.ice = ice
+        self.drops: collections.Counter[str] = collections.Counter()
+        self._dtls = dtls
+        self._audio = AudioStream(audio, entropy) if audio is not None else None
+        self._data = data
+        self._sctp: sctp.Association | None = None
+        self._entropy = entropy
+        self._config = config or PeerConfig()
+        self._outputs: list[PeerOutput] = []
+        self._early_dtls: list[bytes] = []
+        self._dtls_started = False
+        self._connected: Connected | None = None
+        self._sending = False
+        self._closed = False
+
+    # The five verbs
+
+    def receive_untrusted(self, data: bytes | memoryview, path: Path, now: float) -> None:
+        """A datagram that came along `path`; never raises."""
+        kind = classify_untrusted(data)
+        if kind is Kind.STUN:
+            self.ice.receive_untrusted(data, path, now)
+        elif self._closed or not self.ice.is_valid(path):
+            self.drops["closed" if self._closed else "path_not_validated"] += 1
+            return
+        elif kind is Kind.RTP:
+            self._receive_rtp_untrusted(bytes(data), path, now)
+            return
+        elif kind is Kind.RTCP:
+            self._receive_rtcp_untrusted(bytes(data), path, now)
+        elif kind is Kind.DTLS:
+            self._receive_dtls_untrusted(bytes(data), now)
+        else:
+            self.drops["unknown_protocol"] += 1
+            return
+        self._settle(now)
+
+    def handle_timeout(self, now: float) -> None:
+        self.ice.handle_timeout(now)
+        if self._closed:
+            return
+        self._dtls.handle_timeout(now)
+        if self._sctp is not None:
+            self._sctp.handle_timeout(now)
+        if self._audio is not None and self._sending:
+            self._audio.reporter.handle_timeout(now)
+        self._settle(now)
+
+    def poll(self) -> list[PeerOutput]:
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def next_timeout(self) -> float:
+        if self._closed:
+            return math.inf
+        earliest = min(self.ice.next_timeout(), self._dtls.next_timeout())
+        if self._sctp is not None:
+            earliest = min(earliest, self._sctp.next_timeout())
+        if self._audio is not None and self._sending:
+            earliest = min(earliest, self._audio.reporter.next_timeout())
+        return earliest
+
+    def close(self, now: float) -> None:
+        """Goodbyes at once: RTCP BYE, SCTP ABORT, DTLS close_notify; dead and silent afterwards."""
+        if self._closed:
+            return
+        if self._audio is not None and self._sending:
+            self._audio.reporter.close(now)
+            self._send_rtcp()
+        if self._sctp is not None:
+            self._sctp.abort(now)  # a SHUTDOWN would take a round trip; what mattered was flushed before
+            self._settle(now)
+        self._dtls.close(now)
+        self._settle(now)
+        self._outputs = [output for output in self._outputs if isinstance(output, SendTo)]
+        self._closed = True
+        self.ice.close(now)
+
+    # Commands of the session
+
+    def start_dtls(self, now: float) -> None:
+        """From now on DTLS is processed; the client role sends its hello."""
+        if self._dtls_started or self._closed:
+            return
+        self._dtls_started = True
+        self._dtls.start(now)
+        early, self._early_dtls = self._early_dtls, []
+        for data in early:
+            self._dtls.receive_untrusted(data, now)
+        self._settle(now)
+
+    def start_media(self) -> None:
+        self._sending = True
+
+    def pause_media(self) -> None:
+        """Consent is late: no media leaves (RFC 7675 §5.1)."""
+        self._sending = False
+
+    resume_media = start_media
+
+    def send_audio(self, payload: bytes, timestamp: int, now: float, marker: bool = False) -> bool:
+        """One RTP packet on the selected path; False when there are no keys, no path, media is paused or it is too long."""
+        path = self.ice.selected
+        if len(payload) > MAX_PAYLOAD:
+            self.drops["audio_payload_too_long"] += 1
+            return False
+        if self._audio is None or not self._sending or path is None or self._closed or not self._audio.has_keys:
+            return False
+        self._outputs.append(SendTo(self._audio.packet(payload, timestamp, marker, now), path))
+        return True
+
+    def open_channel(self, label: str, now: float, protocol: str = "", *, negotiated: int | None = None) -> int:
+        """Open a data channel; its number. Raises LocalError before the association may begin."""
+        channel = self._association().open_channel(label, protocol, negotiated_id=negotiated)
+        self._settle(now)
+        return channel
+
+    def send_message(self, channel: int, data: str | bytes, now: float) -> bool:
+        """False when the channel's buffer is full: wait for ChannelWritable."""
+        accepted = self._association().send(channel, data, now)
+        self._settle(now)
+        return accepted
+
+    def close_channel(self, channel: int, now: float) -> None:
+        self._association().close_channel(channel, now)
+        self._settle(now)
+
+    @property
+    def data_drained(self) -> bool:
+        """Whether the other side has acknowledged every data message."""
+        return self._sctp is None or self._sctp.drained
+
+    def statistics(self, now: float) -> PeerStatistics:
+        reporter = self._audio.reporter if self._audio is not None else None
+        sources = list(reporter.sources.values()) if reporter is not None else []
+        drops = self.drops + self.ice.drops + self._dtls.drops
+        if self._sctp is not None:
+            drops += self._sctp.drops
+        if self._audio is not None:
+            drops += self._audio.drops + self._audio.reporter.drops
+        reported = reporter.remote_report if reporter is not None else None
+        measured = reporter.round_trip_time if reporter is not None else None
+        return PeerStatistics(
+            round_trip_time=measured if measured is not None else self.ice.rtt,
+            jitter=max((source.jitter for source in sources), default=None),
+            packets_received=sum(source.packets_received for source in sources),
+            bytes_received=sum(source.octets_received for source in sources),
+            packets_lost=sum(source.packets_lost for source in sources),
+            packets_sent=reporter.sender.packets_sent if reporter is not None else 0,
+            bytes_sent=reporter.sender.octets_sent if reporter is not None else 0,
+            remote_fraction_lost=reported.fraction_lost / 256 if reported is not None else None,
+            drops=drops,
+            srtp_profile=self._connected.srtp.profile if self._connected and self._connected.srtp else None,
+            cipher_suite=self._connected.cipher_suite if self._connected else None,
+            path=self.ice.selected,
+        )
+
+    # Receiving
+
+    def _receive_rtp_untrusted(self, data: bytes, path: Path, now: float) -> None:
+        if self._audio is None:
+            self.drops["rtp_not_negotiated"] += 1
+            return
+        authentic, packet = self._audio.receive_rtp_untrusted(data, now)
+        if not authentic:
+            return
+        self.ice.media_authenticated(path, now)
+        if packet is not None:
+            self._outputs.append(AudioReceived(packet))
+        if path != self.ice.selected:
+            self._settle(now)
+
+    def _receive_rtcp_untrusted(self, data: bytes, path: Path, now: float) -> None:
+        if self._audio is None:
+            self.drops["rtp_not_negotiated"] += 1
+        elif self._audio.receive_rtcp_untrusted(data, now):
+            self.ice.media_authenticated(path, now)
+
+    def _receive_dtls_untrusted(self, data: bytes, now: float) -> None:
+        if self._dtls_started:
+            self._dtls.receive_untrusted(data, now)
+        elif len(self._early_dtls) < MAX_EARLY_DTLS:
+            self._early_dtls.append(data)
+        else:
+            self.drops["dtls_too_early"] += 1
+
+    # Routing between the cores
+
+    def _settle(self, now: float) -> None:
+        """Carry each core's output to the core below it, until all are quiet."""
+        if self._sctp is not None:
+            self._drain_sctp(now)
+        while outputs := self._dtls.poll():
+            for output in outputs:
+                self._route_dtls(output, now)
+            if self._sctp is not None:
+                self._drain_sctp(now)
+        for notice in self.ice.poll():
+            self._outputs.append(TransportFailed(notice.reason) if isinstance(notice, Failed) else notice)
+        if self._audio is not None and self._sending:
+            self._send_rtcp()
+
+    def _route_dtls(self, output: DtlsOutput, now: float) -> None:
+        match output:
+            case Datagram():
+                if (path := self.ice.selected) is None:
+                    self.drops["dtls_without_path"] += 1  # its timer sends it again
+                else:
+                    self._outputs.append(SendTo(output.data, path))
+            case ApplicationData():
+                if self._sctp is None:
+                    self.drops["data_not_negotiated"] += 1
+                else:
+                    self._sctp.receive_untrusted(output.data, now)
+            case Connected():
+                self._become_connected(output, now)
+            case Closed():
+                ended = PeerClosed if output.by_peer and output.reason == "close_notify" else TransportFailed
+                self._outputs.append(ended(output.reason))
+
+    def _become_connected(self, connected: Connected, now: float) -> None:
+        self._connected = connected
+        if self._audio is not None and connected.srtp is not None:
+            self._audio.install(connected.srtp)
+        if self._data is not None:
+            self._sctp = sctp.Association(
+                is_client=self._dtls.role is Role.CLIENT,
+                local_port=self._data.local_sctp_port,
+                remote_port=self._data.remote_sctp_port,
+                max_message_size_remote=self._data.remote_max_message_size,
+                entropy=self._entropy,
+                config=self._config.sctp,
+            )
+            if self._dtls.role is Role.CLIENT:
+                self._sctp.connect(now)  # both may; the client is ready to hear the answer first
+        profile = connected.srtp.profile if connected.srtp is not None else 0
+        self._outputs.append(DtlsConnected(profile, connected.cipher_suite, connected.version))
+
+    def _drain_sctp(self, now: float) -> None:
+        assert self._sctp is not None
+        for output in self._sctp.poll():
+            match output:
+                case sctp.Packet():
+                    self._dtls.send(output.data, now)
+                case sctp.AssociationUp():
+                    pass
+                case sctp.AssociationClosed():
+                    self._outputs.append(DataChannelsClosed(output.reason))
+                case _:
+                    self._outputs.append(output)
+
+    def _send_rtcp(self) -> None:
+        assert self._audio is not None
+        for data in self._audio.rtcp():
+            if (path := self.ice.selected) is not None:
+                self._outputs.append(SendTo(data, path))
+
+    def _association(self) -> sctp.Association:
+        if self._sctp is None:
+            raise sctp.UnknownChannel("no data channels before DTLS is connected, or without an m=application section")
+        return self._sctp

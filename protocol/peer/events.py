@@ -1,0 +1,115 @@
+"""What a peer is told and what it gives out."""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+from typing import TypeAlias
+
+from protocol.address import Path
+from protocol.ice import ConsentLate, ConsentRestored, PathSelected, SendTo
+from protocol.rtp import RtpPacket
+from protocol.sctp import ChannelClosed, ChannelMessage, ChannelOpened, ChannelWritable
+
+__all__ = [
+    "AudioParameters",
+    "AudioReceived",
+    "DataChannelsClosed",
+    "DataParameters",
+    "DtlsConnected",
+    "PeerClosed",
+    "PeerEvent",
+    "PeerOutput",
+    "PeerStatistics",
+    "TransportFailed",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class AudioParameters:
+    """The negotiated audio stream; `ssrc` and `cname` are ours, the payload types go for both directions."""
+
+    payload_type: int
+    clock_rate: int
+    ssrc: int
+    cname: str
+    telephone_event_payload_type: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DataParameters:
+    """The peer's a=sctp-port and a=max-message-size (0: no limit)."""
+
+    remote_sctp_port: int = 5000
+    remote_max_message_size: int = 65536
+    local_sctp_port: int = 5000
+
+
+@dataclass(frozen=True, slots=True)
+class DtlsConnected:
+    srtp_profile: int
+    cipher_suite: str
+    version: str
+
+
+@dataclass(frozen=True, slots=True)
+class PeerClosed:
+    """The other side ended the association (close_notify); `reason` is a word fit for a metric label."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class TransportFailed:
+    """The association is dead by a fault: handshake, fingerprint, alert, ICE."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class DataChannelsClosed:
+    """The SCTP association ended; audio goes on."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class AudioReceived:
+    """One authenticated RTP packet, of any payload type, in the order of arrival."""
+
+    packet: RtpPacket
+
+
+@dataclass(frozen=True, slots=True)
+class PeerStatistics:
+    """A snapshot. Times in seconds; `round_trip_time` by RTCP, else by our own checks, else None."""
+
+    round_trip_time: float | None
+    jitter: float | None
+    packets_received: int
+    bytes_received: int
+    packets_lost: int
+    packets_sent: int
+    bytes_sent: int
+    remote_fraction_lost: float | None
+    drops: Counter[str]
+    srtp_profile: int | None
+    cipher_suite: str | None
+    path: Path | None
+
+
+PeerEvent: TypeAlias = (
+    PathSelected
+    | ConsentLate
+    | ConsentRestored
+    | DtlsConnected
+    | PeerClosed
+    | TransportFailed
+    | DataChannelsClosed
+    | AudioReceived
+    | ChannelOpened
+    | ChannelMessage
+    | ChannelWritable
+    | ChannelClosed
+)
+PeerOutput: TypeAlias = SendTo | PeerEvent

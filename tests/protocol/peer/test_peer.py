@@ -1,0 +1,268 @@
+"""Two whole peers, ours on both sides, over a network in memory and in virtual time."""
+
+from __future__ import annotations
+
+import math
+import random
+from datetime import UTC, datetime
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.address import Path, pack_address
+from protocol.dtls import DtlsEndpoint, Identity, Role
+from protocol.ice import Candidate, IceCredentials, IceFull, IceLite
+from protocol.peer import (
+    AudioParameters,
+    AudioReceived,
+    ConsentLate,
+    DataParameters,
+    DtlsConnected,
+    PathSelected,
+    Peer,
+    PeerClosed,
+    SendTo,
+    TransportFailed,
+)
+from protocol.sctp import ChannelMessage, ChannelOpened
+from protocol.srtp import SERVER_PREFERENCE
+
+CLIENT, SERVER, STRANGER = (
+    pack_address("192.0.2.1", 5000),
+    pack_address("192.0.2.2", 3478),
+    pack_address("192.0.2.9", 9),
+)
+IDENTITIES = [Identity.generate(datetime(2026, 1, 1, tzinfo=UTC)) for _ in range(3)]
+
+
+class Call:
+    """A client (full ICE, DTLS client) and a server (ICE-lite, DTLS server); 10 ms between them each way."""
+
+    def __init__(self, *, seed: int = 1, loss: float = 0.0, wrong_fingerprint: bool = False) -> None:
+        self.now = 1000.0
+        self.source = random.Random(seed)
+        self.loss = loss
+        self.wire: list[tuple[float, int, Peer, bytes, Path]] = []
+        self.sent = 0
+        self.stun_blocked = False
+        entropy = self.source.randbytes
+        mine, yours = IceCredentials("cli0", "c" * 24), IceCredentials("srv0", "s" * 24)
+        client_identity, server_identity, other = IDENTITIES
+        ice = IceFull(mine, yours, controlling=True, entropy=entropy)
+        ice.add_remote_candidate(Candidate("1", 1, "udp", 1, "192.0.2.2", 3478, "host"))
+        self.client = Peer(
+            ice=ice,
+            dtls=DtlsEndpoint(
+                Role.CLIENT,
+                client_identity,
+                peer_fingerprints=(server_identity.fingerprint(),),
+                srtp_profiles=SERVER_PREFERENCE,
+                entropy=entropy,
+            ),
+            audio=AudioParameters(111, 48000, 1, "client"),
+            data=DataParameters(),
+            entropy=entropy,
+        )
+        expected = other if wrong_fingerprint else client_identity
+        self.server = Peer(
+            ice=IceLite(yours, mine, entropy=entropy),
+            dtls=DtlsEndpoint(
+                Role.SERVER,
+                server_identity,
+                peer_fingerprints=(expected.fingerprint(),),
+                srtp_profiles=SERVER_PREFERENCE,
+                entropy=entropy,
+            ),
+            audio=AudioParameters(111, 48000, 2, "server"),
+            data=DataParameters(),
+            entropy=entropy,
+        )
+        self.events: dict[Peer, list[object]] = {self.client: [], self.server: []}
+        ice.start(self.now)
+
+    def drain(self) -> None:
+        for peer, other, source in ((self.client, self.server, CLIENT), (self.server, self.client, SERVER)):
+            for output in peer.poll():
+                if not isinstance(output, SendTo):
+                    self.events[peer].append(output)
+                    self.react(peer, output)
+                elif output.path.remote in (CLIENT, SERVER) and not (self.stun_blocked and output.data[0] < 4):
+                    self.sent += 1
+                    if self.source.random() >= self.loss:
+                        self.wire.append((self.now + 0.01, self.sent, other, output.data, Path(b"", source)))
+
+    def react(self, peer: Peer, output: object) -> None:
+        if isinstance(output, PathSelected):
+            peer.start_dtls(self.now)
+        elif isinstance(output, DtlsConnected):
+            peer.start_media()
+
+    def run(self, seconds: float) -> None:
+        end = self.now + seconds
+        while True:
+            self.drain()
+            arrival = min(self.wire, default=(math.inf,))[0]
+            timer = min(self.client.next_timeout(), self.server.next_timeout())
+            if min(arrival, timer) > end:
+                self.now = end
+                return
+            self.now = max(self.now, min(arrival, timer))
+            if arrival <= timer:
+                first = min(self.wire)
+                self.wire.remove(first)
+                first[2].receive_untrusted(first[3], first[4], self.now)
+            else:
+                self.client.handle_timeout(self.now)
+                self.server.handle_timeout(self.now)
+
+    def talk(self, peer: Peer, packets: int) -> None:
+        for index in range(packets):
+            peer.send_audio(b"frame %d" % index, index * 960, self.now, marker=index == 0)
+            self.run(0.02)
+
+    def heard(self, peer: Peer) -> list[bytes]:
+        return [event.packet.payload for event in self.events[peer] if isinstance(event, AudioReceived)]
+
+    def all_of(self, peer: Peer, kind: type) -> list:
+        return [event for event in self.events[peer] if isinstance(event, kind)]
+
+
+def test_a_call_connects_talks_both_ways_and_carries_messages():
+    call = Call()
+    call.run(1)
+    assert call.all_of(call.client, DtlsConnected)[0].srtp_profile == SERVER_PREFERENCE[0]
+    channel = call.client.open_channel("oai-events", call.now)
+    call.run(0.1)
+    opened = call.all_of(call.server, ChannelOpened)[0]
+    assert (opened.channel, opened.label) == (channel, "oai-events")
+    assert call.client.send_message(channel, "hello", call.now)
+    assert call.server.send_message(channel, b"", call.now)
+    call.talk(call.client, 5)
+    call.talk(call.server, 5)
+    assert [event.data for event in call.all_of(call.server, ChannelMessage)] == ["hello"]
+    assert [event.data for event in call.all_of(call.client, ChannelMessage)] == [b""]
+    assert call.heard(call.server) == [b"frame %d" % index for index in range(5)] == call.heard(call.client)
+    assert call.client.data_drained
+    assert call.server.data_drained
+
+
+def test_statistics_know_the_round_trip_and_the_loss():
+    call = Call()
+    call.run(1)
+    for _ in range(10):
+        call.talk(call.client, 50)
+        call.talk(call.server, 50)
+    statistics = call.server.statistics(call.now)
+    assert statistics.round_trip_time == pytest.approx(0.02, abs=0.002)
+    assert (statistics.packets_received, statistics.packets_lost) == (500, 0)
+    assert statistics.remote_fraction_lost == 0
+    assert statistics.cipher_suite is not None
+    assert statistics.path == Path(b"", CLIENT)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", range(20))
+def test_a_call_connects_through_a_fifth_of_its_packets_lost(seed: int):
+    call = Call(seed=seed, loss=0.2)
+    call.run(6)
+    assert call.all_of(call.client, DtlsConnected)
+    assert call.all_of(call.server, DtlsConnected)
+
+
+def test_a_wrong_fingerprint_ends_the_call_before_any_key_is_used():
+    call = Call(wrong_fingerprint=True)
+    call.run(2)
+    call.talk(call.client, 5)
+    assert call.all_of(call.server, TransportFailed)[0].reason == "fingerprint_mismatch"
+    assert not call.all_of(call.server, DtlsConnected)
+    assert call.heard(call.server) == []
+
+
+def test_what_a_stranger_sends_is_dropped_before_dtls_and_srtp_see_it():
+    call = Call()
+    call.run(1)
+    call.talk(call.client, 1)
+    before = call.server.statistics(call.now).packets_received
+    for first in (b"\x16\xfe\xfd", b"\x80\x6f", b"\x80\xc8"):
+        call.server.receive_untrusted(first + bytes(40), Path(b"", STRANGER), call.now)
+    assert call.server.drops["path_not_validated"] == 3
+    assert call.server.poll() == []
+    call.talk(call.client, 3)
+    assert call.server.statistics(call.now).packets_received == before + 3
+
+
+def test_a_hundred_forged_packets_from_the_right_address_do_not_harm_the_call():
+    call = Call()
+    call.run(1)
+    for index in range(100):
+        forged = b"\x80\x6f" + index.to_bytes(2, "big") + bytes(60)
+        call.server.receive_untrusted(forged, Path(b"", CLIENT), call.now)
+    call.talk(call.client, 10)
+    assert len(call.heard(call.server)) == 10
+
+
+def test_no_media_leaves_while_it_is_paused():
+    call = Call()
+    call.run(1)
+    call.server.pause_media()
+    assert not call.server.send_audio(b"x", 0, call.now)
+    call.server.resume_media()
+    assert call.server.send_audio(b"x", 0, call.now)
+
+
+def test_a_payload_that_does_not_fit_a_datagram_is_refused_and_counted():
+    call = Call()
+    call.run(1)
+    assert not call.server.send_audio(bytes(1300), 0, call.now)
+    assert call.server.drops["audio_payload_too_long"] == 1
+    assert call.server.send_audio(bytes(1172), 0, call.now)
+    assert max(len(output.data) for output in call.server.poll() if isinstance(output, SendTo)) <= 1200
+
+
+def test_consent_is_late_when_the_client_falls_silent_though_its_media_goes_on():
+    call = Call()
+    call.run(1)
+    call.stun_blocked = True
+    for _ in range(12):
+        call.talk(call.client, 50)
+    assert call.all_of(call.server, ConsentLate)
+
+
+def test_goodbyes_are_rtcp_bye_then_close_notify_and_silence_after_them():
+    call = Call()
+    call.run(1)
+    call.talk(call.server, 3)
+    call.run(1)
+    call.server.close(call.now)
+    call.run(0.1)
+    assert call.all_of(call.client, PeerClosed)[0].reason == "close_notify"
+    assert call.server.next_timeout() == math.inf
+    call.server.close(call.now)
+    call.server.receive_untrusted(b"\x80\x6f" + bytes(40), Path(b"", CLIENT), call.now)
+    assert call.server.poll() == []
+    assert not call.server.send_audio(b"x", 0, call.now)
+
+
+def test_a_client_hello_that_overtakes_the_start_is_kept():
+    call = Call()
+    call.react = lambda peer, output: (  # type: ignore[method-assign]
+        peer.start_dtls(call.now) if isinstance(output, PathSelected) and peer is call.client else None
+    )
+    call.run(0.1)
+    assert not call.all_of(call.server, DtlsConnected)
+    call.server.start_dtls(call.now)
+    call.run(0.045)
+    assert call.all_of(call.server, DtlsConnected)
+
+
+@settings(max_examples=80, deadline=None, derandomize=True)
+@given(data=st.binary(max_size=200), from_client=st.booleans(), connected=st.booleans())
+def test_any_bytes_at_any_time_are_dropped_without_an_exception(data: bytes, from_client: bool, connected: bool):
+    call = CONNECTED if connected else Call()
+    call.server.receive_untrusted(data, Path(b"", CLIENT if from_client else STRANGER), call.now)
+    call.server.poll()
+
+
+CONNECTED = Call()
+CONNECTED.run(1)
