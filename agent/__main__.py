@@ -104,9 +104,17 @@ def main() -> None:
     configure(config[LogConfig], "agent")
     try:
         trio.run(serve, agent_config, agent)
-    except* OSError as group:
-        print(f"agent: cannot listen: {group.exceptions[0]}", file=sys.stderr)
-        sys.exit(1)
+    except ExceptionGroup as group:
+        refused, rest = group.split(OSError)
+        if refused is None or rest is not None:
+            raise
+        sys.exit(f"agent: cannot listen: {_first(refused)}")
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error
 
 
 if __name__ == "__main__":

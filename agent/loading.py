@@ -26,7 +26,7 @@ def load_agent(name: str) -> Agent:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:
         raise AgentNotFound(f"no module {error.name!r} for {name!r}") from None
-    except ValueError:
+    except (TypeError, ValueError):
         raise AgentNotFound(f"{module_name!r} is no module's name") from None
     function = getattr(module, function_name, None)
     if not inspect.iscoroutinefunction(function):

@@ -5,7 +5,13 @@ from __future__ import annotations
 from typing import NoReturn
 
 import trio
-from trio_websocket import WebSocketRequest, serve_websocket
+from trio_websocket import (
+    ConnectionClosed,
+    HandshakeError,
+    WebSocketConnection,
+    WebSocketRequest,
+    wrap_server_stream,
+)
 
 from agent.link import Link
 from agent.live import Agent
@@ -21,6 +27,7 @@ log = get_logger()
 # Implementation constants
 MESSAGE_QUEUE = 64  # WebSocket messages that trio-websocket reads ahead; then TCP makes the transceiver wait
 RECEIVE_BYTES = 64 * 1024
+HANDSHAKE_SECONDS = 5.0
 FAREWELL_SECONDS = 1.0
 
 
@@ -42,40 +49,45 @@ class AgentServer:
     async def serve(self, listen: str, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> NoReturn:
         """Serve until cancelled; `task_status` gets the bound `host:port`. Raises OSError if it is taken."""
         host, port = parse_host_port(listen)
-        async with trio.open_nursery() as nursery:
-            server = await nursery.start(self._bind, host, port)
-            task_status.started(to_host_port(host, server.port))
-            await trio.sleep_forever()
-        raise AssertionError("unreachable")
+        listeners = await trio.open_tcp_listeners(port, host=host)
+        task_status.started(to_host_port(host, listeners[0].socket.getsockname()[1]))
+        await trio.serve_listeners(self._handle, listeners)
 
-    async def _bind(self, host: str, port: int, *, task_status: trio.TaskStatus[object]) -> None:
-        await serve_websocket(
-            self._handle,
-            host,
-            port,
-            None,
-            message_queue_size=MESSAGE_QUEUE,
-            max_message_size=MAX_MESSAGE_BYTES,
-            receive_buffer_size=RECEIVE_BYTES,
-            task_status=task_status,
-        )
+    async def _handle(self, stream: trio.SocketStream) -> None:
+        # The stream is ours, not serve_websocket's, which leaves it open when the other side breaks off.
+        try:
+            async with stream, trio.open_nursery() as nursery:
+                with trio.move_on_after(HANDSHAKE_SECONDS):
+                    request = await wrap_server_stream(nursery, stream, MESSAGE_QUEUE, MAX_MESSAGE_BYTES, RECEIVE_BYTES)
+                    if (connection := await self._accept(request)) is not None:
+                        nursery.start_soon(self._run_link, connection, nursery.cancel_scope)
+                        return
+                nursery.cancel_scope.cancel()
+        except* (ConnectionClosed, HandshakeError):
+            self.statistics.drops["link_handshake"] += 1
+        except* Exception as group:  # one link's failure must not end the others
+            log.error("link failed", exc_info=group)
 
-    async def _handle(self, request: WebSocketRequest) -> None:
+    async def _accept(self, request: WebSocketRequest) -> WebSocketConnection | None:
         # Every browser names the page's origin, no transceiver does: a web page must not talk to a local agent.
         if any(name.lower() == b"origin" for name, _ in request.headers):
             self.statistics.drops["link_from_browser"] += 1
             await request.reject(403)
-            return
-        link = Link(await request.accept(), self._agent, self._name, self.statistics, self._max_calls)
+            return None
+        return await request.accept()
+
+    async def _run_link(self, connection: WebSocketConnection, scope: trio.CancelScope) -> None:
+        link = Link(connection, self._agent, self._name, self.statistics, self._max_calls)
         self._links.add(link)
         try:
             if self._draining:
                 link.drain()
             await link.run()
-        except Exception as error:  # one link's failure must not end the others
-            log.error("link failed", exc_info=error)
         finally:
             self._links.discard(link)
+        with trio.move_on_after(FAREWELL_SECONDS):
+            await connection.aclose()
+        scope.cancel()
 
     async def drain(self, seconds: float) -> None:
         """Take no new calls, give those in progress `seconds`, then end them."""

@@ -20,7 +20,6 @@ from agent.call import Call
 from agent.codecs import needs_pcm
 from agent.events import Frame
 from agent.voice import Turn, VoiceActivity
-from protocol.errors import DecodeError
 
 __all__ = ["parrot"]
 
@@ -68,9 +67,8 @@ class Parrot:
     def _hear(self, frame: Frame | None) -> list[Turn]:
         if frame is None:
             return self._voice.silence()
-        try:
-            pcm = self._decoder.decode_untrusted(frame.payload)
-        except DecodeError:
+        pcm = self._decoder.decode(frame.payload)
+        if not pcm:
             return []
         self._recording.add(frame)
         return self._voice.silence() if self._recording.is_full else self._voice.feed(pcm)

@@ -12,6 +12,7 @@ from typing import Any, Protocol, TypeVar
 from agent.codecs.g711 import G711Decoder, G711Encoder
 from agent.codecs.opus import OpusDecoder, OpusEncoder, OpusLibrary, find_opus
 from protocol.codecs import OPUS, PCMA, PCMU, Codec
+from protocol.errors import DecodeError
 
 __all__ = ["CodecUnavailable", "Decoder", "Encoder", "needs_pcm", "open_decoder", "open_encoder", "pcm_codecs"]
 
@@ -23,13 +24,30 @@ class CodecUnavailable(Exception):
     """This call's audio cannot be decoded or encoded here."""
 
 
-class Decoder(Protocol):
+class _CodecDecoder(Protocol):
     @property
-    def rate(self) -> int:
-        """Samples a second."""
+    def rate(self) -> int: ...
 
-    def decode_untrusted(self, payload: bytes) -> bytes:
-        """One frame to PCM. Raises DecodeError (protocol.errors) for a frame that is none."""
+    def decode_untrusted(self, payload: bytes) -> bytes: ...
+
+
+class Decoder:
+    """From frames to PCM. One per call: a frame may depend on those before it."""
+
+    def __init__(self, decoder: _CodecDecoder) -> None:
+        self._decoder = decoder
+        self.rate = decoder.rate
+        """Samples a second."""
+        self.undecodable = 0
+        """How many frames were none."""
+
+    def decode(self, payload: bytes) -> bytes:
+        """The PCM of one frame; empty for a frame that cannot be decoded: a caller's bad frame is no agent's failure."""
+        try:
+            return self._decoder.decode_untrusted(payload)
+        except DecodeError:
+            self.undecodable += 1
+            return b""
 
 
 class Encoder(Protocol):
@@ -59,8 +77,8 @@ def needs_pcm(agent: _Agent) -> _Agent:
 
 def open_decoder(codec: Codec | None) -> Decoder:
     if codec is not None and codec.name in G711:
-        return G711Decoder(codec.name)
-    return OpusDecoder(_opus(codec))
+        return Decoder(G711Decoder(codec.name))
+    return Decoder(OpusDecoder(_opus(codec)))
 
 
 def open_encoder(codec: Codec | None) -> Encoder:
