@@ -3,7 +3,7 @@
     foundation SP component SP transport SP priority SP address SP port SP "typ" SP type
     [SP "raddr" SP address] [SP "rport" SP port] *(SP name SP value)
 
-Candidates that we cannot use (TCP, RTCP component, domain names, mDNS `.local` names, unknown types' odd addresses)
+Candidates that we cannot use (TCP, a component of RTCP, domain names, mDNS `.local` names)
 parse without failing and say so by `usable`: RFC 8839 §5.1 asks to ignore what is not understood, not to refuse it.
 """
 
