@@ -13,6 +13,7 @@ import trio
 from protocol.routing import KeyRing, RoutingConfig, Trunk
 from relay.config import RelayConfig
 from relay.service import run
+from service.addresses import parse_host_port
 from service.config import ConfigError, exit_for, load
 from service.logs import LogConfig, configure
 
@@ -24,7 +25,7 @@ def main() -> int:
     try:
         config = load(SECTIONS, arguments.config, os.environ)
         if arguments.command == "run":
-            _check_routing(config[RoutingConfig])
+            _check_routing(config[RelayConfig], config[RoutingConfig])
     except ConfigError as error:
         exit_for(error)
     configure(config[LogConfig], "relay")
@@ -46,10 +47,12 @@ def main() -> int:
     return 1 if failed else 0
 
 
-def _check_routing(routing: RoutingConfig) -> None:
+def _check_routing(relay: RelayConfig, routing: RoutingConfig) -> None:
     try:
-        KeyRing.parse(routing)
+        prefix = KeyRing.parse(routing).prefix
         Trunk.parse(routing)
+        if (":" in parse_host_port(relay.trunk)[0]) != (prefix.version == 6):
+            raise ValueError(f"relay.trunk: must be an IPv{prefix.version} address, as routing.prefix is one")
     except ValueError as error:
         key, _, message = str(error).partition(": ")
         raise ConfigError(key, message) from None

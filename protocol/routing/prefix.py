@@ -67,6 +67,11 @@ class Prefix:
     def __str__(self) -> str:
         return str(self._network)
 
+    @property
+    def version(self) -> int:
+        """4 or 6: the trunk's sockets must be of the same family."""
+        return self._network.version
+
     def contains(self, address: TransportAddress) -> bool:
         """Whether a transport address lies inside, with a port that can be sent to."""
         return (

@@ -124,6 +124,7 @@ def test_the_process_announces_itself_and_ends_cleanly(number: int):
     [
         ({"ANTIPHON_ROUTING_KEYS": ""}, 2, "config: routing.keys: at least one key, ID:HEX, is needed"),
         ({"ANTIPHON_RELAY_LISTEN": "localhost:1"}, 2, "config: relay.listen: 'localhost:1' is not an address"),
+        ({"ANTIPHON_ROUTING_PREFIX": "::1/128"}, 2, "config: relay.trunk: must be an IPv6 address"),
         ({"ANTIPHON_RELAY_LISTEM": "127.0.0.1:0"}, 2, "did you mean listen?"),
         ({"ANTIPHON_RELAY_LISTEN": "192.0.2.1:0"}, 1, "relay: cannot serve: listen 192.0.2.1:0"),
     ],
