@@ -1,0 +1,1 @@
+"""Backends: what answers a call. Today the agent link alone."""

@@ -1,0 +1,347 @@
+"""The link to one agent: one WebSocket that carries all our calls with it, made again whenever it breaks.
+
+1. Connect, say `hello`, wait for the agent's; from then on calls can be opened.
+2. Reader: control messages and media go to the engine's inbox, by the handle of their call.
+3. Writer: what has gathered leaves together, control first, then one binary message with the frames of all calls. While
+   a message is being written, the next gathers: a slow line makes messages larger, not more.
+4. Pinger: an agent that does not answer is gone.
+5. When the link ends, every call on it is told `Lost`, and the link is made again, later each time it fails.
+
+Bounds: frames wait in each call's uplink (a second at most), messages here, by bytes for a call and for the link. A call
+that exceeds its share loses its newest messages; an agent that does not read at all loses the link.
+"""
+
+from __future__ import annotations
+
+import random
+from collections import Counter, deque
+
+import trio
+from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, open_websocket_url
+
+from protocol.agentlink import (
+    LINK_VERSION,
+    MAX_MESSAGE_BYTES,
+    AgentDrain,
+    AgentHello,
+    AgentMessage,
+    CallAccept,
+    CallEnd,
+    CallFlush,
+    CallRefuse,
+    CallStart,
+    ChannelBlocked,
+    ChannelClosed,
+    ChannelOpen,
+    ChannelWritable,
+    DataMessage,
+    Drain,
+    MediaRecord,
+    TransceiverHello,
+    TransceiverMessage,
+    decode_agent_message_untrusted,
+    decode_binary_untrusted,
+    encode_data,
+    encode_media,
+    encode_message,
+)
+from protocol.agentlink import CallPlayed as CallPlayedMessage
+from protocol.errors import DecodeError, LocalError
+from service.logs import get_logger
+from transceiver.backends.base import Accepted, BackendEvent, Call, Ended, Flushed, Inbox, Lost, Refused
+from transceiver.media import Played
+
+__all__ = ["AgentLink", "LinkAttachment"]
+
+log = get_logger()
+
+# Implementation constants, in seconds and bytes
+CONNECT_SECONDS = 5.0
+HELLO_SECONDS = 5.0
+DISCONNECT_SECONDS = 1.0
+PING_SECONDS = 5.0  # between pings, and for the answer to each
+RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0
+MAX_CALL_BYTES = 1024 * 1024  # of messages of one call that wait
+MAX_LINK_BYTES = 16 * 1024 * 1024  # of all messages that wait
+MESSAGE_OVERHEAD = 64
+RECEIVE_BYTES = 64 * 1024
+
+
+class LinkAttachment:
+    """One call on the link (`Attachment`). After `end`, or when the link is gone, its commands do nothing."""
+
+    __slots__ = ("call", "ended", "handle", "link", "waiting_bytes")
+
+    def __init__(self, link: AgentLink, call: Call, handle: int) -> None:
+        self.link = link
+        self.call = call
+        self.handle = handle
+        self.waiting_bytes = 0
+        self.ended = False
+
+    def audio_waits(self) -> None:
+        if not self.ended:
+            self.link.with_audio[self] = None
+
+    def channel_opened(self, channel: int, label: str, protocol: str) -> None:
+        self._tell(ChannelOpen(self.handle, channel, label, protocol))
+
+    def channel_closed(self, channel: int) -> None:
+        self._tell(ChannelClosed(self.handle, channel))
+
+    def channel_blocked(self, channel: int) -> None:
+        self._tell(ChannelBlocked(self.handle, channel))
+
+    def channel_writable(self, channel: int) -> None:
+        self._tell(ChannelWritable(self.handle, channel))
+
+    def message(self, channel: int, data: str | bytes) -> None:
+        if not self.ended:
+            self.link.put(encode_data(DataMessage(self.handle, channel, data)), self)
+
+    def played(self, played: Played) -> None:
+        self._tell(CallPlayedMessage(self.handle, played.rtp_time, played.buffered_ms, played.reason))
+
+    def end(self, reason: str) -> None:
+        self._tell(CallEnd(self.handle, reason))
+        self.ended = True
+        self.link.forget(self)
+
+    def _tell(self, message: TransceiverMessage) -> None:
+        if not self.ended:
+            self.link.put(encode_message(message), None)
+
+
+class AgentLink:
+    """`run` in a nursery of the supervisor; `open` when `is_usable`."""
+
+    def __init__(self, url: str, identity: str, inbox: Inbox) -> None:
+        self.url = url
+        self.agent = ""  # its name, once it has said it
+        self.codecs: tuple[str, ...] = ()  # what it understands; empty: anything
+        self.connected = False
+        self.draining = False
+        self.connects = 0
+        self.drops: Counter[str] = Counter()
+        self.with_audio: dict[LinkAttachment, None] = {}
+        self._identity = identity
+        self._inbox = inbox
+        self._attachments: dict[int, LinkAttachment] = {}
+        self._next_handle = 1
+        self._queue: deque[tuple[str | bytes, LinkAttachment | None]] = deque()
+        self._queued_bytes = 0
+        self._wake = trio.Event()
+        self._writing = False
+        self._written = trio.Event()
+        self._connection: trio.CancelScope | None = None
+
+    @property
+    def is_usable(self) -> bool:
+        return self.connected and not self.draining
+
+    @property
+    def calls(self) -> int:
+        return len(self._attachments)
+
+    def open(self, call: Call) -> LinkAttachment:
+        """Offer a call; the answer comes to the inbox."""
+        handle = self._next_handle
+        self._next_handle = handle + 1 & 0xFFFFFFFF or 1
+        attachment = self._attachments[handle] = LinkAttachment(self, call, handle)
+        codec = call.codec
+        start = CallStart(
+            handle=handle,
+            call_id=call.call_id,
+            codec=codec.name if codec else "",
+            clock_rate=codec.clock_rate if codec else 0,
+            channels=codec.channels if codec else 0,
+            session=call.session,
+        )
+        try:
+            self.put(encode_message(start), None)
+        except LocalError:  # a session object that JSON escapes have made too large
+            self.drops["session_oversize"] += 1
+            self.put(
+                encode_message(CallStart(handle, call.call_id, start.codec, start.clock_rate, start.channels)), None
+            )
+        return attachment
+
+    def drain(self) -> None:
+        """We are leaving."""
+        if self.connected:
+            self.put(encode_message(Drain()), None)
+
+    def flush(self) -> None:
+        """A turn of the engine is over: let the writer take what it brought."""
+        if self._queue or self.with_audio:
+            self._wake.set()
+
+    async def wait_written(self) -> None:
+        """Until everything that waited has been sent, or the link is down."""
+        while self.connected and (self._queue or self._writing):
+            self._written = trio.Event()
+            await self._written.wait()
+
+    # Attachments
+
+    def put(self, message: str | bytes, attachment: LinkAttachment | None) -> None:
+        """Queue a message; those with an attachment count against its share."""
+        cost = len(message) + MESSAGE_OVERHEAD
+        if attachment is not None:
+            if attachment.waiting_bytes + cost > MAX_CALL_BYTES:
+                self.drops["call_share"] += 1
+                return
+            attachment.waiting_bytes += cost
+        self._queue.append((message, attachment))
+        self._queued_bytes += cost
+        if self._queued_bytes > MAX_LINK_BYTES and self._connection is not None:
+            self.drops["link_share"] += 1
+            log.warning("the agent does not read; closing the link", agent=self.url)
+            self._connection.cancel()
+        self._wake.set()
+
+    def forget(self, attachment: LinkAttachment) -> None:
+        self.with_audio.pop(attachment, None)
+        self._attachments.pop(attachment.handle, None)
+
+    # The connection
+
+    async def run(self) -> None:
+        """Keep the link up, until cancelled."""
+        delay = RETRY_FIRST
+        while True:
+            began = trio.current_time()
+            try:
+                with trio.CancelScope() as self._connection:
+                    await self._connect()
+            except* (OSError, HandshakeError, ConnectionClosed, trio.TooSlowError, DecodeError) as group:
+                log.info("no link to the agent", agent=self.url, error=repr(_first(group)))
+            finally:
+                self._connection = None
+                self._lose_calls()
+            if trio.current_time() - began > RETRY_LONGEST:
+                delay = RETRY_FIRST
+            await trio.sleep(delay * random.uniform(0.75, 1.25))
+            delay = min(delay * 2, RETRY_LONGEST)
+
+    async def _connect(self) -> None:
+        async with open_websocket_url(
+            self.url,
+            message_queue_size=4,
+            max_message_size=MAX_MESSAGE_BYTES,
+            connect_timeout=CONNECT_SECONDS,
+            disconnect_timeout=DISCONNECT_SECONDS,
+            receive_buffer_size=RECEIVE_BYTES,
+        ) as socket:
+            await self._greet(socket)
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self._write, socket)
+                nursery.start_soon(self._ping, socket)
+                await self._read(socket)
+
+    async def _greet(self, socket: WebSocketConnection) -> None:
+        await socket.send_message(encode_message(TransceiverHello(LINK_VERSION, self._identity)))
+        with trio.fail_after(HELLO_SECONDS):
+            data = await socket.get_message()
+        hello = decode_agent_message_untrusted(data)
+        if not isinstance(hello, AgentHello):
+            raise DecodeError("link_no_hello")
+        if hello.version != LINK_VERSION:
+            raise DecodeError("link_version", str(hello.version))
+        self.agent, self.codecs = hello.agent, hello.codecs
+        self.connected, self.draining = True, False
+        self.connects += 1
+        log.info("link to the agent is up", agent=self.url, name=hello.agent)
+
+    def _lose_calls(self) -> None:
+        self.connected = self._writing = False
+        self._written.set()
+        attachments = list(self._attachments.values())
+        self._attachments.clear()
+        self.with_audio.clear()
+        self._queue.clear()
+        self._queued_bytes = 0
+        for attachment in attachments:
+            attachment.ended = True
+            self._inbox.post(attachment.call, attachment, Lost())
+
+    async def _ping(self, socket: WebSocketConnection) -> None:
+        while True:
+            await trio.sleep(PING_SECONDS)
+            with trio.fail_after(PING_SECONDS):
+                await socket.ping()
+
+    async def _write(self, socket: WebSocketConnection) -> None:
+        while True:
+            self._writing = False
+            self._written.set()
+            await self._wake.wait()
+            self._wake = trio.Event()
+            self._writing = True
+            while self._queue or self.with_audio:
+                while self._queue:
+                    message, attachment = self._queue.popleft()
+                    cost = len(message) + MESSAGE_OVERHEAD
+                    self._queued_bytes -= cost
+                    if attachment is not None:
+                        attachment.waiting_bytes -= cost
+                    await socket.send_message(message)
+                for media in encode_media(self._take_audio()):
+                    await socket.send_message(media)
+
+    def _take_audio(self) -> list[MediaRecord]:
+        records: list[MediaRecord] = []
+        for attachment in self.with_audio:
+            if attachment.call.uplink is not None:
+                records += attachment.call.uplink.take(attachment.handle)
+        self.with_audio.clear()
+        return records
+
+    async def _read(self, socket: WebSocketConnection) -> None:
+        while True:
+            message = await socket.get_message()
+            try:
+                if isinstance(message, str):
+                    self._on_control(decode_agent_message_untrusted(message))
+                else:
+                    self._on_binary(message)
+            except DecodeError as error:
+                self.drops[error.reason] += 1
+
+    def _on_binary(self, message: bytes) -> None:
+        content = decode_binary_untrusted(message)
+        for item in (content,) if isinstance(content, DataMessage) else content:
+            self._post(item.handle, item)
+
+    def _on_control(self, message: AgentMessage) -> None:
+        match message:
+            case CallAccept():
+                self._post(message.handle, Accepted())
+            case CallRefuse():
+                self._post(message.handle, Refused(message.reason), last=True)
+            case CallFlush():
+                self._post(message.handle, Flushed())
+            case CallEnd():
+                self._post(message.handle, Ended(message.reason), last=True)
+            case AgentDrain():
+                self.draining = True
+            case AgentHello():
+                raise DecodeError("link_second_hello")
+
+    def _post(self, handle: int, event: BackendEvent, *, last: bool = False) -> None:
+        attachment = self._attachments.get(handle)
+        if attachment is None:  # its end and ours crossed on the way
+            self.drops["unknown_handle"] += 1
+            return
+        if last:
+            if isinstance(event, Ended):
+                attachment.end("agent_ended")  # the handle is free once both sides have said so
+            attachment.ended = True
+            self.forget(attachment)
+        self._inbox.post(attachment.call, attachment, event)
+
+
+def _first(error: BaseException) -> BaseException:
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]
+    return error

@@ -1,0 +1,105 @@
+"""What a call and the backend that answers it are to each other.
+
+All commands are synchronous and never block: what cannot be delivered yet waits in bounded queues or is dropped and
+counted. What a backend has to say comes to the engine's inbox, as `BackendEvent`s that name the attachment they belong
+to, so that words of an earlier attachment cannot be taken for those of the present one.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any, Protocol, TypeAlias
+
+from protocol.agentlink import DataMessage, MediaRecord
+from protocol.codecs import Codec
+from transceiver.media import Played, Uplink
+
+__all__ = [
+    "Accepted",
+    "Attachment",
+    "Backend",
+    "BackendEvent",
+    "Call",
+    "Ended",
+    "Flushed",
+    "Inbox",
+    "Lost",
+    "Refused",
+]
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """The agent takes the call."""
+
+
+@dataclass(frozen=True, slots=True)
+class Refused:
+    """The agent does not take it; another may."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Lost:
+    """The way to the agent is gone."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """The agent hung up."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
+class Flushed:
+    """The agent wants silence: drop what was not played."""
+
+
+BackendEvent: TypeAlias = Accepted | Refused | Lost | Ended | Flushed | MediaRecord | DataMessage
+
+
+class Call(Protocol):
+    """What a backend may know of a call."""
+
+    call_id: str
+    codec: Codec | None
+    session: dict[str, Any] | None
+    uplink: Uplink | None
+
+
+class Attachment(Protocol):
+    """One call at one agent."""
+
+    def audio_waits(self) -> None:
+        """Frames wait in the call's uplink: take them with the next message."""
+
+    def channel_opened(self, channel: int, label: str, protocol: str) -> None: ...
+
+    def channel_closed(self, channel: int) -> None: ...
+
+    def channel_blocked(self, channel: int) -> None: ...
+
+    def channel_writable(self, channel: int) -> None: ...
+
+    def message(self, channel: int, data: str | bytes) -> None: ...
+
+    def played(self, played: Played) -> None: ...
+
+    def end(self, reason: str) -> None:
+        """Say goodbye; nothing comes from this attachment afterwards."""
+
+
+class Backend(Protocol):
+    def open(self, call: Call) -> Attachment | None:
+        """Offer a call to an agent; None when none can be asked now. Its answer comes to the inbox."""
+
+    @property
+    def codecs(self) -> tuple[Codec, ...]:
+        """What the agents understand."""
+
+
+class Inbox(Protocol):
+    def post(self, call: Call, attachment: Attachment | None, event: BackendEvent) -> None:
+        """Leave an event for a call; it is dealt with in the engine's next turn."""

@@ -1,0 +1,54 @@
+"""The agents a transceiver knows: calls are spread over the links that are up."""
+
+from __future__ import annotations
+
+import trio
+
+from protocol.codecs import CODECS, Codec, codec_by_name
+from transceiver.backends.agent_link import AgentLink, LinkAttachment
+from transceiver.backends.base import Call, Inbox
+
+__all__ = ["AgentPool"]
+
+
+class AgentPool:
+    """`Backend` over several links."""
+
+    def __init__(self, urls: tuple[str, ...], identity: str, inbox: Inbox) -> None:
+        self.links = [AgentLink(url, identity, inbox) for url in urls]
+
+    async def run(self) -> None:
+        """Keep all links up, until cancelled."""
+        async with trio.open_nursery() as nursery:
+            for link in self.links:
+                nursery.start_soon(link.run)
+
+    def open(self, call: Call) -> LinkAttachment | None:
+        """Offer the call to the agent with the fewest."""
+        link = min((link for link in self.links if link.is_usable), key=lambda link: link.calls, default=None)
+        return link.open(call) if link is not None else None
+
+    def drain(self) -> None:
+        for link in self.links:
+            link.drain()
+
+    def flush(self) -> None:
+        for link in self.links:
+            link.flush()
+
+    async def wait_written(self) -> None:
+        """Until the links have sent what waits."""
+        for link in self.links:
+            await link.wait_written()
+
+    @property
+    def codecs(self) -> tuple[Codec, ...]:
+        """What every agent that is up understands, in the order of the first; all of ours while none is up."""
+        spoken = [link.codecs for link in self.links if link.connected and link.codecs]
+        if not spoken:
+            return CODECS
+        known = [codec for name in spoken[0] if (codec := codec_by_name(name)) is not None]
+        common = tuple(
+            codec for codec in known if all(codec.name.lower() in map(str.lower, names) for names in spoken[1:])
+        )
+        return common or CODECS

@@ -1,0 +1,307 @@
+"""The synchronous media loop: one task that owns the UDP socket and all calls.
+
+A turn, without an await in it:
+
+1. What other tasks left in the inbox: words of agents, hang-ups.
+2. Datagrams, batch by batch: trunk datagrams are taken apart into frames; each goes to its call, STUN requests by the
+   ufrag in them, everything else by the path it came along. What this causes leaves before the next batch is read.
+3. Deadlines that have passed, from one heap for all calls.
+4. Every 20 ms while any agent speaks: the pacer, all calls in one pass.
+5. The agent links are told that frames wait.
+
+A turn does a bounded amount of each, then lets the other tasks run. A call that raises is ended by itself, with the
+reason `internal_error` (with `strict`, for tests, the exception goes on).
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import math
+from collections import Counter, deque
+from collections.abc import Callable
+from typing import Any
+
+import trio
+
+from protocol.address import Path, TransportAddress
+from protocol.demux import TRUNK_FIRST_BYTE
+from protocol.errors import DecodeError
+from protocol.routing import Trunk
+from protocol.stun import peek_username_untrusted
+from service.logs import get_logger
+from transceiver.backends.base import Attachment, BackendEvent, Call
+from transceiver.media import PACE_SECONDS
+from transceiver.outbox import Outbox, relay_local
+from transceiver.session.reasons import CloseReason
+from transceiver.session.session import Session
+from transceiver.session.tables import Life, Transport
+from udpio import UdpSocket
+
+__all__ = ["Engine"]
+
+log = get_logger()
+
+# Implementation constants
+MAX_BATCHES = 8  # in one turn: then the other tasks, and the pacer, have their say
+MAX_DEADLINES = 256
+MAX_PATHS_PER_CALL = 16  # remembered; the ICE agent keeps fewer valid
+PACE_LEAD = PACE_SECONDS * 0.999  # a frame leaves at the last tick before it is due
+MAX_PACE_LATENESS = 5 * PACE_SECONDS  # a pacer later than that starts anew
+
+Command = Callable[..., None]
+
+
+class Engine:
+    """Owner of the socket and of every call. `add` and `post` may be called by any task, between turns."""
+
+    def __init__(
+        self, socket: UdpSocket, trunk: Trunk | None, *, direct: bool, mtu: int = 1452, strict: bool = False
+    ) -> None:
+        self.drops: Counter[str] = Counter()
+        self.turns = 0
+        self.sessions: dict[bytes, Session] = {}  # by our ufrag
+        self.outbox = Outbox(socket, trunk, mtu)
+        self.on_connected: Callable[[Session], None] = _ignore
+        self.on_release: Callable[[Session], None] = _ignore
+        self.on_turn_end: Callable[[], None] = _nothing  # the agent links gather what a turn brought
+        self._socket = socket
+        self._trunk = trunk
+        self._direct = direct
+        self._strict = strict
+        self._by_path: dict[Path, Session] = {}
+        self._heap: list[tuple[float, int, Session]] = []
+        self._order = itertools.count()
+        self._inbox: deque[tuple[Session, Command, tuple[Any, ...]]] = deque()
+        self._touched: dict[Session, None] = {}
+        self._playing: dict[Session, None] = {}
+        self._next_tick = math.inf
+        self._sleep: trio.CancelScope | None = None
+
+    # What other tasks do
+
+    def add(self, session: Session) -> None:
+        """From now on its datagrams find it."""
+        self.sessions[session.ufrag] = session
+        self._touched[session] = None
+        self._wake()
+
+    def command(self, session: Session, command: Command, *arguments: object) -> None:
+        """Have `command(session, *arguments, now)` called in the next turn."""
+        self._inbox.append((session, command, arguments))
+        self._wake()
+
+    def post(self, call: Call, attachment: Attachment | None, event: BackendEvent) -> None:
+        """A word of an agent (`Inbox`). The inbox holds no more than the links' messages of one wake."""
+        assert isinstance(call, Session)
+        self.command(call, Session.handle_backend, attachment, event)
+
+    def _wake(self) -> None:
+        if self._sleep is not None:
+            self._sleep.cancel()
+
+    # What sessions do (`Host`)
+
+    def send(self, data: bytes, path: Path) -> None:
+        self.outbox.send(data, path)
+
+    def connected(self, session: Session) -> None:
+        self.on_connected(session)
+
+    def release(self, session: Session) -> None:
+        self.sessions.pop(session.ufrag, None)
+        for path in session.paths:
+            if self._by_path.get(path) is session:
+                del self._by_path[path]
+        session.paths.clear()
+        session.scheduled_at = -math.inf  # its entry in the heap is void, and no other is made
+        self._playing.pop(session, None)
+        self._touched.pop(session, None)
+        self.on_release(session)
+
+    # The loop
+
+    async def run(self) -> None:
+        """Until cancelled, or until the socket is closed."""
+        while True:
+            with trio.CancelScope() as self._sleep:
+                self._sleep.deadline = -math.inf if self._inbox or self._touched else self._next_wake()
+                await self._socket.wait_readable()
+            self._sleep = None
+            self.turn(trio.current_time())
+
+    def turn(self, now: float) -> None:
+        """One turn."""
+        self.turns += 1
+        self._run_inbox(now)
+        self.outbox.flush()
+        self._receive(now)
+        self._run_deadlines(now)
+        self._pace(now)
+        self._settle()
+        self.outbox.flush()
+        self.on_turn_end()
+
+    def flush(self, now: float) -> None:
+        """Carry out what is in the inbox and send it, outside the loop: the last act of a process that ends."""
+        self._run_inbox(now)
+        self._settle()
+        self.outbox.flush()
+
+    def _next_wake(self) -> float:
+        return min(self._heap[0][0] if self._heap else math.inf, self._next_tick)
+
+    def _run_inbox(self, now: float) -> None:
+        for _ in range(len(self._inbox)):
+            session, command, arguments = self._inbox.popleft()
+            if session.life is Life.CLOSED:
+                continue
+            self._guard(session, now, command, session, *arguments, now)
+            if session.is_playing:
+                self._guard(session, now, session.pace, now, 0.0)
+                self._start_pacing(session, now)
+
+    def _receive(self, now: float) -> None:
+        receive_batch, size = self._socket.receive_batch, self._socket.batch_size
+        for _ in range(MAX_BATCHES):
+            batch = receive_batch()
+            for data, source in batch:
+                if data and data[0] == TRUNK_FIRST_BYTE:
+                    self._receive_trunk_untrusted(data, source, now)
+                elif self._direct:
+                    self._receive_client_untrusted(data, Path(b"", source), now)
+                else:
+                    self.drops["not_direct"] += 1
+            self.outbox.flush()
+            if len(batch) < size:
+                return
+
+    def _receive_trunk_untrusted(self, datagram: memoryview, relay: TransportAddress, now: float) -> None:
+        if self._trunk is None:
+            self.drops["no_trunk"] += 1
+            return
+        try:
+            frames = self._trunk.decode_untrusted(datagram)
+        except DecodeError as error:
+            self.drops[error.reason] += 1
+            return
+        for client, ingress, payload in frames:
+            self._receive_client_untrusted(payload, Path(relay_local(relay, ingress), client), now)
+
+    def _receive_client_untrusted(self, data: bytes | memoryview, path: Path, now: float) -> None:
+        if len(data) > 1 and data[0] == 0 and data[1] == 1:  # a STUN Binding request: it names its call
+            session = self._find_by_ufrag_untrusted(data)
+        else:
+            session = self._by_path.get(path)
+            if session is None:
+                self.drops["unknown_path"] += 1
+        if session is None:
+            return
+        self._guard(session, now, session.receive_untrusted, bytes(data), path, now)
+        if self._by_path.get(path) is not session:
+            self._learn_path(session, path)
+
+    def _find_by_ufrag_untrusted(self, data: bytes | memoryview) -> Session | None:
+        try:
+            username = peek_username_untrusted(data)
+        except DecodeError as error:
+            self.drops[error.reason] += 1
+            return None
+        session = self.sessions.get(bytes(username).partition(b":")[0])
+        if session is None:
+            self.drops["unknown_call"] += 1
+        return session
+
+    def _learn_path(self, session: Session, path: Path) -> None:
+        """Datagrams along `path` belong to `session` if an authenticated check came along it. Who has a path keeps it while
+        his transport is secure: nobody can take it by sending his own checks from a forged address."""
+        if session.life is Life.CLOSED or not session.peer.ice.is_valid(path):
+            return
+        holder = self._by_path.get(path)
+        if holder is not None and holder.transport is Transport.SECURE:
+            self.drops["path_taken"] += 1
+            return
+        self._by_path[path] = session
+        session.paths.append(path)
+        if len(session.paths) > MAX_PATHS_PER_CALL:
+            oldest = session.paths.pop(0)
+            if self._by_path.get(oldest) is session and oldest != path:
+                del self._by_path[oldest]
+
+    # Deadlines
+
+    def _run_deadlines(self, now: float) -> None:
+        heap = self._heap
+        for _ in range(MAX_DEADLINES):
+            if not heap or heap[0][0] > now:
+                return
+            due, _order, session = heapq.heappop(heap)
+            if due != session.scheduled_at:  # rescheduled since, or released
+                continue
+            session.scheduled_at = math.inf
+            self._guard(session, now, session.handle_timeout, now)
+
+    def _settle(self) -> None:
+        """Put the calls that this turn touched where they belong in the heap.
+
+        A call whose deadline moved away keeps its old place, and is found to have nothing to do when that comes.
+        """
+        for session in self._touched:
+            due = session.next_timeout()
+            if due < session.scheduled_at:
+                session.scheduled_at = due
+                heapq.heappush(self._heap, (due, next(self._order), session))
+        self._touched.clear()
+
+    # The pacer
+
+    def _start_pacing(self, session: Session, now: float) -> None:
+        self._playing[session] = None
+        if self._next_tick == math.inf:
+            self._next_tick = now + PACE_SECONDS
+
+    def _pace(self, now: float) -> None:
+        if now < self._next_tick:
+            return
+        for session in list(self._playing):
+            self._guard(session, now, session.pace, now, PACE_LEAD)
+            if not session.is_playing:
+                self._playing.pop(session, None)
+        if not self._playing:
+            self._next_tick = math.inf
+            return
+        self._next_tick += PACE_SECONDS
+        if now - self._next_tick > MAX_PACE_LATENESS:
+            self._next_tick = now + PACE_SECONDS
+
+    # Faults
+
+    def _guard(self, session: Session, now: float, command: Command, *arguments: object) -> None:
+        """One call's exception ends that call, never the process."""
+        try:
+            command(*arguments)
+        except Exception as error:
+            log.error("a call failed", call=session.call_id, exc_info=error)
+            self.drops["internal_error"] += 1
+            self._abandon(session, now)
+            if self._strict:
+                raise
+        if session.life is not Life.CLOSED:
+            self._touched[session] = None
+
+    def _abandon(self, session: Session, now: float) -> None:
+        try:
+            session.close(CloseReason.INTERNAL_ERROR, now)
+            session.release_now(now)
+        except Exception as error:
+            log.error("a failed call could not be closed in order", call=session.call_id, exc_info=error)
+            session.reason = session.reason or CloseReason.INTERNAL_ERROR
+            self.release(session)
+
+
+def _ignore(_: Session) -> None:
+    pass
+
+
+def _nothing() -> None:
+    pass

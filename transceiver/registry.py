@@ -1,0 +1,232 @@
+"""All calls of this process: who may have one, how it is put together, what is left of it afterwards.
+
+An offer becomes a call in one synchronous step, so that its first check finds it even if it overtakes the answer:
+
+1. No new calls while draining, or at the limit (503).
+2. The offer is read and answered (400 with the reason of the refusal).
+3. The ufrag of the answer is a route token that names us; the ICE password is derived from it.
+4. The cores are joined into a peer, the peer into a session, the session is given to the engine.
+"""
+
+from __future__ import annotations
+
+import os
+import secrets
+import time
+from collections import Counter
+from collections.abc import Callable
+
+import trio
+
+from protocol import dtls
+from protocol.address import TransportAddress
+from protocol.ice import Candidate, IceCredentials, IceLite, IceLiteConfig
+from protocol.peer import AudioParameters, DataParameters, Peer, PeerConfig
+from protocol.routing import KeyRing
+from protocol.sdp import Answer, Capabilities, OfferRefused, answer, parse_untrusted, read_offer
+from protocol.srtp import SERVER_PREFERENCE
+from service.logs import get_logger
+from transceiver.backends.base import Backend
+from transceiver.config import TransceiverConfig
+from transceiver.engine import Engine
+from transceiver.session import CloseReason, Session, SessionParts
+from transceiver.signalling import CallRequest, CreatedCall, SignallingError
+
+__all__ = ["Registry"]
+
+log = get_logger()
+
+# Implementation constants
+RETRY_AFTER_LIMIT = 5  # seconds: a call may end at any time
+RETRY_AFTER_DRAIN = 1  # another process answers the next attempt, or this one's successor
+
+
+class Registry:
+    """`Calls` of signalling, and what drain, shutdown and metrics need to know."""
+
+    def __init__(
+        self,
+        config: TransceiverConfig,
+        *,
+        engine: Engine,
+        backend: Backend,
+        keys: KeyRing,
+        identity: dtls.Identity,
+        address: TransportAddress,
+        candidates: tuple[Candidate, ...],
+        wall_time: Callable[[], float] = time.time,
+    ) -> None:
+        self.draining = False
+        self.sessions: dict[str, Session] = {}
+        self.half_open: dict[Session, None] = {}  # oldest first
+        self.created = 0
+        self.refused: Counter[str] = Counter()  # offers, by code
+        self.ended: Counter[str] = Counter()  # calls, by reason
+        self.drops: Counter[str] = Counter()  # of calls that ended, by what was dropped
+        self._config = config
+        self._engine = engine
+        self._backend = backend
+        self._keys = keys
+        self._identity = identity
+        self._fingerprint = identity.fingerprint()
+        self._address = address
+        self._candidates = candidates
+        self._wall_time = wall_time
+        self._incarnation = secrets.randbits(16)
+        self._ice_config = IceLiteConfig(consent_late=config.timeouts.consent_late)
+        self._peer_config = PeerConfig()
+        self._empty = trio.Event()
+        engine.on_connected = self._on_connected
+        engine.on_release = self._on_release
+
+    # Calls
+
+    def create(self, request: CallRequest) -> CreatedCall:
+        """Raises SignallingError."""
+        try:
+            return self._create(request)
+        except SignallingError as error:
+            self.refused[error.code] += 1
+            raise
+
+    def hang_up(self, call_id: str) -> bool:
+        session = self.sessions.get(call_id)
+        if session is None:
+            return False
+        self._engine.command(session, Session.close, CloseReason.HANGUP)
+        return True
+
+    def info(self) -> dict[str, object]:
+        return {
+            "name": "antiphon",
+            "calls": len(self.sessions),
+            "max_calls": self._config.max_sessions,
+            "draining": self.draining,
+            "codecs": [codec.name for codec in self._backend.codecs],
+        }
+
+    # The end
+
+    def drain(self) -> None:
+        """No new calls; those that are live may finish."""
+        self.draining = True
+        for session in self.sessions.values():
+            self._engine.command(session, Session.drain)
+        if not self.sessions:
+            self._empty.set()
+
+    def shut_down(self) -> None:
+        """Goodbyes to all, now."""
+        self.draining = True
+        for session in self.sessions.values():
+            self._engine.command(session, Session.close, CloseReason.SHUTDOWN)
+            self._engine.command(session, Session.release_now)
+        self._engine.flush(trio.current_time())
+
+    async def wait_empty(self) -> None:
+        """Until the last call has ended, once draining."""
+        await self._empty.wait()
+
+    # From offer to session
+
+    def _create(self, request: CallRequest) -> CreatedCall:
+        if self.draining:
+            raise SignallingError(503, "draining", "This server is going away.", retry_after=RETRY_AFTER_DRAIN)
+        if len(self.sessions) >= self._config.max_sessions:
+            raise SignallingError(503, "session_limit", "All lines are busy.", retry_after=RETRY_AFTER_LIMIT)
+        credentials = self._credentials()
+        ssrc = secrets.randbits(31) + 1
+        cname = secrets.token_hex(8)
+        try:
+            answered = answer(
+                read_offer(parse_untrusted(request.sdp)),
+                Capabilities(
+                    ice=credentials,
+                    fingerprint=self._fingerprint,
+                    session_id=secrets.randbits(62),
+                    ssrc=ssrc,
+                    cname=cname,
+                    candidates=self._candidates,
+                    codecs=self._backend.codecs,
+                ),
+            )
+        except OfferRefused as error:
+            raise SignallingError(400, error.code, error.message, param=error.param) from None
+        session = Session(
+            SessionParts(
+                call_id=f"rtc_{secrets.token_hex(12)}",
+                ufrag=credentials.ufrag.encode(),
+                peer=self._peer(credentials, answered, ssrc, cname),
+                audio=answered.audio,
+                session=request.session,
+                timeouts=self._config.timeouts,
+                backend=self._backend,
+                host=self._engine,
+            ),
+            trio.current_time(),
+        )
+        self._admit(session)
+        return CreatedCall(session.call_id, answered.sdp)
+
+    def _credentials(self) -> IceCredentials:
+        ufrag = self._keys.seal(
+            self._address, incarnation=self._incarnation, wall_time=self._wall_time(), entropy=os.urandom
+        )
+        return IceCredentials(ufrag, self._keys.derive_password(ufrag))
+
+    def _peer(self, credentials: IceCredentials, answered: Answer, ssrc: int, cname: str) -> Peer:
+        audio, data = answered.audio, answered.data
+        return Peer(
+            ice=IceLite(credentials, answered.remote_ice, entropy=os.urandom, config=self._ice_config),
+            dtls=dtls.DtlsEndpoint(
+                dtls.Role(answered.role),
+                self._identity,
+                peer_fingerprints=answered.remote_fingerprints,
+                srtp_profiles=SERVER_PREFERENCE if audio is not None else (),
+                entropy=os.urandom,
+            ),
+            audio=AudioParameters(
+                payload_type=audio.payload_type,
+                clock_rate=audio.codec.clock_rate,
+                ssrc=ssrc,
+                cname=cname,
+                telephone_event_payload_type=audio.telephone_event_payload_type,
+            )
+            if audio is not None
+            else None,
+            data=DataParameters(
+                remote_sctp_port=data.remote_sctp_port,
+                remote_max_message_size=data.remote_max_message_size,
+                local_sctp_port=data.local_sctp_port,
+            )
+            if data is not None
+            else None,
+            entropy=os.urandom,
+            config=self._peer_config,
+        )
+
+    def _admit(self, session: Session) -> None:
+        if len(self.half_open) >= self._config.max_half_open:
+            oldest = next(iter(self.half_open))
+            del self.half_open[oldest]
+            self._engine.command(oldest, Session.close, CloseReason.EVICTED)
+        self.sessions[session.call_id] = session
+        self.half_open[session] = None
+        self.created += 1
+        self._engine.add(session)
+        log.info("call offered", call=session.call_id, codec=session.codec.name if session.codec else None)
+
+    # What the engine tells
+
+    def _on_connected(self, session: Session) -> None:
+        self.half_open.pop(session, None)
+
+    def _on_release(self, session: Session) -> None:
+        self.half_open.pop(session, None)
+        if self.sessions.pop(session.call_id, None) is None:
+            return
+        reason = session.reason or CloseReason.INTERNAL_ERROR
+        self.ended[reason.value] += 1
+        self.drops.update(session.all_drops(trio.current_time()))
+        if self.draining and not self.sessions:
+            self._empty.set()

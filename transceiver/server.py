@@ -1,0 +1,196 @@
+"""A transceiver: its tasks in one nursery, from the first socket to the last goodbye.
+
+    root ├ engine      the UDP socket and all calls
+         ├ agents      one link per agent, made again when it breaks
+         ├ signalling  HTTP: offers, hang-ups, the page
+         └ admin       health and metrics
+
+`drain` and `shut_down` are the two ways to end; `run` returns when the last call has ended.
+"""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+
+import trio
+from prometheus_client.core import Metric
+
+from protocol.address import TransportAddress, format_address, pack_address, unpack_address
+from protocol.dtls import Identity
+from protocol.ice import Candidate, candidate_priority
+from protocol.routing import KeyRing, RoutingConfig, Trunk
+from service.addresses import own_addresses, parse_host_port
+from service.admin import serve_admin
+from service.config import ConfigError
+from transceiver.backends.pool import AgentPool
+from transceiver.config import TransceiverConfig
+from transceiver.engine import Engine
+from transceiver.metrics import collect
+from transceiver.registry import Registry
+from transceiver.signalling import ConnectionLimits, create_app, serve_signalling
+from udpio import SocketOptions, UdpSocket, open_udp
+
+__all__ = ["Bound", "Transceiver"]
+
+# Implementation constants
+OWN_PAGE = Path(__file__).parents[1] / "web"
+GOODBYE_SECONDS = 0.2  # for the links to the agents to take our last words
+
+
+@dataclass(frozen=True, slots=True)
+class Bound:
+    """The addresses that a transceiver really has."""
+
+    listen: str
+    http: list[str]
+    admin: str
+
+
+class Transceiver:
+    """Raises ConfigError for a configuration that is wrong only together with another section, OSError for a taken address."""
+
+    def __init__(
+        self,
+        config: TransceiverConfig,
+        routing: RoutingConfig,
+        *,
+        udp: UdpSocket | None = None,
+        strict: bool = False,
+    ) -> None:
+        self._config = config
+        self._udp = udp if udp is not None else _open(config)
+        try:
+            address = _own_address(config, self._udp.address)
+            keys, trunk = _routing(config, routing, address)
+            self.engine = Engine(self._udp, trunk, direct=config.direct, mtu=routing.trunk_mtu, strict=strict)
+            self.agents = AgentPool(config.agents, config.identity or format_address(address), self.engine)
+            self.engine.on_turn_end = self.agents.flush
+            self.registry = Registry(
+                config,
+                engine=self.engine,
+                backend=self.agents,
+                keys=keys,
+                identity=Identity.generate(datetime.now(UTC)),
+                address=address,
+                candidates=_candidates(config, self._udp.address),
+            )
+            self._page = _page(config.web)
+        except BaseException:
+            self._udp.close()
+            raise
+
+    async def run(self, *, task_status: trio.TaskStatus[Bound] = trio.TASK_STATUS_IGNORED) -> None:
+        """Serve until drained and empty, or shut down; `task_status` gets the bound addresses."""
+        config = self._config
+        app = create_app(
+            self.registry, request_seconds=config.timeouts.request, allow_origins=config.allow_origins, web=self._page
+        )
+        limits = ConnectionLimits(config.max_connections, config.max_connections_per_address)
+        try:
+            async with trio.open_nursery() as nursery:
+                nursery.start_soon(self.engine.run)
+                nursery.start_soon(self.agents.run)
+                admin = await nursery.start(
+                    partial(
+                        serve_admin,
+                        config.admin,
+                        metrics=self._metrics,
+                        ready=lambda: not self.registry.draining,
+                        status=lambda: {"calls": len(self.registry.sessions)},
+                    )
+                )
+                http = await nursery.start(serve_signalling, app, config.http, limits)
+                task_status.started(Bound(format_address(self._udp.address), http, admin[0]))
+                await self.registry.wait_empty()
+                with trio.move_on_after(GOODBYE_SECONDS):
+                    await self.agents.wait_written()
+                nursery.cancel_scope.cancel()
+        finally:
+            self._udp.close()
+
+    def drain(self) -> None:
+        """Take no new calls, let those that are live finish, then end."""
+        self.agents.drain()
+        self.registry.drain()
+
+    def shut_down(self) -> None:
+        """Say goodbye to everybody, then end."""
+        self.registry.shut_down()
+
+    def _metrics(self) -> Iterable[Metric]:
+        return collect(self.registry, self.engine, self.agents, self._udp.counters)
+
+
+def _open(config: TransceiverConfig) -> UdpSocket:
+    host, port = parse_host_port(config.listen)
+    return open_udp(host, port, SocketOptions(dual_stack=host == "::"))
+
+
+def _own_address(config: TransceiverConfig, bound: TransportAddress) -> TransportAddress:
+    """What the route token names."""
+    if config.address is not None:
+        host, port = parse_host_port(config.address)
+        return pack_address(host, port or unpack_address(bound)[1])
+    if not any(bound[2:]):  # 0.0.0.0, ::
+        if not config.direct:
+            raise ConfigError("transceiver.address", "must say where relays reach a socket that listens everywhere")
+        return pack_address("127.0.0.1" if len(bound) == 6 else "::1", unpack_address(bound)[1])
+    return bound
+
+
+def _routing(
+    config: TransceiverConfig, routing: RoutingConfig, address: TransportAddress
+) -> tuple[KeyRing, Trunk | None]:
+    if config.direct and not routing.keys:  # nobody else reads our tokens
+        host = unpack_address(address)[0]
+        network = f"{host}/{32 if len(address) == 6 else 128}"
+        routing = RoutingConfig(keys=(f"0:{secrets.token_hex(32)}",), prefix=network, trunk_keys=routing.trunk_keys)
+    try:
+        keys = KeyRing.parse(routing)
+        trunk = None if config.direct and not routing.trunk_keys else Trunk.parse(routing)
+        try:
+            keys.prefix.host_number(address)
+        except ValueError as error:
+            raise ValueError(f"routing.prefix: our address {format_address(address)} is {error}") from None
+    except ValueError as error:
+        key, _, message = str(error).partition(": ")
+        raise ConfigError(key, message) from None
+    return keys, trunk
+
+
+def _candidates(config: TransceiverConfig, bound: TransportAddress) -> tuple[Candidate, ...]:
+    if config.advertise:
+        addresses = [parse_host_port(text) for text in config.advertise]
+    else:
+        host, port = unpack_address(bound)
+        everywhere = not any(bound[2:])
+        hosts = [text for text in own_addresses() if host == "::" or ":" not in text] if everywhere else [host]
+        addresses = [(text, port) for text in hosts]
+    return tuple(
+        Candidate(
+            foundation=str(index + 1),
+            component=1,
+            transport="udp",
+            priority=candidate_priority("host", local_preference=65535 - index),
+            address=host,
+            port=port,
+            type="host",
+        )
+        for index, (host, port) in enumerate(addresses)
+    )
+
+
+def _page(web: str) -> Path | None:
+    if web == "none":
+        return None
+    page = Path(web) if web else OWN_PAGE
+    if not page.is_dir():
+        if web:
+            raise ConfigError("transceiver.web", f"{web!r} is not a folder")
+        return None
+    return page

@@ -1,0 +1,39 @@
+"""The clocks of the session tables: a state that has a deadline starts its clock when it is entered."""
+
+from __future__ import annotations
+
+import enum
+import math
+
+from protocol.fsm import Machine
+from transceiver.config import Timeouts
+
+__all__ = ["Clocks"]
+
+
+class Clocks:
+    """`update` after each event fired; `expired` gives what to fire next. Staying in a state does not wind its clock."""
+
+    __slots__ = ("_machine", "_running", "_timeouts")
+
+    def __init__(self, machine: Machine, timeouts: Timeouts, now: float) -> None:
+        self._machine = machine
+        self._timeouts = timeouts
+        self._running: dict[enum.Enum, tuple[float, type]] = {}
+        self.update(now)
+
+    def update(self, now: float) -> None:
+        self._running = {
+            state: self._running.get(state) or (now + getattr(self._timeouts, deadline.timeout), deadline.event)
+            for state, deadline in self._machine.deadlines()
+        }
+
+    def next_timeout(self) -> float:
+        return min((due for due, _ in self._running.values()), default=math.inf)
+
+    def expired(self, now: float) -> tuple[enum.Enum, type] | None:
+        """The state whose time is up longest, and the event to fire; ask again after firing it."""
+        state = min(self._running, key=lambda state: self._running[state][0], default=None)
+        if state is None or now < self._running[state][0]:
+            return None
+        return state, self._running[state][1]
