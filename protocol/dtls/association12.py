@@ -8,7 +8,9 @@ A datagram comes in:
 4. Whole messages go to the handshake, whose actions are carried out here: send a flight, install keys, done.
 
 What nobody has authenticated cannot end an association:
-* Bad records are dropped and counted (RFC 6347 §4.1.2.7), on an established association also every plaintext one.
+* Bad records are dropped and counted (RFC 6347 §4.1.2.7), on an established association also every plaintext one, and
+  during the handshake every message that may not come yet. Only a message of the right kind and number with bad
+  contents is fatal: without keys it cannot be told from the peer's own.
 * A plaintext alert during the handshake may be the peer's or anybody's. It is believed only if the peer then stays
   silent for two retransmissions: a real one costs 150 ms, a forged one nothing.
 * A ClientHello on an established association changes nothing (RFC 6347 §4.2.8), and there is no renegotiation
@@ -281,7 +283,7 @@ class Association12:
             raise DecodeError("message_epoch")
         self._begin(now)
         self._reassembler.add(fragment)
-        for message in self._reassembler.messages():
+        for message in self._reassembler.messages(self._handshake.expects):
             self._suspected_alert, self._suspicions = None, 0
             self._perform(self._handshake.receive(message), now)
 

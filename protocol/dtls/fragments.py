@@ -5,19 +5,20 @@
     | type | length  | sequence | frag. offset | frag. length | body |
     +------+---------+----------+--------------+--------------+------+
 
-Fragments come in any order, overlapping, twice, empty. Nothing here is authenticated, so three rules keep it safe:
+Fragments come in any order, overlapping, twice, empty. Nothing here is authenticated, so four rules keep it safe:
 
 * A message that promises more than its type ever needs is dropped before a byte is reserved.
 * What is reserved is bounded per association; the nearest message wins, since without it nothing goes on.
 * Two fragments of one message that disagree on its type or length: the newer is believed and the message begun again.
   Whoever could wedge the handshake by one forged fragment would have to win every retransmission instead.
+* A message that may not come now is no reason to give up, since anybody could have sent it: it is forgotten.
 """
 
 from __future__ import annotations
 
 import struct
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 from protocol.dtls.registry import HandshakeType
@@ -162,10 +163,16 @@ class Reassembler:
     def _release(self, sequence: int) -> None:
         self._reserved -= self._partials.pop(sequence).length
 
-    def messages(self) -> Iterator[HandshakeMessage]:
-        """What is complete and in order, message by message; `add` may be called in between."""
+    def messages(self, expects: Callable[[int], bool]) -> Iterator[HandshakeMessage]:
+        """What is complete and in order, message by message.
+
+        A message of a type that is not expected now is forgotten, and its place stays free for the right one.
+        """
         while (partial := self._partials.get(self._next)) is not None and not partial.missing:
             sequence = self._next
             self._release(sequence)
+            if not expects(partial.message_type):
+                self._drops["message_unexpected"] += 1
+                return
             self._next = sequence + 1
             yield HandshakeMessage(partial.message_type, sequence, bytes(partial.data))

@@ -3,8 +3,9 @@
 A handshake is fed whole messages in order and gives back actions: flights to send, keys to install, the end. It knows
 nothing of records, fragments and timers; the association does, and knows nothing of what messages mean.
 
-1. The body is parsed; what cannot be parsed is fatal (decode_error).
-2. The table of the role is asked whether this message may come now; if not: unexpected_message.
+1. `expects` tells from the table of the role which messages may come now. Others never get here: before there are
+   keys anybody can send one, so they are dropped where RFC 5246 §7.2.2 would end the handshake (unexpected_message).
+2. The body is parsed; what cannot be parsed is fatal (decode_error).
 3. The table moves and names the step; the step's handler checks the message and gives the actions.
 
 Every message is put into the transcript by its handler, since each handler needs it before or after its own work.
@@ -27,7 +28,7 @@ from protocol.dtls.flights import FlightItem
 from protocol.dtls.fragments import HandshakeMessage
 from protocol.dtls.groups import Group, KeyExchange
 from protocol.dtls.identity import Identity
-from protocol.dtls.messages import PARSERS, Certificate, Finished, Message
+from protocol.dtls.messages import MESSAGE_TYPES, PARSERS, Certificate, Finished, Message
 from protocol.dtls.protection12 import Protection12
 from protocol.dtls.schedule12 import Schedule12
 from protocol.dtls.signatures import verify_untrusted
@@ -116,15 +117,19 @@ class Handshake12(ABC):
     @abstractmethod
     def _make_handlers(self) -> dict[Enum, Handler]: ...
 
+    def expects(self, message_type: int) -> bool:
+        """Whether the table lets a message of this type come now."""
+        row = self.region.rows[self._machine.state(type(self.region.initial))]
+        return any(
+            isinstance(cell, To) and MESSAGE_TYPES[event] == message_type
+            for event, cell in zip(self.region.events, row)
+        )
+
     def receive(self, raw: HandshakeMessage) -> list[Action]:
         """The next message of the peer. Raises RemoteError, fatal to the association."""
+        if not self.expects(raw.message_type):
+            raise RemoteError(AlertDescription.UNEXPECTED_MESSAGE, "unexpected_message")
         message = self._parse(raw)
-        kind = type(message)
-        if kind not in self.region.events:
-            raise RemoteError(AlertDescription.UNEXPECTED_MESSAGE, "unexpected_message")
-        cell = self.region.cell(self._machine.state(type(self.region.initial)), kind)
-        if not isinstance(cell, To):
-            raise RemoteError(AlertDescription.UNEXPECTED_MESSAGE, "unexpected_message")
         actions: list[Action] = []
         for step in self._machine.fire(message):
             actions += self._handlers[step](message, raw)
@@ -132,11 +137,8 @@ class Handshake12(ABC):
 
     @staticmethod
     def _parse(raw: HandshakeMessage) -> Message:
-        parse = PARSERS.get(raw.message_type)
-        if parse is None:
-            raise RemoteError(AlertDescription.UNEXPECTED_MESSAGE, "unexpected_message")
         try:
-            return parse(raw.body)
+            return PARSERS[raw.message_type](raw.body)
         except DecodeError as error:
             raise RemoteError(AlertDescription.DECODE_ERROR, error.reason) from None
 

@@ -32,7 +32,8 @@ RECORD_HEADER_LENGTH = 13
 EPOCH_SHIFT = 48
 MAXIMUM_PLAINTEXT = 1 << 14  # RFC 5246 §6.2.1
 _MAXIMUM_FRAGMENT = MAXIMUM_PLAINTEXT + 2048  # RFC 5246 §6.2.3
-_VERSIONS = (ProtocolVersion.DTLS_1_2, ProtocolVersion.DTLS_1_0)  # 1.0 stands in the first records of a handshake
+_VERSION = int(ProtocolVersion.DTLS_1_2)
+_FIRST_VERSION = int(ProtocolVersion.DTLS_1_0)  # stands in the first records of a handshake, never under keys
 _FIRST_BYTES = range(20, 64)  # RFC 7983 §7
 
 # Implementation constants
@@ -63,7 +64,8 @@ def split_records_untrusted(datagram: bytes) -> tuple[list[Record], str]:
             return records, "record_truncated"
         content_type, version, number, length = RECORD_HEADER.unpack_from(datagram, position)
         position += RECORD_HEADER_LENGTH
-        if content_type not in _FIRST_BYTES or version not in _VERSIONS:
+        known = version == _VERSION or (version == _FIRST_VERSION and not number >> EPOCH_SHIFT)
+        if not known or content_type not in _FIRST_BYTES:
             return records, "record_header"
         if length > _MAXIMUM_FRAGMENT:
             return records, "record_overflow"

@@ -1,4 +1,4 @@
-"""Handshake messages of DTLS 1.2. To add one: its file, an import line and an entry in PARSERS."""
+"""Handshake messages of DTLS 1.2. To add one: its file, an import line and an entry in each of the tables."""
 
 from __future__ import annotations
 
@@ -27,6 +27,7 @@ from protocol.dtls.messages.server_hello import ServerHello, parse_server_hello_
 from protocol.dtls.registry import HandshakeType
 
 __all__ = [
+    "MESSAGE_TYPES",
     "PARSERS",
     "Certificate",
     "CertificateRequest",
@@ -65,4 +66,20 @@ PARSERS: dict[int, Callable[[bytes], Message]] = {
     HandshakeType.CERTIFICATE_VERIFY: parse_certificate_verify_untrusted,
     HandshakeType.CLIENT_KEY_EXCHANGE: parse_client_key_exchange_untrusted,
     HandshakeType.FINISHED: parse_finished_untrusted,
+}
+
+MESSAGE_TYPES: dict[type, int] = {
+    message: message.message_type
+    for message in (
+        ClientHello,
+        ServerHello,
+        HelloVerifyRequest,
+        Certificate,
+        ServerKeyExchange,
+        CertificateRequest,
+        ServerHelloDone,
+        CertificateVerify,
+        ClientKeyExchange,
+        Finished,
+    )
 }

@@ -161,9 +161,7 @@ def test_our_client_is_served_by_an_openssl_server(dtls: SimpleNamespace, suite,
     talk(side, peer)
 
 
-@pytest.mark.parametrize(
-    "kind", [pytest.param(kind, marks=pytest.mark.slow) if kind == "rsa2048" else kind for kind in KEYS]
-)
+@pytest.mark.parametrize("kind", KEYS)
 @pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.hash_name + str(suite.key_length))
 def test_our_server_takes_client_certificates_of_every_kind(dtls: SimpleNamespace, kind: str, suite) -> None:
     peer = make_openssl(dtls.wall, "client", kind=kind)

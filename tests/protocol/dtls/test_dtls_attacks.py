@@ -1,0 +1,476 @@
+"""What a hostile or broken peer, or somebody beside the path, may try; each test names the fault it comes from."""
+
+from __future__ import annotations
+
+import itertools
+import random
+import tracemalloc
+from types import SimpleNamespace
+
+import pytest
+
+from protocol.dtls import Fingerprint, Role
+from protocol.dtls.client12 import Client12
+from protocol.dtls.fragments import HandshakeMessage, parse_fragments_untrusted
+from protocol.dtls.handshake12 import Parameters
+from protocol.dtls.messages import (
+    Certificate,
+    CertificateVerify,
+    ClientKeyExchange,
+    Finished,
+    ServerKeyExchange,
+)
+from protocol.dtls.record12 import pack_record, split_records_untrusted
+from protocol.dtls.registry import ContentType, HandshakeType
+from protocol.dtls.signatures import sign
+from protocol.errors import LocalError
+
+
+def clear(message_type: int, sequence: int, body: bytes = b"", *, total: int | None = None, offset: int = 0) -> bytes:
+    """A plaintext record with one handshake fragment."""
+    length = len(body) if total is None else total
+    header = bytes((message_type,)) + length.to_bytes(3, "big") + sequence.to_bytes(2, "big")
+    header += offset.to_bytes(3, "big") + len(body).to_bytes(3, "big")
+    return pack_record(ContentType.HANDSHAKE, 1000 + sequence, header + body)
+
+
+def plain_alert(level: int, description: int) -> bytes:
+    return pack_record(ContentType.ALERT, 77, bytes((level, description)))
+
+
+class Rogue(Client12):
+    """A client that says its messages one by one, in whatever order a test asks for.
+
+    H hello, C certificate, E empty certificate, K key exchange, V certificate verify, S change cipher spec,
+    F finished under the keys, f finished in the clear, A application data under the keys.
+    """
+
+    def __init__(self, dtls: SimpleNamespace, seed: int = 5) -> None:
+        source = random.Random(seed)
+        super().__init__(
+            Parameters(
+                dtls.client_identity,
+                (dtls.server_identity.fingerprint(),),
+                dtls.srtp,
+                source.randbytes,
+                dtls.make_side(Role.CLIENT).endpoint._association._config,
+            )
+        )
+        self.identity = dtls.client_identity
+        self._clear = 0
+        self._protected = 0
+        self._keys_made = None
+        self._messages: dict[int, HandshakeMessage] = {}
+
+    def letter(self, letter: str) -> bytes:
+        match letter:
+            case "H":
+                return self._clear_message(self._hello())
+            case "C":
+                return self._clear_message(Certificate((self.identity.certificate_der,)))
+            case "E":
+                return self._clear_message(Certificate(()))
+            case "K":
+                return self._clear_message(self._key_exchange())
+            case "V":
+                signature = sign(self.identity.private_key, 0x0403, self._transcript.content())
+                return self._clear_message(CertificateVerify(0x0403, signature))
+            case "f":
+                return self._clear_message(Finished(bytes(12)))
+            case "S":
+                self._clear += 1
+                return pack_record(ContentType.CHANGE_CIPHER_SPEC, self._clear, b"\1")
+            case "F":
+                message = self._finished(True) if self._schedule else Finished(bytes(12))
+                item = self._say(message)
+                return self._protect(ContentType.HANDSHAKE, item.message.fragment(0, 100))
+            case _:
+                return self._protect(ContentType.APPLICATION_DATA, b"data")
+
+    def _hello(self, cookie: bytes = b""):
+        self._client_random = self._client_random or bytes(range(32))
+        return super()._hello(cookie)
+
+    def _key_exchange(self) -> ClientKeyExchange:
+        if self._exchange is None and self._schedule is None and self._group is not None:
+            self._exchange = self._group.begin(self._parameters.entropy)
+        return ClientKeyExchange(self._exchange.public if self._exchange else b"\1" * 32)
+
+    def _clear_message(self, message) -> bytes:
+        item = self._say(message)
+        if isinstance(message, ClientKeyExchange) and self._exchange is not None:
+            self._derive(self._server_public)
+            self._keys_made = self._make_keys()[1].protection
+        self._clear += 1
+        return pack_record(ContentType.HANDSHAKE, self._clear, item.message.fragment(0, 5000))
+
+    def _protect(self, content_type: int, payload: bytes) -> bytes:
+        self._protected += 1
+        number = (1 << 48) + self._protected
+        if self._keys_made is None:
+            return pack_record(content_type, number, bytes(8) + payload + bytes(16))
+        return self._keys_made.seal(content_type, number, payload)
+
+    def hear(self, datagrams: list[bytes]) -> None:
+        """Takes the server's first flight to heart; checks nothing."""
+        for datagram in datagrams:
+            for record in split_records_untrusted(datagram)[0]:
+                if record.content_type != ContentType.HANDSHAKE or record.epoch:
+                    continue
+                for fragment in parse_fragments_untrusted(record.fragment):
+                    raw = HandshakeMessage(fragment.message_type, fragment.sequence, fragment.body)
+                    message = self._parse(raw)
+                    if fragment.message_type == HandshakeType.SERVER_HELLO:
+                        self._accept(message, raw)
+                    else:
+                        if isinstance(message, ServerKeyExchange):
+                            self._group = next(
+                                group for group in self._parameters.config.groups if group.code == message.group
+                            )
+                            self._server_public = message.public
+                        self._transcript.add(raw)
+
+
+def play(dtls: SimpleNamespace, letters: str):
+    """A server that has met a rogue saying these letters."""
+    server = dtls.make_side(Role.SERVER)
+    rogue = Rogue(dtls)
+    heard = False
+    for letter in letters:
+        answers = server.receive(rogue.letter(letter))
+        if answers and not heard:
+            heard = True
+            rogue.hear(answers)
+    return server
+
+
+def test_the_rogue_can_be_honest(dtls: SimpleNamespace) -> None:
+    assert play(dtls, "HCKVSF").connected
+
+
+@pytest.mark.parametrize(
+    ("letters", "pattern"),
+    [
+        ("HCKSF", "CVE-2022-29222: client certificate without CertificateVerify"),
+        ("HKSF", "no certificate at all"),
+        ("HEKSF", "empty certificate"),
+        ("HEKVSF", "empty certificate, but verified"),
+        ("HKCVSF", "ClientKeyExchange before Certificate"),
+        ("HF", "early Finished"),
+        ("HSF", "early ChangeCipherSpec and Finished"),
+        ("HCKSFV", "Finished before CertificateVerify"),
+        ("HCKSVf", "Finished in the clear"),
+        ("HCKVF", "no ChangeCipherSpec"),
+        ("HCKVf", "Finished in the clear, no ChangeCipherSpec"),
+        ("HCCKVSF", "certificate twice"),
+        ("HHCKVSF", "hello twice under new numbers"),
+        ("CHKVSF", "certificate first"),
+        ("HCVKSF", "CertificateVerify before the key exchange"),
+        ("HCKKVSF", "two key exchanges"),
+        ("HCKVVSF", "two proofs"),
+        ("FA", "Finished and data before anything"),
+    ],
+)
+def test_a_handshake_out_of_order_never_connects(dtls: SimpleNamespace, letters: str, pattern: str) -> None:
+    server = play(dtls, letters + "A")
+    assert server.connected is None, pattern
+    assert server.received == []
+
+
+@pytest.mark.slow
+def test_of_all_sequences_of_messages_only_the_legal_ones_connect(dtls: SimpleNamespace) -> None:
+    """All words of up to six letters, except behind a letter after which the server waits for ever for that number."""
+    alive, words, connections = [""], 0, set()
+    for _ in range(6):
+        longer = []
+        for prefix in alive:
+            for letter in "HCEKVSF":
+                word = prefix + letter
+                words += 1
+                server = play(dtls, word)
+                if server.connected:
+                    connections.add(word)
+                elif server.closed is None and not server.endpoint.drops["message_unexpected"]:
+                    if letter != "F" or "K" in prefix:  # else its number is lost under keys that nobody has
+                        longer.append(word)
+        alive = longer
+    # A ChangeCipherSpec may overtake anything but the hello, or be late: its place in the handshake is not protected.
+    assert connections == {"HCKVF"[:at] + "S" + "HCKVF"[at:] for at in range(1, 6)}
+    assert words > 500
+
+
+def test_data_before_the_handshake_is_done_is_delivered_to_nobody(dtls: SimpleNamespace) -> None:
+    assert play(dtls, "HCKVSA").received == []
+    assert play(dtls, "HCKVASF").received == [b"data"]  # held, then delivered
+
+
+# Certificates and fingerprints (ex_webrtc GHSA-qwfw-ggxw-577c, licode#2047)
+
+
+@pytest.mark.parametrize("liar", [Role.CLIENT, Role.SERVER])
+def test_another_certificate_than_signalled_never_connects(dtls: SimpleNamespace, liar: Role) -> None:
+    other = (Fingerprint.of(b"another certificate"),)
+    client, server = dtls.make_pair(**{"server_peer" if liar is Role.CLIENT else "client_peer": other})
+    dtls.run(client, server)
+    judge, judged = (server, client) if liar is Role.CLIENT else (client, server)
+    assert (judge.closed.reason, judge.closed.alert, judge.closed.by_peer) == ("fingerprint_mismatch", 42, False)
+    assert (judged.closed.reason, judged.closed.alert, judged.closed.by_peer) == ("alert_received", 42, True)
+    assert judge.connected is None
+    assert judged.connected is None
+
+
+def test_the_fingerprint_is_judged_even_if_the_last_flight_has_to_be_sent_again(dtls: SimpleNamespace) -> None:
+    client, server = dtls.make_pair(server_peer=(Fingerprint.of(b"another"),))
+    dtls.run(client, server, lambda way, count, _: [] if way == 1 and count > 0 else [0.001], until=40)
+    assert server.connected is None
+    assert client.connected is None
+
+
+def test_no_fingerprint_at_all_means_nobody(dtls: SimpleNamespace) -> None:
+    client, server = dtls.make_pair(server_peer=())
+    dtls.run(client, server)
+    assert server.closed.reason == "fingerprint_mismatch"
+
+
+def test_our_own_certificate_is_not_the_peers(dtls: SimpleNamespace) -> None:
+    client, server = dtls.make_pair(server_peer=(dtls.server_identity.fingerprint(),))
+    dtls.run(client, server)
+    assert server.closed.reason == "fingerprint_mismatch"
+
+
+def test_any_of_several_signalled_fingerprints_will_do(dtls: SimpleNamespace) -> None:
+    peers = (Fingerprint.of(b"x"), dtls.client_identity.fingerprint("sha-512"))
+    client, server = dtls.connect(server_peer=peers)
+    assert client.connected
+    assert server.connected
+
+
+# Fragments (CVE-2022-29189, CVE-2022-29190, the split hello of browsers)
+
+
+def test_great_promises_reserve_nothing_and_the_handshake_goes_on(dtls: SimpleNamespace) -> None:
+    client, server = dtls.make_pair()
+    hello = client.drain()
+    tracemalloc.start()
+    try:
+        for number in range(800):
+            server.receive(clear(number % 20, number % 12, b"x", total=0xFFFFFF, offset=number))
+            server.receive(clear(11, 1 + number % 11, b"x", total=30_000, offset=number))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 1 << 20
+    for data in hello:
+        server.endpoint.receive_untrusted(data, 0.0)
+    dtls.run(client, server)
+    assert client.connected
+    assert server.connected
+    assert sum(server.endpoint.drops.values()) >= 800
+
+
+def test_empty_fragments_do_no_harm(dtls: SimpleNamespace) -> None:
+    client, server = dtls.make_pair()
+    for number in range(2000):
+        server.receive(clear(1, 0, b"", total=100 + number % 7, offset=50))
+        server.receive(clear(14, number % 9, b"", total=0))
+    dtls.run(client, server)
+    assert client.connected
+    assert server.connected
+
+
+def test_a_forged_first_fragment_does_not_wedge_the_handshake(dtls: SimpleNamespace) -> None:
+    client, server = dtls.make_pair()
+    server.receive(clear(1, 0, b"forged", total=999))
+    server.receive(clear(11, 0, b"forged", total=50))
+    dtls.run(client, server)
+    assert client.connected
+    assert server.connected
+
+
+@pytest.mark.parametrize("order", ["forwards", "backwards", "shuffled"])
+@pytest.mark.parametrize("lose_first", [False, True])
+def test_a_hello_in_pieces_of_one_byte_is_understood(dtls: SimpleNamespace, order: str, lose_first: bool) -> None:
+    client, server = dtls.make_pair()
+    record = split_records_untrusted(client.drain()[0])[0][0]
+    message = parse_fragments_untrusted(record.fragment)[0]
+    pieces = [clear(1, 0, message.body[at : at + 1], total=message.length, offset=at) for at in range(message.length)]
+    if order == "backwards":
+        pieces.reverse()
+    if order == "shuffled":
+        random.Random(3).shuffle(pieces)
+    kept = pieces[1:] if lose_first else pieces
+    answers = [answer for piece in kept for answer in server.receive(piece)]
+    if lose_first:
+        assert not answers
+        answers = server.receive(pieces[0])
+    assert answers
+    for data in answers:
+        client.endpoint.receive_untrusted(data, 0.0)
+    dtls.run(client, server)
+    assert client.connected
+    assert server.connected
+
+
+# Somebody beside the path (RFC 6347 §4.1.2.7, §4.2.8)
+
+
+def forgeries(dtls: SimpleNamespace) -> list[bytes]:
+    hello = dtls.make_side(Role.CLIENT, seed=99)
+    hello.endpoint.start(0.0)
+    return [
+        *hello.drain(),
+        plain_alert(2, 40),
+        plain_alert(1, 0),
+        plain_alert(2, 0),
+        pack_record(ContentType.ALERT, 1 << 48 | 9, bytes(26)),
+        pack_record(ContentType.CHANGE_CIPHER_SPEC, 5, b"\1"),
+        pack_record(ContentType.CHANGE_CIPHER_SPEC, 5, b"\2"),
+        pack_record(ContentType.APPLICATION_DATA, 5, b"plain"),
+        pack_record(ContentType.APPLICATION_DATA, 1 << 48 | 50, bytes(60)),
+        pack_record(ContentType.APPLICATION_DATA, 2 << 48 | 50, bytes(60)),
+        pack_record(ContentType.HANDSHAKE, (1 << 64) - 1, bytes(60)),
+        clear(HandshakeType.FINISHED, 6, bytes(12)),
+        clear(HandshakeType.HELLO_REQUEST, 0),
+        b"\x16",
+        b"\x17\xfe\xfd" + bytes(8) + b"\xff\xff" + bytes(100),
+        bytes(2000),
+    ]
+
+
+def test_forgeries_do_not_end_an_established_association(dtls: SimpleNamespace) -> None:
+    client, server = dtls.connect()
+    for side in (client, server):
+        before = len(side.events)
+        for data in forgeries(dtls):
+            assert side.receive(data, 5.0) == []
+        assert len(side.events) == before
+        assert sum(side.endpoint.drops.values()) >= 15
+    client.endpoint.send(b"still here", 6.0)
+    server.endpoint.send(b"me too", 6.0)
+    dtls.run(client, server, now=6.0)
+    assert server.received == [b"still here"]
+    assert client.received == [b"me too"]
+
+
+@pytest.mark.parametrize("victim", [0, 1])
+@pytest.mark.parametrize("step", range(3))
+def test_forged_alerts_during_the_handshake_do_not_end_it(dtls: SimpleNamespace, victim: int, step: int) -> None:
+    client, server = dtls.make_pair()
+
+    def fate(way: int, count: int, _data: bytes) -> list[float]:
+        if count == step:
+            (client, server)[victim].endpoint.receive_untrusted(plain_alert(2, 40), 0.0)
+        return [0.02]
+
+    dtls.run(client, server, fate)
+    assert client.connected
+    assert server.connected
+
+
+def test_a_real_alert_in_the_clear_is_believed_after_silence(dtls: SimpleNamespace) -> None:
+    client = dtls.make_side(Role.CLIENT)
+    client.endpoint.start(0.0)
+    client.drain()
+    client.receive(plain_alert(2, 71), 0.01)
+    while client.closed is None:
+        at = client.endpoint.next_timeout()
+        client.timeout(at)
+    assert (client.closed.reason, client.closed.alert, client.closed.by_peer) == ("alert_received", 71, True)
+    assert at < 0.2
+
+
+def test_a_forged_record_does_not_move_the_replay_window(dtls: SimpleNamespace) -> None:
+    client, server = dtls.connect()
+    server.receive(pack_record(ContentType.APPLICATION_DATA, 1 << 48 | 1 << 40, bytes(60)))
+    client.endpoint.send(b"hello", 1.0)
+    for data in client.drain():
+        server.receive(data, 1.0)
+    assert server.received == [b"hello"]
+
+
+def test_no_bit_of_a_protected_record_can_be_changed(dtls: SimpleNamespace) -> None:
+    client, server = dtls.connect()
+    client.endpoint.send(b"x", 1.0)
+    (data,) = client.drain()
+    for bit in range(len(data) * 8):
+        changed = bytearray(data)
+        changed[bit // 8] ^= 1 << bit % 8
+        assert server.receive(bytes(changed), 1.0) == []
+    assert server.received == []
+    assert server.closed is None
+    server.receive(data, 1.0)
+    assert server.received == [b"x"]
+
+
+# Renegotiation and the end
+
+
+def test_renegotiation_is_refused_once_and_changes_nothing(dtls: SimpleNamespace) -> None:
+    rogue_server = dtls.make_side(Role.SERVER)
+    rogue = Rogue(dtls)
+    for letter in "HCKVSF":
+        answers = rogue_server.receive(rogue.letter(letter))
+        if letter == "H":
+            rogue.hear(answers)
+    assert rogue_server.connected
+    item = rogue._say(rogue._hello())
+    record = rogue._protect(ContentType.HANDSHAKE, item.message.fragment(0, 1000))
+    answers = rogue_server.receive(record, 1.0)
+    assert [answer[0] for answer in answers] == [ContentType.ALERT]
+    again = rogue._protect(ContentType.HANDSHAKE, item.message.fragment(0, 1000))
+    assert rogue_server.receive(again, 2.0) == []
+    rogue_server.receive(rogue.letter("A"), 3.0)
+    assert rogue_server.received == [b"data"]
+    assert rogue_server.closed is None
+
+
+def test_after_close_notify_nothing_is_taken_or_said(dtls: SimpleNamespace) -> None:
+    client, server = dtls.connect()
+    client.endpoint.send(b"late", 1.0)
+    late = client.drain()
+    client.endpoint.close(1.0)
+    for data in client.drain():
+        assert server.receive(data, 1.0)  # answered in kind
+    assert (server.closed.reason, server.closed.alert, server.closed.by_peer) == ("close_notify", 0, True)
+    assert (client.closed.reason, client.closed.by_peer) == ("local_close", False)
+    for data in late:
+        assert server.receive(data, 1.0) == []
+    assert server.received == []
+    for side in (client, server):
+        assert side.endpoint.next_timeout() == float("inf")
+        side.endpoint.close(2.0)
+        side.endpoint.handle_timeout(2.0)
+        assert side.drain() == []
+        assert len(side.of(type(side.closed))) == 1
+        with pytest.raises(LocalError):
+            side.endpoint.send(b"x", 2.0)
+        with pytest.raises(LocalError):
+            side.endpoint.export_keying_material(b"l", None, 1)
+
+
+@pytest.mark.parametrize("closer", [0, 1])
+def test_a_close_during_the_handshake_ends_both_sides(dtls: SimpleNamespace, closer: int) -> None:
+    sides = dtls.make_pair()
+    client, server = sides
+    for data in client.drain():
+        server.endpoint.receive_untrusted(data, 0.0)
+    sides[closer].endpoint.close(0.0)
+    dtls.run(client, server)
+    assert sides[closer].closed.reason == "local_close"
+    assert sides[1 - closer].closed.reason == "alert_received"
+
+
+def test_random_bytes_never_raise_in_any_state(dtls: SimpleNamespace) -> None:
+    chance = random.Random(8)
+    client, server = dtls.make_pair()
+    recorded = [*client.drain()]
+    for data in recorded:
+        recorded = [*recorded, *server.receive(data)]
+    sides = [*dtls.make_pair(), client, server, *dtls.connect()]
+    for side, _ in itertools.product(sides, range(400)):
+        data = bytearray(chance.choice(recorded))
+        for _ in range(chance.randrange(4)):
+            data[chance.randrange(len(data))] = chance.randrange(256)
+        side.receive(bytes(data[: chance.randrange(len(data) + 1)]), 1.0)
+        side.receive(chance.randbytes(chance.randrange(80)), 1.0)
+        side.receive(bytes((22, 254, 253)) + chance.randbytes(chance.randrange(80)), 1.0)
