@@ -110,7 +110,7 @@ async def _start(stack: StackConfig, plan: Plan, children: list[Child], nursery:
             both.start_soon(start_as, "relay", Child("relay", ["relay", "run"], plan.relay(), plan.rebind_relay))
     listen = found["relay"]["listen"] if "relay" in found else []
     assert isinstance(listen, list)
-    environment = plan.transceiver(str(found["agent"]["listen"]), listen)
+    environment = plan.transceiver(str(found["agent"]["url"]), listen)
     bound = await start(Child("transceiver", ["transceiver"], environment, plan.rebind_transceiver))
     _say_ready(stack, bound)
 

@@ -65,8 +65,7 @@ class Plan:
         return overriding("relay", {key: bound[key] for key in ("listen", "trunk") if key in bound})
 
     def rebind_agent(self, bound: Mapping[str, object]) -> dict[str, str]:
-        listen = str(bound["listen"]).removeprefix("ws://").rstrip("/")
-        return overriding("agent", {"listen": listen})
+        return overriding("agent", {"listen": bound["listen"]})
 
     def rebind_transceiver(self, bound: Mapping[str, object]) -> dict[str, str]:
         return overriding("transceiver", {key: bound[key] for key in ("listen", "http") if key in bound})
