@@ -12,6 +12,8 @@ const READ_MS = 500;
 const READ_FOR_LEVELS_MS = 100; // when statistics stand in for the samples
 const SPEAK_METER_MS = 500;
 const STILL_FRAME_MS = 200;
+const TRACE_READINGS = 120;
+const TRACE_FLOOR_MS = 20; // so that a quiet line looks quiet
 
 const find = (id) => document.getElementById(id);
 const page = {
@@ -20,8 +22,8 @@ const page = {
   compose: find("compose"), processing: find("processing"), voice: find("voice"),
 };
 const voices = {
-  you: { meter: find("you-meter"), staff: new Staff(find("you-staff")) },
-  agent: { meter: find("agent-meter"), staff: new Staff(find("agent-staff")) },
+  you: { meter: find("you-meter"), staff: new Staff(find("you-staff"), 3) },
+  agent: { meter: find("agent-meter"), staff: new Staff(find("agent-staff"), 14) },
 };
 const still = matchMedia("(prefers-reduced-motion: reduce)");
 
@@ -29,15 +31,16 @@ const STATES = {
   idle: ["Call", "Ready."],
   microphone: ["Cancel", "Asking for the microphone…"],
   connecting: ["Cancel", "Connecting…"],
-  live: ["Hang up", "Connected."],
+  live: ["Hang up", "Connected"],
   ending: ["Hang up", "Hanging up…"],
-  ended: ["Call again", "The call has ended."],
+  ended: ["Call again", "Ended"],
 };
 
 let call = null;
 let levels = null;
 let liveSince = null;
 const log = [];
+const trace = [];
 
 // ---- the call -------------------------------------------------------------------------------------------------
 
@@ -82,8 +85,9 @@ function onEnd({ reason, text, own }) {
   levels?.close();
   levels = null;
   for (const { meter } of Object.values(voices)) showMeter(meter, 0, true);
-  page.status.textContent = text;
-  if (!own && reason !== "hangup" && reason !== "agent_ended") tell(text);
+  if (own || reason === "hangup" || reason === "agent_ended") page.status.textContent = text;
+  else tell(text);
+  if (!own && call.callId === null) page.status.textContent = "No call was made.";
 }
 
 // ---- voices ---------------------------------------------------------------------------------------------------
@@ -155,11 +159,23 @@ function showLine(reading) {
   const put = (id, value, digits) => {
     find(id).textContent = value === null || value === undefined ? "–" : value.toFixed(digits);
   };
+  showTrace(reading);
   put("rtt", reading?.roundTrip, reading?.roundTrip < 10 ? 1 : 0);
+  if (reading?.roundTrip === 0) find("rtt").textContent = "<1"; // Chromium counts whole milliseconds
   put("loss-out", reading?.lossOut, 1);
   put("loss-in", reading?.lossIn, 1);
   put("jitter", reading?.jitter, 1);
   find("codec").textContent = { opus: "Opus" }[reading?.codec?.toLowerCase()] ?? reading?.codec ?? "–";
+}
+
+// The round trips of the last minute; the scale fits the worst of them.
+function showTrace(reading) {
+  if (reading === null) trace.length = 0;
+  else if (reading.roundTrip !== null) trace.push(reading.roundTrip);
+  if (trace.length > TRACE_READINGS) trace.shift();
+  const top = Math.max(TRACE_FLOOR_MS, ...trace) * 1.15;
+  const points = trace.map((value, index) => `${index},${(31 - (value / top) * 30).toFixed(1)}`);
+  find("trace").setAttribute("points", points.join(" "));
 }
 
 // ---- showing --------------------------------------------------------------------------------------------------
@@ -260,6 +276,7 @@ addEventListener("pagehide", () => call?.abandon());
 if (new URLSearchParams(location.search).has("raw")) page.processing.checked = false;
 if (!navigator.mediaDevices?.getUserMedia && !window.isSecureContext) {
   tell(insecureContext(location));
+  page.status.textContent = "No microphone here.";
   page.call.disabled = true;
 }
 introduce();

@@ -67,7 +67,6 @@ export class Call extends EventTarget {
   async hangUp() {
     if (this.state === "idle" || this.state === "ending" || this.state === "ended") return;
     const placed = this.#location;
-    this.#abort.abort();
     if (placed) {
       this.#setState("ending");
       try {
@@ -82,9 +81,11 @@ export class Call extends EventTarget {
 
   // The page is going away: tell the server, without waiting.
   abandon() {
-    if (this.#location && this.state !== "ended") {
-      fetch(new URL("hangup", `${this.#location}/`), { method: "POST", keepalive: true }).catch(() => {});
-    }
+    if (this.#location && this.state !== "ended") this.#release();
+  }
+
+  #release() {
+    fetch(new URL("hangup", `${this.#location}/`), { method: "POST", keepalive: true }).catch(() => {});
   }
 
   async #connect() {
@@ -98,8 +99,9 @@ export class Call extends EventTarget {
     const response = await this.#post(pc.localDescription.sdp);
     if (!response) return undefined;
     this.#location = new URL(response.headers.get("Location") ?? "", new URL(CALLS, location.href)).href;
+    if (this.state !== "connecting") return this.#release(); // hung up before the server had answered
     const answer = await response.text();
-    if (this.state !== "connecting") return undefined; // hung up meanwhile; hangUp() has told the server
+    if (this.state !== "connecting") return undefined; // hung up since; hangUp() has told the server
     this.callId = this.#location.split("/").pop();
     this.#mark("signalling");
     this.#log("info", `Answered as ${this.callId}.`);

@@ -5,11 +5,13 @@
 
 const FLOOR_DB = -60;
 const CEILING_DB = -6;
+const EXPONENT = 1.4; // speech lives in the upper half of the scale; this spreads it
 
 export function loudness(rms) {
   if (!(rms > 0)) return 0;
   const db = 20 * Math.log10(rms);
-  return Math.min(1, Math.max(0, (db - FLOOR_DB) / (CEILING_DB - FLOOR_DB)));
+  const height = Math.min(1, Math.max(0, (db - FLOOR_DB) / (CEILING_DB - FLOOR_DB)));
+  return height ** EXPONENT;
 }
 
 export class Levels {

@@ -2,9 +2,14 @@
 
 const WINDOW = 10; // readings over which received loss is averaged
 
+// Bytes of an Opus packet of a silent and of a lively voice, as browsers encode it.
+const QUIET_BYTES = 38;
+const LIVELY_BYTES = 100;
+
 export class Line {
   #pc;
   #history = [];
+  #sent = null;
 
   constructor(pc) {
     this.#pc = pc;
@@ -16,6 +21,7 @@ export class Line {
     const inbound = of("inbound-rtp")[0];
     const remote = of("remote-inbound-rtp")[0];
     const source = of("media-source")[0];
+    const effort = this.#effort(of("outbound-rtp")[0]);
     const pair = selectedPair(entries);
     const codec = inbound && entries.find((entry) => entry.id === inbound.codecId);
     return {
@@ -25,8 +31,21 @@ export class Line {
       jitter: milliseconds(inbound?.jitter),
       codec: codec?.mimeType?.split("/")[1] ?? null,
       levelIn: inbound?.audioLevel ?? receivedLevel(this.#pc),
-      levelOut: source?.audioLevel,
+      levelOut: source?.audioLevel ?? effort,
     };
+  }
+
+  // Firefox does not report the microphone's level. Its encoder's effort tells whether somebody speaks: Opus spends
+  // more bytes on a livelier sound. A rough stand-in, used only where samples cannot be had either.
+  #effort(outbound) {
+    if (!outbound) return undefined;
+    const { bytesSent, packetsSent } = outbound;
+    const before = this.#sent;
+    this.#sent = { bytesSent, packetsSent };
+    if (!before || packetsSent <= before.packetsSent) return undefined;
+    const bytes = (bytesSent - before.bytesSent) / (packetsSent - before.packetsSent);
+    const liveliness = Math.min(1, Math.max(0, (bytes - QUIET_BYTES) / (LIVELY_BYTES - QUIET_BYTES)));
+    return liveliness === 0 ? 0 : 10 ** ((-45 + 33 * liveliness) / 20);
   }
 
   #lossIn({ packetsReceived = 0, packetsLost = 0 }) {
