@@ -128,6 +128,8 @@ class Association(Engine):
     def receive_untrusted(self, data: bytes | memoryview, now: float) -> None:
         try:
             packet = parse_packet_untrusted(bytes(data))
+            if self.state is _S.DEAD and packet.chunks[0].type != ChunkType.SHUTDOWN_ACK:
+                raise DecodeError("state")
             self._check_tag_untrusted(packet)
             for chunk in packet.chunks:
                 if not self._receive_chunk_untrusted(chunk, now):

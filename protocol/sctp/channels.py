@@ -39,7 +39,6 @@ _EMPTY = b"\0"  # SCTP has no empty messages: one byte stands for none (RFC 8831
 class _Channel:
     __slots__ = (
         "acknowledged",
-        "blocked",
         "closing",
         "incoming_reset",
         "label",
@@ -56,7 +55,6 @@ class _Channel:
         self.open = False  # ChannelOpened was told
         self.acknowledged = False  # the peer knows it: unordered may begin
         self.closing = False
-        self.blocked = False  # send() returned False
         self.incoming_reset = False
         self.outgoing_reset = False
 
@@ -81,6 +79,7 @@ class Channels:
         self._outputs = outputs
         self._drops = drops
         self._channels: dict[int, _Channel] = {}
+        self._blocked: set[int] = set()  # send() returned False; not yet told that there is room
         self._up = False
         self._streams = min(config.streams, MAX_STREAM + 1)
         self._can_reset = True
@@ -135,7 +134,7 @@ class Channels:
         if (buffered and buffered + len(payload) > self._config.send_buffer) or (
             total and total + len(payload) > self._config.send_buffer_total
         ):
-            channel.blocked = True
+            self._blocked.add(number)
             self._drops["send_buffer"] += 1
             return False
         self._sender.enqueue(number, ppid, payload or _EMPTY, channel.ordered or not channel.acknowledged)
@@ -155,6 +154,7 @@ class Channels:
         if channel.closing:
             return
         channel.closing = True
+        self._blocked.discard(number)
         if self._can_reset:
             self._resets.request(number)
         else:
@@ -179,18 +179,13 @@ class Channels:
             self._finish(number)
 
     def flushed(self) -> None:
-        """Some streams' queues got shorter."""
-        for number in self._sender.shrunk:
-            channel = self._channels.get(number)
-            if (
-                channel is not None
-                and channel.blocked
-                and not channel.closing
-                and self._sender.buffered(number) <= self._config.send_buffer_low
-            ):
-                channel.blocked = False
+        """Something was sent: whoever was refused may try again."""
+        if not self._blocked or self._sender.buffered_total > self._config.send_buffer_total // 2:
+            return
+        for number in sorted(self._blocked):
+            if self._sender.buffered(number) <= self._config.send_buffer_low:
+                self._blocked.discard(number)
                 self._outputs.append(ChannelWritable(number))
-        self._sender.shrunk.clear()
 
     def resets_done(self) -> None:
         for streams in self._resets.incoming:
@@ -214,6 +209,7 @@ class Channels:
 
     def _finish(self, number: int) -> None:
         del self._channels[number]
+        self._blocked.discard(number)
         self._outputs.append(ChannelClosed(number))
 
     def _tell_open(self, number: int, channel: _Channel) -> None:

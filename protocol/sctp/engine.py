@@ -59,7 +59,8 @@ class Engine:
         self._outputs: list[Output] = []
         self._control: list[bytes] = []
         self._machine = Machine((states.REGION,))
-        self._since = 0.0  # when the present state was entered
+        self._guard = math.inf  # the deadline of the present state, and its event
+        self._guard_event: type = states.GuardExpired
         self._reason = ""
         self._errors = 0  # association error counter (§8.1)
         self._riding = False  # data may ride along with the first COOKIE ECHO (§5.1 C)
@@ -96,7 +97,10 @@ class Engine:
         before = self.state
         effects = self._machine.fire(event)
         if self.state is not before:
-            self._since = now
+            self._guard = math.inf
+            for _, deadline in self._machine.deadlines():
+                self._guard = now + float(getattr(self._config, deadline.timeout))
+                self._guard_event = deadline.event
         for effect in effects:
             self._carry_out(effect, now)
 
@@ -154,23 +158,17 @@ class Engine:
     def _next_deadline(self) -> float:
         if self._dirty:
             return 0.0
-        deadline = min(self._setup.deadline, self._shutdown.deadline, self._guard()[0])
+        deadline = min(self._setup.deadline, self._shutdown.deadline, self._guard)
         if self.state in SENDS:
             deadline = min(deadline, self._sender.deadline, self._resets.deadline, self._heartbeat.deadline)
         if self.state in RECEIVES:
             deadline = min(deadline, self._receiver.deadline)
         return deadline
 
-    def _guard(self) -> tuple[float, type]:
-        for _, deadline in self._machine.deadlines():
-            return self._since + float(getattr(self._config, deadline.timeout)), deadline.event
-        return math.inf, type(None)
-
     def _time_out(self, now: float) -> None:
-        guard, event = self._guard()
-        if guard <= now:
+        if self._guard <= now:
             self._reason = "shutdown_timeout"
-            self._fire(event(), now)
+            self._fire(self._guard_event(), now)
         if self._setup.expired(now):
             self._repeat_setup(now)
         if self._shutdown.expired(now):
@@ -263,8 +261,7 @@ class Engine:
             chunks.append(request)
         if chunks:
             self._emit(chunks)
-        if sender.shrunk:
-            self._channels.flushed()
+        self._channels.flushed()
 
     def _emit(self, chunks: list[bytes], tag: int | None = None) -> None:
         local_port, remote_port = self._ports

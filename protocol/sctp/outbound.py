@@ -88,7 +88,6 @@ class Sender:
         self._last_sent = -math.inf
         self._probed = False  # the peer answered, with a closed window, since T3 was set
         self.buffered_total = 0
-        self.shrunk: set[int] = set()  # streams whose queue got shorter; the owner clears it
         self.deadline = math.inf  # T3
 
     # What the association asks
@@ -151,6 +150,7 @@ class Sender:
         self._again.clear()
         self._gap_acked.clear()
         self._flight = self.buffered_total = 0
+        self._acked = self._next_tsn - 1
         self.deadline = math.inf
 
     # Sending
@@ -214,7 +214,6 @@ class Sender:
         self._flight += size
         entry.buffered -= size
         self.buffered_total -= size
-        self.shrunk.add(stream)
         if size == remaining:
             entry.queue.popleft()
             entry.ssn += message.ordered

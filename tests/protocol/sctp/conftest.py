@@ -10,7 +10,10 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from protocol.sctp import Association, Output, Packet, SctpConfig
+from protocol.sctp import Association, AssociationState, Output, Packet, SctpConfig
+from protocol.sctp.chunks import ChunkType, Sack, build_data, build_sack
+from protocol.sctp.packet import RawChunk, build_chunk, build_packet, parse_packet_untrusted
+from protocol.sctp.parameters import Init, build_init, parse_init_untrusted
 
 Filter = Callable[[int, bytes], bool]  # (side that sends, packet) → deliver?
 
@@ -118,3 +121,64 @@ def up(make_pair: Callable[..., Net]) -> Callable[..., Net]:
         return net
 
     return make
+
+
+class RawPeer:
+    """A peer made by hand, which can say anything: it is the DTLS client, opens, and answers nothing by itself."""
+
+    TAG = 0x01020304
+    TSN = 1000
+
+    def __init__(self, config: SctpConfig | None = None, extensions: frozenset[int] = frozenset({130, 192})) -> None:
+        self.now = 50.0
+        self.association = Association(
+            is_client=False, max_message_size_remote=262144, entropy=seeded_entropy(9), config=config
+        )
+        self.events: list[Output] = []
+        self.tag = 0
+        init = Init(self.TAG, 1 << 20, 1024, 1024, self.TSN, extensions=extensions, forward_tsn=True)
+        (answer,) = self.say(build_init(ChunkType.INIT, init))
+        self.init_ack = parse_init_untrusted(answer.value)
+        self.tag = self.init_ack.tag
+        assert self.init_ack.cookie is not None
+        self.say(build_chunk(ChunkType.COOKIE_ECHO, 0, self.init_ack.cookie))
+        assert self.association.state is AssociationState.ESTABLISHED
+
+    def say(self, *chunks: bytes, tag: int | None = None) -> list[RawChunk]:
+        packet = build_packet(5000, 5000, self.tag if tag is None else tag, chunks)
+        self.association.receive_untrusted(packet, self.now)
+        return self.hear()
+
+    def hear(self) -> list[RawChunk]:
+        chunks: list[RawChunk] = []
+        for output in self.association.poll():
+            if isinstance(output, Packet):
+                chunks += parse_packet_untrusted(output.data).chunks
+            else:
+                self.events.append(output)
+        return chunks
+
+    def wait(self, seconds: float) -> list[RawChunk]:
+        end = self.now + seconds
+        heard: list[RawChunk] = []
+        while self.association.next_timeout() <= end:
+            self.now = max(self.now, self.association.next_timeout())
+            self.association.handle_timeout(self.now)
+            heard += self.hear()
+        self.now = end
+        return heard
+
+    def data(
+        self, tsn: int, payload: bytes = b"x", *, flags: int = 3, stream: int = 0, ssn: int = 0, ppid: int = 51
+    ) -> bytes:
+        """`tsn` counts from our first."""
+        return build_data(flags, (self.TSN + tsn) & 0xFFFFFFFF, stream, ssn, ppid, payload)
+
+    def ack(self, tsn: int, window: int = 1 << 20, *gaps: tuple[int, int]) -> bytes:
+        """Everything up to `tsn`, counted from the association's first."""
+        return build_sack(Sack((self.init_ack.tsn + tsn) & 0xFFFFFFFF, window, gaps, ()))
+
+
+@pytest.fixture
+def make_raw_peer() -> type[RawPeer]:
+    return RawPeer

@@ -149,6 +149,7 @@ def test_all_buffers_together_are_bounded(up: Make):
     assert [net.sides[0].send(channel, BIG * 3, net.now) for channel in channels] == [True, False, False]
     net.run(30)
     assert {event.channel for event in net.of(1, ChannelMessage)} == {channels[0]}
+    assert net.of(0, ChannelWritable) == [ChannelWritable(channels[1]), ChannelWritable(channels[2])]
 
 
 def test_many_channels_share_the_association(up: Make):
