@@ -3,7 +3,9 @@
 1. Take the first audio section with a codec we carry; its codec is the first such in the offerer's own order.
 2. Take the first data-channel section that shares the transport of that audio.
 3. Everything else is rejected in its place with port 0: unknown media, video, second audio, sections outside the bundle.
-4. The transport is that of the first accepted section of the BUNDLE group (RFC 9143 §7.3), for all of them.
+4. The transport is that of the first accepted section of the BUNDLE group (RFC 9143 §7.3), for all of them. The
+   section the offerer tagged cannot be rejected while others of its group live (§7.3.3; Chromium with max-bundle
+   drops them all): one that we do not take is kept, inactive.
 5. Offered actpass or active we are the DTLS server, offered passive the client (RFC 5763 §5).
 
 Nothing is accepted that is not used: no rtcp-fb, no RED, no header extension outside `Capabilities.extensions`.
@@ -17,14 +19,15 @@ from protocol.codecs import TELEPHONE_EVENT, Codec
 from protocol.sdp.attributes import Direction, HeaderExtension, PayloadFormat
 from protocol.sdp.errors import OfferRefused
 from protocol.sdp.negotiation import Answer, Capabilities, NegotiatedAudio, NegotiatedData, Role
-from protocol.sdp.offer import AudioOffer, Offer, OfferedSection
-from protocol.sdp.transport import Transport
+from protocol.sdp.offer import AUDIO_PROTOCOLS, AudioOffer, Offer, OfferedSection
+from protocol.sdp.transport import Transport, read_transport
 from protocol.sdp.write import (
     audio_lines,
     codec_lines,
     data_lines,
     event_lines,
     join_lines,
+    kept_lines,
     rejected_lines,
     session_lines,
 )
@@ -39,8 +42,10 @@ class _Choice:
     audio: OfferedSection | None
     negotiated: NegotiatedAudio | None
     data: OfferedSection | None
+    kept: OfferedSection | None
+    """The offerer's tagged section, if it is neither of the above and must live for their sake."""
     tagged: OfferedSection
-    """The accepted section whose transport carries all."""
+    """The section of ours whose transport carries all."""
     transport: Transport
     group: tuple[str, ...]
     """The mids of the answer's BUNDLE group; empty when the offer had none."""
@@ -78,15 +83,28 @@ def _choose_role(offered_setup: str, capabilities: Capabilities) -> Role:
 def _choose(offer: Offer, capabilities: Capabilities) -> _Choice:
     audio, negotiated = _choose_audio(offer, capabilities)
     data = _choose_data(offer, audio)
-    accepted = [section for section in (audio, data) if section is not None]
+    kept = _choose_kept(offer, audio, data)
+    alive = [section for section in (kept, audio, data) if section is not None]
     group: tuple[str, ...] = ()
-    if accepted and accepted[0].bundle is not None:
-        by_mid = {section.mid: section for section in accepted}
-        group = tuple(mid for mid in offer.bundles[accepted[0].bundle].mids if mid in by_mid)
-        accepted = [by_mid[mid] for mid in group]
-    if not accepted or accepted[0].transport is None:  # read_offer and _choose_audio leave no such offer
+    if alive and alive[0].bundle is not None:
+        by_mid = {section.mid: section for section in alive}
+        group = tuple(mid for mid in offer.bundles[alive[0].bundle].mids if mid in by_mid)
+        alive = [by_mid[mid] for mid in group]
+    if not alive:  # read_offer and _choose_audio leave no such offer
         raise OfferRefused("no_audio_or_data", "The SDP offer has neither audio nor a data channel we can take.", "m=")
-    return _Choice(audio, negotiated, data, accepted[0], accepted[0].transport, group)
+    tagged = alive[0]
+    transport = tagged.transport or read_transport((tagged.media, offer.description.session))
+    return _Choice(audio, negotiated, data, kept, tagged, transport, group)
+
+
+def _choose_kept(offer: Offer, audio: OfferedSection | None, data: OfferedSection | None) -> OfferedSection | None:
+    bundle = next((section.bundle for section in (audio, data) if section is not None), None)
+    media = offer.bundles[bundle].tagged if bundle is not None else None
+    tagged = next((section for section in offer.sections if section.media is media), None)
+    if tagged is None or tagged is audio or tagged is data:
+        return None
+    can_be_kept = tagged.media.protocol in AUDIO_PROTOCOLS and tagged.media.has("rtcp-mux")
+    return tagged if can_be_kept else None
 
 
 def _choose_audio(offer: Offer, capabilities: Capabilities) -> tuple[OfferedSection | None, NegotiatedAudio | None]:
@@ -174,6 +192,8 @@ def _write(offer: Offer, capabilities: Capabilities, choice: _Choice, setup: str
             )
         elif section is choice.data:
             lines += data_lines(capabilities, section.mid, protocol, setup, candidates)
+        elif section is choice.kept:
+            lines += kept_lines(capabilities, section.media, section.mid, setup, candidates)
         else:
             lines += rejected_lines(section.media, section.mid)
     return join_lines(lines)

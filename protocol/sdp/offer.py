@@ -26,7 +26,16 @@ from protocol.sdp.errors import OfferRefused
 from protocol.sdp.grammar import MediaSection, Section, SessionDescription
 from protocol.sdp.transport import Transport, check_candidate_count, read_transport
 
-__all__ = ["AudioOffer", "DataOffer", "Offer", "OfferedSection", "read_audio", "read_data", "read_offer"]
+__all__ = [
+    "AUDIO_PROTOCOLS",
+    "AudioOffer",
+    "DataOffer",
+    "Offer",
+    "OfferedSection",
+    "read_audio",
+    "read_data",
+    "read_offer",
+]
 
 # Specification constants
 # RFC 9429 §5.1.2: all of these mean DTLS-SRTP; the answer repeats the one offered.

@@ -10,7 +10,16 @@ from protocol.sdp.attributes import Direction, HeaderExtension
 from protocol.sdp.grammar import MediaSection
 from protocol.sdp.negotiation import Capabilities
 
-__all__ = ["audio_lines", "codec_lines", "data_lines", "event_lines", "join_lines", "rejected_lines", "session_lines"]
+__all__ = [
+    "audio_lines",
+    "codec_lines",
+    "data_lines",
+    "event_lines",
+    "join_lines",
+    "kept_lines",
+    "rejected_lines",
+    "session_lines",
+]
 
 # Specification constants
 NO_ADDRESS = "c=IN IP4 0.0.0.0"
@@ -88,6 +97,25 @@ def data_lines(
         f"a=sctp-port:{capabilities.sctp_port}",
         f"a=max-message-size:{capabilities.max_message_size}",
         *_ice_lines(capabilities),
+        *_candidate_lines(candidates),
+    ]
+
+
+def kept_lines(
+    capabilities: Capabilities, media: MediaSection, mid: str | None, setup: str, candidates: Sequence[Candidate]
+) -> list[str]:
+    """An RTP section that carries nothing but the transport of its group: its first format, inactive."""
+    first = media.formats[0]
+    described = (f"a={name}:{value}" for name in ("rtpmap", "fmtp") for value in media.values(name))
+    return [
+        f"m={media.media} {DISCARD_PORT} {media.protocol} {first}",
+        NO_ADDRESS,
+        f"a=setup:{setup}",
+        *_mid_lines(mid),
+        *_ice_lines(capabilities),
+        "a=rtcp-mux",
+        *(line for line in described if line.partition(":")[2].partition(" ")[0] == first),
+        "a=inactive",
         *_candidate_lines(candidates),
     ]
 

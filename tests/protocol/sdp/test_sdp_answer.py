@@ -184,7 +184,7 @@ def test_every_section_is_answered_in_its_place_and_what_we_do_not_take_has_port
     second_audio = parts["audio"].replace("a=mid:0", "a=mid:3")
     odd = "m=message 9 TCP/MSRP *\na=mid:4\n"
     second_data = parts["data"].replace("a=mid:1", "a=mid:5")
-    text = parts["session"] + "a=group:BUNDLE 2 0 3 1 5\n" + parts["video"] + parts["audio"] + second_audio
+    text = parts["session"] + "a=group:BUNDLE 0 2 3 1 5\n" + parts["video"] + parts["audio"] + second_audio
     answered = respond(text + odd + parts["data"] + second_data)
     description = described(answered)
     assert [(s.media, bool(s.port), s.value("mid")) for s in description.media] == [
@@ -223,12 +223,34 @@ def test_a_bundle_only_section_with_port_zero_is_taken(respond: Respond, parts: 
     assert described(unbundled).media[1].port == 0
 
 
-def test_bundle_only_audio_takes_transport_and_rtcp_mux_from_a_tagged_section_we_reject(respond: Respond, parts: Parts):
+def test_bundle_only_audio_takes_transport_and_rtcp_mux_from_the_tagged_section(respond: Respond, parts: Parts):
     bare = "m=audio 0 UDP/TLS/RTP/SAVPF 111\na=mid:0\na=bundle-only\na=rtpmap:111 opus/48000/2\n"
     answered = respond(parts["session"] + "a=group:BUNDLE 2 0\n" + parts["video"] + bare)
     assert answered.audio is not None
     assert answered.remote_ice.ufrag == "abcd"
-    assert "a=group:BUNDLE 0\r\n" in answered.sdp
+    assert "a=group:BUNDLE 2 0\r\n" in answered.sdp
+
+
+def test_a_tagged_section_we_do_not_take_is_kept_inactive_for_its_group(respond: Respond, parts: Parts):
+    video = parts["video"].replace("a=ice-ufrag:abcd", "a=ice-ufrag:tagg").replace("SAVPF 96", "SAVPF 96 97")
+    video += "a=rtpmap:97 rtx/90000\na=fmtp:97 apt=96\n"
+    answered = respond(parts["session"] + "a=group:BUNDLE 2 0 1\n" + video + parts["audio"] + parts["data"])
+    kept, audio, data = described(answered).media
+    assert (kept.port, kept.formats, kept.has("inactive")) == (9, ("96",), True)
+    assert kept.values("rtpmap") == ("96 VP8/90000",)
+    assert not kept.has("ssrc")
+    assert [section.has("candidate") for section in (kept, audio, data)] == [True, False, False]
+    assert described(answered).session.value("group") == "BUNDLE 2 0 1"
+    assert answered.remote_ice.ufrag == "tagg"
+    assert answered.audio is not None
+    assert answered.data is not None
+
+
+def test_a_tagged_section_that_cannot_be_kept_is_rejected(respond: Respond, parts: Parts):
+    odd = "m=message 9 TCP/MSRP *\na=mid:4\n"
+    answered = respond(parts["session"] + "a=group:BUNDLE 4 0\n" + odd + parts["audio"])
+    assert described(answered).media[0].port == 0
+    assert described(answered).session.value("group") == "BUNDLE 0"
 
 
 def test_a_section_switched_off_stays_off(respond: Respond, parts: Parts):
@@ -258,10 +280,14 @@ def test_a_data_channel_outside_the_bundle_of_the_audio_is_rejected(respond: Res
 
 
 def test_audio_without_a_common_codec_leaves_the_data_channel(respond: Respond, parts: Parts):
-    answered = respond(parts["both"].replace("111 0 8 126", "96").replace("111 opus/48000/2", "96 speex/16000"))
-    assert answered.audio is None
-    assert answered.data is not None
-    assert described(answered).media[0].port == 0
+    text = parts["both"].replace("111 0 8 126", "96").replace("111 opus/48000/2", "96 speex/16000")
+    for group in ("BUNDLE 0 1", "BUNDLE 1 0"):
+        answered = respond(text.replace("BUNDLE 0 1", group))
+        assert answered.audio is None
+        assert answered.data is not None
+        audio = described(answered).media[0]
+        assert audio.has("inactive")
+        assert bool(audio.port) == (group == "BUNDLE 0 1")  # the tagged section is kept
 
 
 @pytest.mark.parametrize("profile", ["UDP/TLS/RTP/SAVP", "RTP/SAVPF", "TCP/DTLS/RTP/SAVPF", "RTP/AVP"])
