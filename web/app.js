@@ -143,8 +143,8 @@ function readLine(made) {
   const read = async () => {
     if (made !== call || made.state === "ended") return;
     const reading = await line.read();
-    levels?.report("you", reading.levelOut);
-    levels?.report("agent", reading.levelIn);
+    levels?.report("you", reading.levelSent);
+    levels?.report("agent", reading.levelReceived);
     const now = performance.now();
     if (now - shown >= READ_MS && made === call && made.state !== "ended") {
       shown = now;

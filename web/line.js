@@ -30,8 +30,8 @@ export class Line {
       lossOut: percent(remote?.fractionLost),
       jitter: milliseconds(inbound?.jitter),
       codec: codec?.mimeType?.split("/")[1] ?? null,
-      levelIn: inbound?.audioLevel ?? receivedLevel(this.#pc),
-      levelOut: source?.audioLevel ?? effort,
+      levelReceived: inbound?.audioLevel ?? receivedLevel(this.#pc),
+      levelSent: source?.audioLevel ?? effort,
     };
   }
 
