@@ -199,6 +199,8 @@ class Engine:
             self._emit([self._handshake.init()], 0)
         else:
             self._control += self._handshake.echo
+            self._sender.repeat_all()
+            self._riding = True
 
     def _repeat_shutdown(self, now: float) -> None:
         self._shutdown.repeat(now)

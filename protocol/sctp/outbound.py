@@ -340,6 +340,15 @@ class Sender:
         if lost and self._window.lost_some(self._next_tsn - 1):
             self._rush = True
 
+    def repeat_all(self) -> None:
+        """Mark everything not acknowledged; also for what rode along with a COOKIE ECHO that is repeated."""
+        for tsn, sent in self._outstanding.items():
+            if tsn not in self._gap_acked:
+                sent.fast = False
+                sent.misses = 0
+                if sent.in_flight:
+                    self._mark(sent)
+
     def handle_timeout(self, now: float) -> bool:
         """T3 (§6.3.3). True if that counts as an error of the peer: not while it answers with a closed window."""
         counts = not self._probed
@@ -347,12 +356,7 @@ class Sender:
         self._window.lost_all()
         self._round_trip.back_off()
         self._timed_out = self._outstanding.keys() - self._gap_acked
-        for tsn, sent in self._outstanding.items():
-            if tsn in self._timed_out:
-                sent.fast = False
-                sent.misses = 0
-                if sent.in_flight:
-                    self._mark(sent)
+        self.repeat_all()
         self._rush = True
         self.deadline = now + self._round_trip.rto if self._outstanding else math.inf
         return counts

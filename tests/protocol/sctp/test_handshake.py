@@ -101,6 +101,18 @@ def test_data_that_overtakes_a_lost_cookie_ack_opens_the_association(make_pair: 
     assert net.events[0] == [AssociationUp(), ChannelOpened(channel, "from the server", "", True)]
 
 
+def test_a_lost_cookie_echo_costs_one_timeout_not_two(make_pair: Make):
+    net = make_pair(keep=drop_first(ChunkType.COOKIE_ECHO, 1))
+    net.sides[0].connect(net.now)
+    start = net.now
+    channel = net.sides[0].open_channel("x")
+    net.sides[0].send(channel, "hello", net.now)
+    net.run(5, until=lambda: ChannelMessage(channel, "hello") in net.events[1])
+    assert net.now - start < 0.6
+    net.run(5)
+    assert net.sides[0].round_trip_time is None or net.sides[0].round_trip_time < 0.15
+
+
 def test_nobody_there_ends_with_a_reason(make_pair: Make):
     net = make_pair(loss=1.0)
     net.sides[0].connect(net.now)
