@@ -40,6 +40,17 @@ def test_a_channel_opened_before_the_association_goes_out_when_it_is_up(make_pai
     ]
 
 
+def test_an_open_without_the_time_asks_to_be_called_at_once(up: Make):
+    net = up()
+    side = net.sides[0]
+    side.open_channel("x")
+    assert side.next_timeout() <= net.now
+    assert side.poll() == []
+    side.handle_timeout(net.now)
+    assert len(side.poll()) == 1
+    assert side.next_timeout() > net.now
+
+
 def test_an_unordered_channel_sends_in_order_until_it_is_acknowledged(up: Make):
     for seed in range(10):
         net = up(seed=seed, jitter=0.05)

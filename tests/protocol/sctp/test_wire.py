@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import enum
 
 import pytest
@@ -143,6 +144,15 @@ def test_an_init_that_cannot_be(value: bytes, reason: str):
     with pytest.raises(DecodeError) as error:
         parse_init_untrusted(value)
     assert error.value.reason == reason
+
+
+def test_the_init_of_chromium_156_is_understood():
+    """From its a=sctp-init: no zero checksum, FORWARD TSN, RE-CONFIG."""
+    chunk = base64.b64decode("AQAAHh/NKJoAUAAA/////3AF76XAAAAEgAgABoLA")
+    (raw,) = parse_packet_untrusted(build_packet(5000, 5000, 0, [chunk + bytes(-len(chunk) % 4)])).chunks
+    assert parse_init_untrusted(raw.value) == Init(
+        0x1FCD289A, 5 * 1024 * 1024, 65535, 65535, 0x7005EFA5, extensions=frozenset({130, 192}), forward_tsn=True
+    )
 
 
 @SETTINGS
