@@ -94,6 +94,14 @@ class Handshake12(ABC):
 
     is_client: ClassVar[bool]
     region: ClassVar[Region]
+    _expected: ClassVar[dict[Enum, frozenset[int]]]  # message types by state, read off the table
+
+    def __init_subclass__(cls) -> None:
+        events = cls.region.events
+        cls._expected = {
+            state: frozenset(MESSAGE_TYPES[event] for event, cell in zip(events, row) if isinstance(cell, To))
+            for state, row in cls.region.rows.items()
+        }
 
     def __init__(self, parameters: Parameters) -> None:
         self._parameters = parameters
@@ -119,11 +127,7 @@ class Handshake12(ABC):
 
     def expects(self, message_type: int) -> bool:
         """Whether the table lets a message of this type come now."""
-        row = self.region.rows[self._machine.state(type(self.region.initial))]
-        return any(
-            isinstance(cell, To) and MESSAGE_TYPES[event] == message_type
-            for event, cell in zip(self.region.events, row)
-        )
+        return message_type in self._expected[self._machine.state(type(self.region.initial))]
 
     def receive(self, raw: HandshakeMessage) -> list[Action]:
         """The next message of the peer. Raises RemoteError, fatal to the association."""
