@@ -12,7 +12,7 @@ What nobody has authenticated cannot end an association:
   during the handshake every message that may not come yet. Only a message of the right kind and number with bad
   contents is fatal: without keys it cannot be told from the peer's own.
 * A plaintext alert during the handshake may be the peer's or anybody's. It is believed only if the peer then stays
-  silent for two retransmissions: a real one costs 150 ms, a forged one nothing.
+  silent for a second and two retransmissions: a real one costs that second, a forged one nothing.
 * A ClientHello on an established association changes nothing (RFC 6347 §4.2.8), and there is no renegotiation
   (RFC 8827 §6.5): who asks for it under the keys gets the no_renegotiation warning, once.
 """
@@ -58,7 +58,8 @@ _SRTP_LABEL = b"EXTRACTOR-dtls_srtp"  # RFC 5764 §4.2
 
 _MAXIMUM_HELD = 8  # records of epoch 1 that came too early; further ones are dropped, the peer sends them again
 _MAXIMUM_HELD_BYTES = 16_384
-_SUSPICIONS = 2  # retransmissions without an answer that confirm a plaintext alert
+_SUSPICIONS = 2  # retransmissions without an answer that confirm a plaintext alert,
+_SUSPICION_TIME = 1.0  # and seconds since it came: longer than any round trip on which a call would be bearable
 
 _APPLICATION_DATA = int(ContentType.APPLICATION_DATA)
 _EPOCH_1 = 1 << EPOCH_SHIFT
@@ -113,6 +114,7 @@ class Association12:
         self._change_cipher_spec_seen = False
         self._suspected_alert: int | None = None
         self._suspicions = 0
+        self._suspected_at = 0.0
         self._refused_renegotiation = False
         self._deadline = math.inf
 
@@ -159,7 +161,7 @@ class Association12:
         elif now >= self._retransmitter.deadline:
             if self._suspected_alert is not None:
                 self._suspicions += 1
-                if self._suspicions >= _SUSPICIONS:
+                if self._suspicions >= _SUSPICIONS and now - self._suspected_at >= _SUSPICION_TIME:
                     self._close("alert_received", self._suspected_alert, by_peer=True)
                     return
             self._emit(self._retransmitter.handle_timeout(now))
@@ -262,7 +264,7 @@ class Association12:
                 raise DecodeError("change_cipher_spec")
             self._change_cipher_spec_seen = True
         elif content_type == ContentType.ALERT:
-            self._suspect(parse_alert_untrusted(record.fragment))
+            self._suspect(parse_alert_untrusted(record.fragment), now)
         else:
             raise DecodeError("record_content")
 
@@ -337,13 +339,13 @@ class Association12:
         elif alert.ends_association:
             self._close("alert_received", alert.description, by_peer=True)
 
-    def _suspect(self, alert: Alert) -> None:
+    def _suspect(self, alert: Alert, now: float) -> None:
         """An alert in the clear."""
         if self.life is not Life.HANDSHAKING or not alert.ends_association:
             raise DecodeError("alert_in_clear")
         self._drops["alert_suspected"] += 1
         if self._suspected_alert is None:
-            self._suspected_alert = alert.description
+            self._suspected_alert, self._suspected_at = alert.description, now
 
     def _refuse_renegotiation(self) -> None:
         if not self._refused_renegotiation:

@@ -213,6 +213,7 @@ class Handshake12(ABC):
     def _establish(self) -> Established:
         if self._group is None:
             raise LocalError("established without a group")
+        self._transcript.restart()  # a few kilobytes of each call that nobody asks for again
         return Established(self._derived(), self._group, self._srtp_profile)
 
     def _derived(self) -> Schedule12:

@@ -25,7 +25,7 @@ class Transcript:
         self._data += message.body
 
     def restart(self) -> None:
-        """After a HelloVerifyRequest: it and the first hello do not count (RFC 6347 §4.2.1)."""
+        """After a HelloVerifyRequest: it and the first hello do not count (RFC 6347 §4.2.1). And when all is done."""
         self._data.clear()
 
     def content(self) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.dtls.extensions.block import Extensions, read_extensions_untrusted, write_extensions
+from protocol.dtls.extensions.block import Extensions, parse_extensions_untrusted, write_extensions
 from protocol.dtls.extensions.lists import (
     pack_ec_point_formats,
     pack_numbers16,
@@ -20,10 +20,10 @@ __all__ = [
     "pack_ec_point_formats",
     "pack_numbers16",
     "parse_ec_point_formats_untrusted",
+    "parse_extensions_untrusted",
     "parse_numbers16_untrusted",
     "parse_renegotiation_info_untrusted",
     "parse_supported_versions_untrusted",
     "parse_use_srtp_untrusted",
-    "read_extensions_untrusted",
     "write_extensions",
 ]

@@ -7,7 +7,7 @@ from typing import TypeAlias
 from protocol.errors import DecodeError
 from protocol.wire import Reader, Writer
 
-__all__ = ["Extensions", "read_extensions_untrusted", "write_extensions"]
+__all__ = ["Extensions", "parse_extensions_untrusted", "write_extensions"]
 
 Extensions: TypeAlias = dict[int, bytes]
 """Extension data by type, in the order of the wire (browsers shuffle it; we do not depend on it)."""
@@ -15,11 +15,12 @@ Extensions: TypeAlias = dict[int, bytes]
 _MAXIMUM_EXTENSIONS = 64  # browsers send about a dozen
 
 
-def read_extensions_untrusted(reader: Reader) -> Extensions:
-    """Reads to the end of the reader. A hello may end without any block."""
+def parse_extensions_untrusted(data: bytes) -> Extensions:
+    """What follows the last fixed field of a hello, which may be nothing at all."""
     extensions: Extensions = {}
-    if not reader.remaining:
+    if not data:
         return extensions
+    reader = Reader(data)
     block = reader.block(2)
     reader.finish()
     while block.remaining:

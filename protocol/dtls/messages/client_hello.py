@@ -16,7 +16,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from protocol.dtls.extensions import Extensions, read_extensions_untrusted, write_extensions
+from protocol.dtls.extensions import Extensions, parse_extensions_untrusted, write_extensions
 from protocol.dtls.registry import HandshakeType
 from protocol.errors import DecodeError
 from protocol.wire import Reader, Writer
@@ -61,5 +61,5 @@ def parse_client_hello_untrusted(body: bytes) -> ClientHello:
         raise DecodeError("hello_malformed")
     cipher_suites = tuple(suites.u16() for _ in range(suites.remaining // 2))
     compression_methods = reader.opaque(1)
-    extensions = read_extensions_untrusted(reader)
+    extensions = parse_extensions_untrusted(reader.rest())
     return ClientHello(version, random, cipher_suites, session_id, cookie, compression_methods, extensions)

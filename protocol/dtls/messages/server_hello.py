@@ -15,7 +15,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import ClassVar
 
-from protocol.dtls.extensions import Extensions, read_extensions_untrusted, write_extensions
+from protocol.dtls.extensions import Extensions, parse_extensions_untrusted, write_extensions
 from protocol.dtls.registry import HandshakeType
 from protocol.errors import DecodeError
 from protocol.wire import Reader, Writer
@@ -54,5 +54,5 @@ def parse_server_hello_untrusted(body: bytes) -> ServerHello:
         raise DecodeError("hello_malformed")
     cipher_suite = reader.u16()
     compression_method = reader.u8()
-    extensions = read_extensions_untrusted(reader)
+    extensions = parse_extensions_untrusted(reader.rest())
     return ServerHello(version, random, cipher_suite, session_id, compression_method, extensions)

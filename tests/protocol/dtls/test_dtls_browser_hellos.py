@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+import random
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -11,10 +12,10 @@ import pytest
 
 from protocol.dtls import Role
 from protocol.dtls.extensions import parse_use_srtp_untrusted
-from protocol.dtls.fragments import parse_fragments_untrusted
+from protocol.dtls.fragments import HandshakeMessage, parse_fragments_untrusted
 from protocol.dtls.messages.client_hello import parse_client_hello_untrusted
 from protocol.dtls.messages.server_hello import parse_server_hello_untrusted
-from protocol.dtls.record12 import split_records_untrusted
+from protocol.dtls.record12 import pack_record, split_records_untrusted
 from protocol.dtls.registry import ExtensionType
 
 VECTORS = Path(__file__).parent / "vectors"
@@ -80,3 +81,25 @@ def test_a_retransmitted_hello_brings_the_same_answer_again(dtls: SimpleNamespac
     again = [answer for data in datagrams[2:] for answer in server.receive(data, 0.049)]
     assert first
     assert server_messages(again) == server_messages(first)
+
+
+@pytest.mark.parametrize("browser", BROWSERS)
+@pytest.mark.parametrize("order", ["forwards", "backwards", "shuffled"])
+def test_a_browsers_hello_in_pieces_of_one_byte_is_answered(dtls: SimpleNamespace, browser: str, order: str) -> None:
+    fragments = [
+        fragment
+        for datagram in hello(browser)[:2]
+        for record in split_records_untrusted(datagram)[0]
+        for fragment in parse_fragments_untrusted(record.fragment)
+    ]
+    body = b"".join(fragment.body for fragment in fragments)
+    message = HandshakeMessage(1, 0, body)
+    pieces = [message.fragment(at, 1) for at in range(len(body))]
+    if order == "backwards":
+        pieces.reverse()
+    if order == "shuffled":
+        random.Random(1).shuffle(pieces)
+    server = dtls.make_side(Role.SERVER)
+    for number, piece in enumerate(pieces[1:]):
+        assert server.receive(pack_record(22, number, piece), 0.0) == []
+    assert server.receive(pack_record(22, 0, pieces[0]), 0.0)
