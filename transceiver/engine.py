@@ -20,6 +20,7 @@ import itertools
 import math
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import trio
@@ -290,13 +291,22 @@ class Engine:
             self._touched[session] = None
 
     def _abandon(self, session: Session, now: float) -> None:
-        try:
-            session.close(CloseReason.INTERNAL_ERROR, now)
-            session.release_now(now)
-        except Exception as error:
-            log.error("a failed call could not be closed in order", call=session.call_id, exc_info=error)
-            session.reason = session.reason or CloseReason.INTERNAL_ERROR
-            self.release(session)
+        """Goodbyes if they still can be said; forgotten in any case."""
+
+        def forget() -> None:
+            if self.sessions.get(session.ufrag) is session:
+                session.reason = session.reason or CloseReason.INTERNAL_ERROR
+                self.release(session)
+
+        for step in (
+            partial(session.close, CloseReason.INTERNAL_ERROR, now),
+            partial(session.release_now, now),
+            forget,
+        ):
+            try:
+                step()
+            except Exception as error:
+                log.error("a failed call could not be closed in order", call=session.call_id, exc_info=error)
 
 
 def _ignore(_: Session) -> None:

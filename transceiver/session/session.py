@@ -228,6 +228,7 @@ class Session:
         """Goodbyes were queued; wait for nothing."""
         if self.life is Life.CLOSING:
             self._fire(tables.Flushed(), now)
+            self._drain(now)
 
     def all_drops(self, now: float) -> Counter[str]:
         """What was dropped in this call, by reason."""

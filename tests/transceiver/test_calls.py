@@ -1,0 +1,387 @@
+# ruff: noqa: ANN401  (what fixtures give cannot be imported here, so it stays untyped)
+"""Whole calls through engine, registry and session, in virtual time; the caller is made of our own protocol cores."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import trio
+
+from protocol.address import pack_address
+from protocol.agentlink import DataMessage, MediaRecord, PlayedReason
+from protocol.codecs import OPUS
+from transceiver.backends.base import Ended, Flushed, Lost
+from transceiver.config import Timeouts
+from transceiver.media import Played
+from transceiver.signalling import CallRequest, SignallingError
+
+
+async def test_audio_and_messages_come_back_from_an_echoing_agent(
+    autojump_clock: Any, world: Any, wait_until: Any
+) -> None:
+    caller, call_id = await world.live_call()
+    for number in range(25):
+        assert caller.speak(OPUS.silence + bytes([number]))
+        await trio.sleep(0.02)
+    await wait_until(lambda: len(caller.audio) == 25)
+    assert [packet.payload[-1] for packet in caller.audio] == list(range(25))
+    timestamps = [packet.timestamp - caller.audio[0].timestamp & 0xFFFFFFFF for packet in caller.audio]
+    assert timestamps == [960 * number for number in range(25)]
+    assert [packet.marker for packet in caller.audio] == [True] + [False] * 24
+    for message in ("hello", "", b"\x00\x01", b"", "x" * 65_536):
+        caller.say(message)
+    await wait_until(lambda: len(caller.messages) == 5)
+    assert caller.messages == ["hello", "", b"\x00\x01", b"", "x" * 65_536]
+    assert world.backend.last.channels == {caller.channel: "oai-events"}
+    stages = world.registry.sessions[call_id].stages
+    assert {"ice", "dtls", "agent", "live", "channel", "audio_in", "audio_out"} <= set(stages)
+
+
+async def test_a_call_through_a_relay_sounds_the_same(
+    autojump_clock: Any, world: Any, wait_until: Any, caller_class: Any
+) -> None:
+    socket = world.relayed(pack_address("203.0.113.5", 777))
+    caller, _ = await world.call(caller_class(socket))
+    await wait_until(lambda: caller.channel_is_open)
+    for _ in range(10):
+        caller.speak()
+        await trio.sleep(0.02)
+    await wait_until(lambda: len(caller.audio) == 10)
+    caller.say("through the trunk")
+    await wait_until(lambda: caller.messages == ["through the trunk"])
+
+
+async def test_a_call_over_ipv6_behind_a_relay(
+    autojump_clock: Any, world: Any, wait_until: Any, caller_class: Any
+) -> None:
+    caller, _ = await world.call(caller_class(world.relayed(pack_address("2001:db8::5", 777))))
+    await wait_until(lambda: caller.channel_is_open)
+    caller.speak()
+    await wait_until(lambda: caller.audio)
+
+
+async def test_audio_alone_and_data_alone_are_calls_too(autojump_clock: Any, world: Any, wait_until: Any) -> None:
+    listener, _ = await world.live_call(data=False)
+    writer, _ = await world.live_call(audio=False)
+    listener.speak()
+    writer.say("hello")
+    await wait_until(lambda: listener.audio and writer.messages == ["hello"])
+    assert world.backend.attachments[0].call.codec is OPUS
+    assert world.backend.attachments[1].call.codec is None
+
+
+# How calls end
+
+
+async def test_hanging_up_by_http_tells_client_and_agent_the_reason(
+    autojump_clock: Any, world: Any, wait_until: Any
+) -> None:
+    caller, call_id = await world.live_call()
+    assert world.registry.hang_up(call_id)
+    await wait_until(lambda: caller.ended)
+    assert caller.told_reason == "hangup"
+    assert caller.ended == "close_notify"
+    assert world.backend.last.ended == "hangup"
+    assert world.registry.sessions == {}
+    assert world.reason_of() == {"hangup": 1}
+    assert not world.registry.hang_up(call_id)
+
+
+async def test_when_the_client_says_goodbye_the_agent_is_told(autojump_clock: Any, world: Any, wait_until: Any) -> None:
+    caller, _ = await world.live_call()
+    caller.hang_up()
+    await wait_until(lambda: not world.registry.sessions)
+    assert world.reason_of() == {"peer_closed": 1}
+    assert world.backend.last.ended == "peer_closed"
+
+
+async def test_when_the_agent_hangs_up_the_client_is_told(autojump_clock: Any, world: Any, wait_until: Any) -> None:
+    caller, _ = await world.live_call()
+    world.backend.last.post(Ended("bored"))
+    await wait_until(lambda: caller.ended)
+    assert caller.told_reason == "agent_ended"
+    assert world.reason_of() == {"agent_ended": 1}
+
+
+async def test_a_wrong_fingerprint_gets_no_media_and_its_own_reason(
+    autojump_clock: Any, world: Any, wait_until: Any, other_identity: Any
+) -> None:
+    caller, _ = await world.call(identity=other_identity)
+    await wait_until(lambda: not world.registry.sessions)
+    assert world.reason_of() == {"fingerprint_mismatch": 1}
+    assert not caller.connected
+    assert not caller.speak()
+    assert world.backend.last.audio == []
+    assert world.backend.last.messages == []
+    assert world.backend.last.ended == "fingerprint_mismatch"
+
+
+async def test_an_offer_that_nobody_follows_up_is_forgotten(autojump_clock: Any, world: Any, caller_class: Any) -> None:
+    world.registry.create(CallRequest(caller_class(world.network.open()).offer().encode()))
+    await trio.sleep(14.9)
+    assert len(world.registry.sessions) == 1
+    await trio.sleep(0.2)
+    assert world.reason_of() == {"ice_timeout": 1}
+
+
+async def test_checks_without_a_handshake_are_given_up(autojump_clock: Any, world: Any, wait_until: Any) -> None:
+    began = trio.current_time()
+    caller, _ = await world.call()
+    caller.stun_only = True
+    await wait_until(lambda: not world.registry.sessions, 30)
+    assert world.reason_of() == {"dtls_timeout": 1}
+    assert 9 < trio.current_time() - began < 11
+
+
+async def test_without_consent_media_pauses_after_ten_seconds_and_the_call_ends_after_thirty(
+    autojump_clock: Any, world: Any, wait_until: Any
+) -> None:
+    caller, call_id = await world.live_call()
+    session = world.registry.sessions[call_id]
+    caller.speak()
+    await wait_until(lambda: caller.audio)
+    began = trio.current_time()
+    caller.mute_stun = True
+    while trio.current_time() - began < 20:
+        caller.speak()
+        await trio.sleep(0.5)
+    heard = len(caller.audio)
+    assert session.transport.name == "SUSPECT"
+    await wait_until(lambda: not world.registry.sessions, 60)
+    assert world.reason_of() == {"consent_lost": 1}
+    assert 25 < trio.current_time() - began < 36
+    assert len(caller.audio) == heard
+
+
+async def test_consent_that_comes_back_brings_the_media_back(autojump_clock: Any, world: Any, wait_until: Any) -> None:
+    caller, call_id = await world.live_call()
+    session = world.registry.sessions[call_id]
+    caller.mute_stun = True
+    await wait_until(lambda: session.transport.name == "SUSPECT", 30)
+    caller.mute_stun = False
+    await wait_until(lambda: session.transport.name == "SECURE", 10)
+    caller.speak()
+    await wait_until(lambda: caller.audio)
+
+
+# The agent
+
+
+async def test_without_an_agent_the_call_waits_and_says_why_it_gave_up(
+    autojump_clock: Any, world: Any, wait_until: Any
+) -> None:
+    world.backend.mood = "absent"
+    caller, _ = await world.call()
+    await wait_until(lambda: caller.channel_is_open)
+    await wait_until(lambda: caller.ended, 40)
+    assert caller.told_reason == "agent_unavailable"
+
+
+async def test_an_agent_that_refuses_is_asked_again(autojump_clock: Any, world: Any, wait_until: Any) -> None:
+    world.backend.mood = "refuse"
+    caller, _ = await world.call()
+    await trio.sleep(2)
+    assert len(world.backend.attachments) >= 3
+    world.backend.mood = "accept"
+    caller.speak()
+    await wait_until(lambda: caller.channel_is_open)
+    await trio.sleep(1)
+    caller.say("are you there?")
+    await wait_until(lambda: caller.messages == ["are you there?"])
+
+
+async def test_an_agent_that_always_refuses_is_the_reason(autojump_clock: Any, world: Any, wait_until: Any) -> None:
+    world.backend.mood = "refuse"
+    caller, _ = await world.call()
+    await wait_until(lambda: caller.ended, 40)
+    assert caller.told_reason == "agent_refused"
+
+
+async def test_an_agent_that_does_not_answer_is_left_for_another(
+    autojump_clock: Any, world: Any, wait_until: Any
+) -> None:
+    world.backend.mood = "silent"
+    await world.call()
+    await wait_until(lambda: len(world.backend.attachments) == 2, 10)
+    assert world.backend.attachments[0].ended == "agent_unavailable"
+
+
+async def test_what_the_client_says_before_the_agent_is_there_is_kept_for_it(
+    autojump_clock: Any, world: Any, wait_until: Any
+) -> None:
+    world.backend.mood = "absent"
+    caller, _ = await world.call()
+    await wait_until(lambda: caller.channel_is_open)
+    caller.say("first")
+    caller.say("second")
+    await trio.sleep(1)
+    world.backend.mood = "accept"
+    await wait_until(lambda: caller.messages == ["first", "second"])
+
+
+async def test_when_the_agent_is_lost_the_call_lives_and_another_takes_it_over(
+    autojump_clock: Any, world: Any, wait_until: Any
+) -> None:
+    caller, call_id = await world.live_call()
+    first = world.backend.last
+    first.post(Lost())
+    await wait_until(lambda: len(world.backend.attachments) == 2)
+    second = world.backend.last
+    await wait_until(lambda: second.channels)
+    assert second.channels == {caller.channel: "oai-events"}
+    first.post(MediaRecord(7, 0, 0, OPUS.silence))  # words of the dead are ignored
+    first.post(Ended("late"))
+    caller.say("still here")
+    caller.speak()
+    await wait_until(lambda: caller.messages == ["still here"] and caller.audio)
+    assert len(caller.audio) == 1
+    assert world.registry.sessions[call_id].life.name == "LIVE"
+
+
+async def test_speech_sent_in_one_go_is_paced_reported_and_cut_by_a_flush(
+    autojump_clock: Any, world: Any, wait_until: Any
+) -> None:
+    world.backend.echo = False
+    caller, _ = await world.live_call()
+    agent = world.backend.last
+    began = trio.current_time()
+    for number in range(100):
+        agent.post(MediaRecord(7, number * 960, 0, OPUS.silence))
+    await trio.sleep(1.0)
+    agent.post(Flushed())
+    await trio.sleep(0.5)
+    assert 49 <= len(caller.audio) <= 53
+    gaps = [after - before for before, after in zip(caller.audio_times, caller.audio_times[1:])]
+    assert max(gaps) < 0.045
+    assert caller.audio_times[0] - began < 0.01
+    reports = [word for word in agent.told if isinstance(word, Played)]
+    assert [report.reason for report in reports][-1] is PlayedReason.FLUSHED
+    assert reports[-1].rtp_time == len(caller.audio) * 960
+    assert 4 <= len(reports) <= 6
+
+
+async def test_data_faster_than_the_client_takes_it_stops_the_agent_and_loses_nothing(
+    autojump_clock: Any, world: Any, wait_until: Any
+) -> None:
+    world.backend.echo = False
+    caller, _ = await world.live_call()
+    agent = world.backend.last
+    for number in range(80):
+        agent.post(DataMessage(7, caller.channel, bytes([number]) * 10_000))
+    await wait_until(lambda: len(caller.messages) == 80, 60)
+    assert [message[0] for message in caller.messages] == list(range(80))
+    assert agent.told == [("blocked", caller.channel), ("writable", caller.channel)]
+    agent.post(DataMessage(7, 999, b"to nobody"))
+    agent.post(DataMessage(7, caller.channel, b"after"))
+    await wait_until(lambda: caller.messages[-1] == b"after")
+
+
+# Limits and the end of the process
+
+
+async def test_at_the_limit_offers_are_refused_until_a_call_ends(
+    autojump_clock: Any, make_world: Any, wait_until: Any, caller_class: Any
+) -> None:
+    world = make_world(max_sessions=2)
+    _, first = await world.live_call()
+    await world.live_call()
+    offer = CallRequest(caller_class(world.network.open()).offer().encode())
+    with pytest.raises(SignallingError) as refused:
+        world.registry.create(offer)
+    assert (refused.value.status, refused.value.code, refused.value.retry_after) == (503, "session_limit", 5)
+    world.registry.hang_up(first)
+    await wait_until(lambda: len(world.registry.sessions) == 1)
+    world.registry.create(offer)
+
+
+async def test_the_oldest_half_open_call_makes_room_and_live_ones_are_untouched(
+    autojump_clock: Any, make_world: Any, wait_until: Any, caller_class: Any
+) -> None:
+    world = make_world(max_half_open=3)
+    caller, live = await world.live_call()
+    offer = CallRequest(caller_class(world.network.open()).offer().encode())
+    ids = [world.registry.create(offer).call_id for _ in range(5)]
+    await wait_until(lambda: world.reason_of() == {"evicted": 2})
+    assert set(world.registry.sessions) == {live, *ids[2:]}
+    caller.say("alive")
+    await wait_until(lambda: caller.messages == ["alive"])
+
+
+async def test_draining_refuses_offers_lets_calls_finish_and_ends(
+    autojump_clock: Any, make_world: Any, wait_until: Any, caller_class: Any
+) -> None:
+    world = make_world(timeouts=Timeouts(drain=20))
+    leaving, _ = await world.live_call()
+    staying, _ = await world.live_call()
+    await world.call()  # still being set up: it goes at once
+    began = trio.current_time()
+    world.registry.drain()
+    with pytest.raises(SignallingError) as refused:
+        world.registry.create(CallRequest(leaving.offer().encode()))
+    assert (refused.value.status, refused.value.code) == (503, "draining")
+    await wait_until(lambda: '{"type":"antiphon.draining"}' in leaving.messages)
+    leaving.speak()
+    await wait_until(lambda: leaving.audio)
+    leaving.hang_up()
+    with trio.fail_after(25):
+        await world.registry.wait_empty()
+    assert 19 < trio.current_time() - began < 22
+    assert staying.told_reason == "drained"
+    assert world.reason_of() == {"peer_closed": 1, "drained": 2}
+
+
+async def test_shutting_down_says_goodbye_to_all_at_once(autojump_clock: Any, world: Any, wait_until: Any) -> None:
+    callers = [(await world.live_call())[0] for _ in range(3)]
+    world.registry.shut_down()
+    assert world.registry.sessions == {}
+    await world.registry.wait_empty()
+    await wait_until(lambda: all(caller.ended for caller in callers))
+    assert [caller.told_reason for caller in callers] == ["shutdown"] * 3
+
+
+# Strangers
+
+
+async def test_a_stranger_decides_nothing(autojump_clock: Any, world: Any, wait_until: Any) -> None:
+    caller, _ = await world.live_call()
+    stranger = world.network.open("127.0.0.9")
+    hello = bytes([22, 254, 253]) + bytes(10) + b"\x00\x00"
+    for data in (hello, b"\x80\x6f" + bytes(40), b"\xc5\x10" + bytes(40), b"\x00\x01" + bytes(18), b"", b"\xff" * 1200):
+        stranger.send_batch([(data, world.address)])
+    await trio.sleep(0.1)
+    assert stranger.receive_batch() == []
+    caller.speak()
+    await wait_until(lambda: caller.audio)
+    assert world.engine.drops["unknown_path"] >= 2
+    assert world.engine.drops["trunk_forged"] == 1
+
+
+async def test_a_call_survives_a_change_of_the_clients_address(
+    autojump_clock: Any, world: Any, wait_until: Any
+) -> None:
+    caller, _ = await world.live_call()
+    caller.socket = world.network.open("127.0.0.2")
+    began = trio.current_time()
+    while not caller.audio and trio.current_time() - began < 10:
+        caller.speak()
+        await trio.sleep(0.02)
+    assert caller.audio
+    caller.say("moved")
+    await wait_until(lambda: caller.messages == ["moved"])
+
+
+async def test_a_call_that_fails_inside_ends_alone(autojump_clock: Any, world: Any, wait_until: Any) -> None:
+    world.engine._strict = False
+    broken, _ = await world.live_call()
+    healthy, _ = await world.live_call()
+
+    def fail(*_: object) -> None:
+        raise RuntimeError("a bug of ours, wherever it may be")
+
+    world.backend.attachments[0].message = fail
+    broken.say("boom")
+    await wait_until(lambda: world.reason_of() == {"internal_error": 1})
+    await wait_until(lambda: broken.told_reason == "internal_error")
+    healthy.say("fine")
+    await wait_until(lambda: healthy.messages == ["fine"])
