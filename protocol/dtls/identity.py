@@ -33,8 +33,9 @@ class Identity:
     @classmethod
     def generate(cls, now_wall: datetime, entropy: Entropy | None = None) -> Identity:
         key = ec.generate_private_key(ec.SECP256R1())
-        serial = x509.random_serial_number()
-        if entropy is not None:
+        if entropy is None:
+            serial = x509.random_serial_number()
+        else:
             serial = int.from_bytes(b"\x40" + entropy(15), "big")  # positive and of full length
         name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, _COMMON_NAME)])
         certificate = (
