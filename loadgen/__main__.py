@@ -1,0 +1,82 @@
+"""`just load`: real calls through a relay, and how they went."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import AsyncIterator
+from contextlib import nullcontext
+from pathlib import Path
+
+import msgspec
+import trio
+from rich.console import Console
+
+from loadgen.driver import Driver
+from loadgen.options import Options, parse_options
+from loadgen.ownstack import StackFailed, own_stack
+from loadgen.progress import show_progress
+from loadgen.report import Summary, render, summarize
+from loadgen.scenario import Run, place_calls
+from service.ready import stop_signals
+
+EXIT_WELL, EXIT_NOT_WELL, EXIT_USAGE = range(3)
+
+
+def main() -> int:
+    options = parse_options()
+    if options.json not in (None, "-") and (problem := _unwritable(Path(options.json))) is not None:
+        print(f"just load: --json: {problem}", file=sys.stderr)
+        return EXIT_USAGE
+    try:
+        with nullcontext(options.url) if options.url is not None else own_stack(options.agent) as url:
+            summary = trio.run(_run, options, url, strict_exception_groups=True)
+    except StackFailed as failed:
+        print(f"just load: {failed}", file=sys.stderr)
+        return EXIT_USAGE
+    except KeyboardInterrupt:  # before there were calls
+        return EXIT_NOT_WELL
+    _deliver(options, summary)
+    return EXIT_WELL if summary.ok else EXIT_NOT_WELL
+
+
+async def _run(options: Options, url: str) -> Summary:
+    run = Run(options, Driver())
+    with stop_signals() as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
+            nursery.start_soon(show_progress, run, Console(stderr=True))
+            await place_calls(run, url)
+            nursery.cancel_scope.cancel()
+    return summarize(run)
+
+
+async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()
+        return
+
+
+def _unwritable(file: Path) -> str | None:
+    """Known before the calls, not after them."""
+    try:
+        file.touch()
+    except OSError as error:
+        return f"{file}: {error.strerror}"
+    return None
+
+
+def _deliver(options: Options, summary: Summary) -> None:
+    """With `--json -` standard output is for the program that reads it; the table goes to standard error."""
+    Console(stderr=options.json == "-").print(render(summary))
+    if options.json is None:
+        return
+    text = msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
+    if options.json == "-":
+        sys.stdout.buffer.write(text)
+        sys.stdout.buffer.flush()
+    else:
+        Path(options.json).write_bytes(text)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

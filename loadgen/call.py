@@ -1,0 +1,315 @@
+"""One call as its caller lives it, on the protocol cores alone: times are arguments, datagrams come and go as bytes.
+
+1. `offer` goes to signalling; `answered` takes what came back and begins to check every candidate in it.
+2. The first path that works carries DTLS (we are the client); DTLS brings the SRTP keys and the data channel.
+3. From then on `tick` sends an audio frame every 20 ms and a message every second, and what returns is tallied.
+4. The call is ready when a frame has come back and the channel is open. It is over when either side has ended it, or when
+   it failed: `failure` keeps the first reason.
+"""
+
+from __future__ import annotations
+
+import math
+from datetime import datetime
+
+import msgspec
+
+from loadgen.distribution import Histogram
+from loadgen.tally import AudioTally, DataTally
+from protocol import dtls
+from protocol.address import Path, TransportAddress
+from protocol.codecs import OPUS
+from protocol.errors import DecodeError, LocalError
+from protocol.ice import ConsentLate, ConsentRestored, IceCredentials, IceFull, IceFullConfig, PathSelected, SendTo
+from protocol.peer import (
+    AudioParameters,
+    AudioReceived,
+    DataChannelsClosed,
+    DataParameters,
+    DtlsConnected,
+    Peer,
+    PeerClosed,
+    PeerEvent,
+    TransportFailed,
+)
+from protocol.sctp import ChannelClosed, ChannelMessage, ChannelOpened
+from protocol.sdp import Capabilities, Negotiated, create_offer, parse_untrusted, read_answer
+from protocol.srtp import SERVER_PREFERENCE
+from protocol.wire import Entropy
+
+__all__ = ["STAGES", "Call", "CallFigures"]
+
+# Specification constants
+EVENTS_LABEL = "oai-events"
+FAREWELL = "antiphon.call.ended"
+
+# Implementation constants
+MESSAGE_SECONDS = 1.0
+MAX_REASON = 40  # characters of a word that the other side chose
+
+STAGES = {
+    "signalling": "start",  # offer posted → answer here
+    "ice": "signalling",  # → a path works
+    "dtls": "ice",  # → keys
+    "channel": "dtls",  # → the data channel is open
+    "audio": "dtls",  # → a frame of ours has come back
+}
+"""Each stage of set-up, and the one from whose end its time counts."""
+
+
+class CallFigures:
+    """What all calls of a run measure together."""
+
+    def __init__(self, run: bytes) -> None:
+        self.run = run
+        self.frame_round_trips = Histogram()
+        self.message_round_trips = Histogram()
+
+
+class Call:
+    """Drain `take_datagrams` after whatever changes it."""
+
+    def __init__(self, number: int, figures: CallFigures, *, now: float, now_wall: datetime, entropy: Entropy) -> None:
+        self.number = number
+        self.audio = AudioTally(figures.run, number, figures.frame_round_trips)
+        self.data = DataTally(number, figures.message_round_trips)
+        self.reached = {"start": now}  # stage → when
+        self.failure: str | None = None
+        self.farewell: str | None = None  # the reason the other side gave for the end
+        self.srtp_profile: int | None = None
+        self.cipher_suite: str | None = None
+        self.talking = False
+        self.ended = False  # by the other side
+        self.hung_up = False
+        self._identity = dtls.Identity.generate(now_wall)
+        self._entropy = entropy
+        self._capabilities = Capabilities(
+            ice=IceCredentials.generate(entropy),
+            fingerprint=self._identity.fingerprint(),
+            session_id=int.from_bytes(entropy(7), "big"),
+            ssrc=int.from_bytes(entropy(4), "big"),
+            cname=entropy(8).hex(),
+            ice_lite=False,
+            codecs=(OPUS,),
+            telephone_event=False,
+        )
+        self._peer: Peer | None = None
+        self._payload_type = 0
+        self._channel: int | None = None
+        self._message_at = math.inf
+        self._datagrams: list[tuple[bytes, TransportAddress]] = []
+
+    # Signalling
+
+    def offer(self) -> str:
+        # No candidates of ours: the server is ICE-lite and learns our address from our checks (RFC 8445 §2.5).
+        return create_offer(self._capabilities)
+
+    def answered(self, body: bytes, now: float) -> None:
+        """The answer arrived. One that we cannot use is the call's failure."""
+        try:
+            negotiated = read_answer(parse_untrusted(body), self._capabilities)
+        except DecodeError as error:
+            self.fail(f"answer_{error.reason}")
+            return
+        if negotiated.audio is None or negotiated.data is None:
+            self.fail("answer_without_audio" if negotiated.audio is None else "answer_without_data")
+            return
+        self._reach("signalling", now)
+        self._peer = self._new_peer(negotiated)
+        ice = self._peer.ice
+        assert isinstance(ice, IceFull)
+        for candidate in negotiated.remote_candidates:
+            ice.add_remote_candidate(candidate)
+        ice.start(now)
+        self._peer.handle_timeout(now)
+        self._drain(now)
+
+    def _new_peer(self, negotiated: Negotiated) -> Peer:
+        audio, data = negotiated.audio, negotiated.data
+        assert audio is not None
+        assert data is not None
+        self._payload_type = audio.payload_type
+        role = dtls.Role.CLIENT if negotiated.role == "client" else dtls.Role.SERVER
+        return Peer(
+            ice=IceFull(
+                self._capabilities.ice,
+                negotiated.remote_ice,
+                controlling=True,
+                entropy=self._entropy,
+                config=IceFullConfig(repeat_nomination=True),
+            ),
+            dtls=dtls.DtlsEndpoint(
+                role,
+                self._identity,
+                peer_fingerprints=negotiated.remote_fingerprints,
+                srtp_profiles=SERVER_PREFERENCE,
+                entropy=self._entropy,
+            ),
+            audio=AudioParameters(
+                audio.payload_type, audio.codec.clock_rate, self._capabilities.ssrc, self._capabilities.cname
+            ),
+            data=DataParameters(data.remote_sctp_port, data.remote_max_message_size, data.local_sctp_port),
+            entropy=self._entropy,
+        )
+
+    # The driver's verbs
+
+    def receive_untrusted(self, data: bytes | memoryview, source: TransportAddress, now: float) -> None:
+        if self._peer is not None:
+            self._peer.receive_untrusted(data, Path(b"", source), now)
+            self._drain(now)
+
+    def handle_timeout(self, now: float) -> None:
+        if self._peer is not None:
+            self._peer.handle_timeout(now)
+            self._drain(now)
+
+    def next_timeout(self) -> float:
+        return math.inf if self._peer is None else self._peer.next_timeout()
+
+    def tick(self, index: int, lateness: float, now: float) -> None:
+        """The `index`th 20 ms of the run: a frame, and a message if one is due; `lateness` seconds after its time."""
+        if not self.talking or self._peer is None:
+            return
+        if self._peer.send_audio(self.audio.next_frame(now), index * OPUS.frame_samples & 0xFFFFFFFF, now):
+            self.audio.count_sent(lateness)
+        else:
+            self.audio.held += 1
+        if now >= self._message_at and self._channel is not None:
+            self._message_at += MESSAGE_SECONDS
+            self._send_message(self._peer, self._channel, now)
+        self._drain(now)
+
+    def skip(self, ticks: int) -> None:
+        """So many frames were never sent: the generator is far behind."""
+        if self.talking:
+            self.audio.skipped += ticks
+
+    def take_datagrams(self) -> list[tuple[bytes, TransportAddress]]:
+        datagrams, self._datagrams = self._datagrams, []
+        return datagrams
+
+    # What the scenario asks and says
+
+    @property
+    def is_ready(self) -> bool:
+        return "channel" in self.reached and "audio" in self.reached
+
+    @property
+    def is_over(self) -> bool:
+        return self.failure is not None or self.ended
+
+    @property
+    def is_answered(self) -> bool:
+        """Everything that was sent has come back."""
+        return self.audio.missing == 0 and not self.data.pending
+
+    @property
+    def missing_stage(self) -> str | None:
+        return next((stage for stage in STAGES if stage not in self.reached), None)
+
+    def stop_talking(self, now: float) -> None:
+        if self.talking:
+            self.talking = False
+            self.audio.stop(now)
+
+    def fail(self, reason: str) -> None:
+        """The first reason stands; after the hang-up nothing is a failure but the hang-up itself."""
+        if self.failure is None:
+            self.failure = reason
+
+    def close(self, now: float) -> None:
+        """Goodbyes, if the other side has not said its own; silent from then on."""
+        self.stop_talking(now)
+        if self._peer is not None:
+            self._peer.close(now)
+            self._drain(now)
+            self._peer = None
+
+    # What the peer tells
+
+    def _drain(self, now: float) -> None:
+        peer = self._peer
+        while peer is not None and (outputs := peer.poll()):
+            for output in outputs:
+                if isinstance(output, SendTo):
+                    self._datagrams.append((output.data, output.path.remote))
+                elif isinstance(output, AudioReceived):
+                    self._receive_audio(output, now)
+                else:
+                    self._on_event(peer, output, now)
+
+    def _receive_audio(self, event: AudioReceived, now: float) -> None:
+        if event.packet.payload_type != self._payload_type:
+            self.audio.corrupt += 1
+            return
+        self.audio.receive_untrusted(event.packet.payload, now)
+        if self.audio.received:
+            self._reach("audio", now)
+
+    def _on_event(self, peer: Peer, event: PeerEvent, now: float) -> None:
+        match event:
+            case PathSelected():
+                self._reach("ice", now)
+                peer.start_dtls(now)
+            case DtlsConnected(srtp_profile=0):
+                self._break("no_srtp_profile", now)
+            case DtlsConnected():
+                self._reach("dtls", now)
+                self.srtp_profile, self.cipher_suite = event.srtp_profile, event.cipher_suite
+                peer.start_media()
+                self.talking = True
+                self._channel = peer.open_channel(EVENTS_LABEL, now)
+            case ChannelOpened() if event.channel == self._channel:
+                self._reach("channel", now)
+                self._message_at = now
+            case ChannelMessage():
+                self._receive_message(event.data, now)
+            case ConsentLate():
+                peer.pause_media()
+            case ConsentRestored():
+                peer.resume_media()
+            case TransportFailed():
+                self._break(event.reason, now)
+            case PeerClosed():
+                self._break(f"ended_{self.farewell or 'by_server'}", now)
+                self.ended = True
+            case DataChannelsClosed() | ChannelClosed():
+                self._channel = None
+
+    def _break(self, reason: str, now: float) -> None:
+        self.stop_talking(now)
+        if not self.hung_up:
+            self.fail(reason)
+
+    def _send_message(self, peer: Peer, channel: int, now: float) -> None:
+        message = self.data.next_message()
+        try:
+            sent = peer.send_message(channel, message, now)
+        except LocalError:  # the channel is closing; ChannelClosed follows
+            sent = False
+        if sent:
+            self.data.count_sent(message, now)
+        else:
+            self.data.refused += 1
+
+    def _receive_message(self, message: str | bytes, now: float) -> None:
+        if isinstance(message, str) and message not in self.data.pending and FAREWELL in message:
+            self.farewell = _reason_untrusted(message)
+        elif isinstance(message, str) and '"antiphon.' in message:
+            pass  # another word of the server's own, such as antiphon.draining
+        else:
+            self.data.receive_untrusted(message, now)
+
+    def _reach(self, stage: str, now: float) -> None:
+        self.reached.setdefault(stage, now)
+
+
+def _reason_untrusted(message: str) -> str:
+    try:
+        event = msgspec.json.decode(message)
+    except msgspec.DecodeError:
+        return "unknown"
+    reason = event.get("reason") if isinstance(event, dict) else None
+    return reason[:MAX_REASON] if isinstance(reason, str) else "unknown"

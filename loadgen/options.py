@@ -1,0 +1,108 @@
+"""The command line: `just load --calls 20 --seconds 10`. What is wrong with it is one line on standard error, exit 2."""
+
+from __future__ import annotations
+
+import argparse
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+__all__ = ["Options", "parse_options"]
+
+# Implementation constants
+MAX_CALLS = 5000  # a socket, a DTLS association and an SCTP association each: more wants more than one process
+MAX_SECONDS = 86_400.0
+DEFAULT_RATE = 20.0  # set-up costs two signatures and two key agreements at either end
+DEFAULT_SETUP_SECONDS = 15.0
+
+EPILOG = """\
+A call is what a browser makes of it: signalling by HTTP, ICE, DTLS, SRTP, and the data channel oai-events. Each call sends
+a 20 ms audio frame 50 times a second and a data message once a second, and counts what comes back: every frame names its
+call, its place and its time. That takes an agent that returns what it hears, as `echo` does.
+
+lost   never came back; frames from before the agent answered are counted apart, as "early"
+late   came back after more than 200 ms
+foreign, corrupt   of another call, or not as it was sent
+
+exit status: 0 all well; 1 a call failed, or frames or messages were lost (see --allow-loss), foreign, corrupt or doubled;
+2 the command line or the configuration is wrong
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    calls: int
+    seconds: float
+    """From the moment a call is set up."""
+    rate: float
+    """New calls a second."""
+    url: str | None
+    """Where signalling is; None: a stack of our own."""
+    agent: str
+    json: str | None
+    """A file, or `-`."""
+    allow_loss: bool
+    setup_seconds: float
+
+
+def parse_options(arguments: Sequence[str] | None = None) -> Options:
+    """Exits with 0 after `--help`, with 2 for what cannot be."""
+    return Options(**vars(_parser().parse_args(arguments)))
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="just load",
+        description="Places real calls and tells how they went.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("--calls", type=_count, default=20, metavar="N", help="how many calls (20)")
+    parser.add_argument("--seconds", type=_positive(MAX_SECONDS), default=10.0, metavar="S", help="each talks for (10)")
+    parser.add_argument(
+        "--rate", type=_positive(1000.0), default=DEFAULT_RATE, metavar="R", help="calls placed per second (20)"
+    )
+    parser.add_argument("--url", type=_url, metavar="URL", help="a running stack; without it, one is started and ended")
+    parser.add_argument("--agent", default="echo", metavar="NAME", help="agent of the stack that is started (echo)")
+    parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
+    parser.add_argument("--allow-loss", action="store_true", help="lost frames and messages do not make it a failure")
+    parser.add_argument(
+        "--setup-timeout",
+        dest="setup_seconds",
+        type=_positive(120.0),
+        default=DEFAULT_SETUP_SECONDS,
+        metavar="S",
+        help="a call that is not set up by then has failed (15)",
+    )
+    return parser
+
+
+def _count(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= MAX_CALLS:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_CALLS}, not {text!r}")
+    return int(text)
+
+
+def _positive(maximum: float) -> Callable[[str], float]:
+    def convert(text: str) -> float:
+        try:
+            value = float(text)
+        except ValueError:
+            value = math.nan
+        if not 0 < value <= maximum:
+            raise argparse.ArgumentTypeError(f"must be a number above 0, up to {maximum:g}, not {text!r}")
+        return value
+
+    return convert
+
+
+def _url(text: str) -> str:
+    try:
+        parts = urlsplit(text)
+        usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.port != 0
+    except ValueError:
+        usable = False
+    if not usable or parts.query or parts.fragment:
+        raise argparse.ArgumentTypeError(f"must be an address like http://127.0.0.1:8080/, not {text!r}")
+    return text.rstrip("/") + "/"

@@ -1,0 +1,131 @@
+"""The run: calls come at the given rate, talk for the given time, and hang up. One task for each call's life, none for packets.
+
+A call's life:
+
+1. Post the offer; give the answer to the call.
+2. Wait until it is ready (or the set-up deadline passes), then let it talk.
+3. Stop, and let echoes that are on their way arrive; what is missing then is lost.
+4. Post the hang-up, which must be answered by 200, and hear the server's goodbye.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+
+import httpx
+import trio
+
+from loadgen.call import Call, CallFigures
+from loadgen.driver import Driver, Line
+from loadgen.options import Options
+from loadgen.signalling import SignallingFailed, hang_up, new_client, post_offer
+
+__all__ = ["Run", "place_calls"]
+
+# Implementation constants, seconds
+ECHO_PATIENCE = 0.5
+FAREWELL_PATIENCE = 2.0
+MAX_CONNECTIONS = 200
+
+
+@dataclass(slots=True)
+class Run:
+    """What progress and report look at."""
+
+    options: Options
+    driver: Driver
+    figures: CallFigures = field(default_factory=lambda: CallFigures(os.urandom(4)))
+    calls: list[Call] = field(default_factory=list)
+    talking: int = 0
+    finished: int = 0
+    started_at: float = field(default_factory=trio.current_time)
+    seconds: float = 0.0
+    interrupted: bool = False
+
+
+async def place_calls(run: Run, url: str) -> None:
+    """Until every call has ended. Cancel it to end them early: they say goodbye, and count as failed."""
+    options = run.options
+    connections = min(options.calls, MAX_CONNECTIONS)
+    client = new_client(url, connections=connections, through_proxy=options.url is not None)
+    try:
+        async with client, trio.open_nursery() as media:
+            media.start_soon(run.driver.run)
+            async with trio.open_nursery() as lives:
+                for number in range(options.calls):
+                    await trio.sleep_until(run.started_at + number / options.rate)
+                    lives.start_soon(_live, run, client, number)
+            media.cancel_scope.cancel()
+    finally:
+        run.seconds = trio.current_time() - run.started_at
+
+
+async def _live(run: Run, client: httpx.AsyncClient, number: int) -> None:
+    driver = run.driver
+    now_wall = datetime.now(UTC)
+    call = Call(number, run.figures, now=driver.clock(), now_wall=now_wall, entropy=os.urandom)
+    run.calls.append(call)
+    try:
+        line = driver.open(call)
+    except OSError as error:
+        call.fail(f"no_socket_{error.errno}")
+        run.finished += 1
+        return
+    try:
+        await _make_call(run, client, line)
+    except trio.Cancelled:
+        call.fail("interrupted")
+        raise
+    finally:
+        driver.close(line)
+        run.finished += 1
+
+
+async def _make_call(run: Run, client: httpx.AsyncClient, line: Line) -> None:
+    call, driver = line.call, run.driver
+    try:
+        answered = await post_offer(client, call.offer())
+    except SignallingFailed as failure:
+        call.fail(failure.reason)
+        return
+    call.answered(answered.sdp, driver.clock())
+    driver.touch(line)
+
+    with trio.move_on_after(run.options.setup_seconds):
+        await line.ready.wait()
+    if not call.is_ready:
+        call.fail(f"no_{call.missing_stage}")
+    else:
+        await _talk(run, line)
+    await _end(client, line, answered.location)
+
+
+async def _talk(run: Run, line: Line) -> None:
+    call, driver = line.call, run.driver
+    run.talking += 1
+    try:
+        with trio.move_on_after(run.options.seconds):
+            await line.over.wait()
+    finally:
+        run.talking -= 1
+    call.stop_talking(driver.clock())
+    driver.touch(line)  # it may have nothing missing
+    with trio.move_on_after(ECHO_PATIENCE):
+        await line.answered.wait()
+
+
+async def _end(client: httpx.AsyncClient, line: Line, location: httpx.URL) -> None:
+    """Also of calls that failed, unless the server has ended them: nothing of ours stays behind."""
+    call = line.call
+    if call.ended:
+        return
+    call.hung_up = True
+    try:
+        await hang_up(client, location)
+    except SignallingFailed as failure:
+        call.fail(failure.reason)
+        return
+    with trio.move_on_after(FAREWELL_PATIENCE):
+        await line.over.wait()
