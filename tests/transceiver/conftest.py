@@ -104,16 +104,22 @@ class Caller:
         ice.start(trio.current_time())
 
     async def run(self) -> None:
+        try:
+            while True:
+                await self._turn()
+        finally:
+            self.socket.close()
+
+    async def _turn(self) -> None:
         peer = self.peer
         assert peer is not None
-        while True:
-            with trio.move_on_at(min(peer.next_timeout(), trio.current_time() + 0.05)):
-                await self.socket.wait_readable()
-            for data, source in self.socket.receive_batch():
-                peer.receive_untrusted(bytes(data), Path(b"", source), trio.current_time())
-                self.drain()
-            peer.handle_timeout(trio.current_time())
+        with trio.move_on_at(min(peer.next_timeout(), trio.current_time() + 0.05)):
+            await self.socket.wait_readable()
+        for data, source in self.socket.receive_batch():
+            peer.receive_untrusted(bytes(data), Path(b"", source), trio.current_time())
             self.drain()
+        peer.handle_timeout(trio.current_time())
+        self.drain()
 
     def drain(self) -> None:
         peer = self.peer

@@ -15,9 +15,10 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
+from urllib.parse import urlsplit, urlunsplit
 
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, open_websocket_url
+from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
 
 from protocol.agentlink import (
     LINK_VERSION,
@@ -58,7 +59,6 @@ log = get_logger()
 # Implementation constants, in seconds and bytes
 CONNECT_SECONDS = 5.0
 HELLO_SECONDS = 5.0
-DISCONNECT_SECONDS = 1.0
 PING_SECONDS = 5.0  # between pings, and for the answer to each
 RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0
 MAX_CALL_BYTES = 1024 * 1024  # of messages of one call that wait
@@ -117,6 +117,7 @@ class AgentLink:
 
     def __init__(self, url: str, identity: str, inbox: Inbox) -> None:
         self.url = url
+        self._address = urlsplit(url)
         self.agent = ""  # its name, once it has said it
         self.codecs: tuple[str, ...] = ()  # what it understands; empty: anything
         self.connected = False
@@ -225,19 +226,33 @@ class AgentLink:
             delay = min(delay * 2, RETRY_LONGEST)
 
     async def _connect(self) -> None:
-        async with open_websocket_url(
-            self.url,
-            message_queue_size=4,
-            max_message_size=MAX_MESSAGE_BYTES,
-            connect_timeout=CONNECT_SECONDS,
-            disconnect_timeout=DISCONNECT_SECONDS,
-            receive_buffer_size=RECEIVE_BYTES,
-        ) as socket:
-            await self._greet(socket)
+        # The stream is ours to close: the library forgets it when the other side drops it without a goodbye.
+        with trio.fail_after(CONNECT_SECONDS):
+            stream = await self._dial()
+        try:
             async with trio.open_nursery() as nursery:
+                with trio.fail_after(CONNECT_SECONDS):
+                    socket = await wrap_client_stream(
+                        nursery,
+                        stream,
+                        self._address.netloc,
+                        urlunsplit(("", "", self._address.path or "/", self._address.query, "")),
+                        message_queue_size=4,
+                        max_message_size=MAX_MESSAGE_BYTES,
+                        receive_buffer_size=RECEIVE_BYTES,
+                    )
+                await self._greet(socket)
                 nursery.start_soon(self._write, socket)
                 nursery.start_soon(self._ping, socket)
                 await self._read(socket)
+        finally:
+            await trio.aclose_forcefully(stream)
+
+    async def _dial(self) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+        host = self._address.hostname or ""
+        if self._address.scheme == "wss":
+            return await trio.open_ssl_over_tcp_stream(host, self._address.port or 443, https_compatible=True)
+        return await trio.open_tcp_stream(host, self._address.port or 80)
 
     async def _greet(self, socket: WebSocketConnection) -> None:
         await socket.send_message(encode_message(TransceiverHello(LINK_VERSION, self._identity)))
