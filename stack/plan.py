@@ -68,7 +68,9 @@ class Plan:
         return overriding("agent", {"listen": bound["listen"]})
 
     def rebind_transceiver(self, bound: Mapping[str, object]) -> dict[str, str]:
-        return overriding("transceiver", {key: bound[key] for key in ("listen", "http") if key in bound})
+        http = bound["http"]
+        assert isinstance(http, list)
+        return overriding("transceiver", {"http": [url.removeprefix("http://") for url in http]})
 
     def _advertised(self, relay_listen: list[str]) -> list[str]:
         if not self._config.public_address:

@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import ctypes
+import os
 import signal
 import subprocess
 import sys
@@ -28,6 +29,7 @@ START_LIMIT = 20.0
 RESTART_FIRST = 0.05
 RESTART_LONGEST = 5.0
 STEADY = 10.0  # alive that long, a child's earlier deaths are forgotten
+POLL_SECONDS = 0.02
 STOP_PATIENCE = 3.0  # after the first SIGTERM and again after the second
 
 PR_SET_PDEATHSIG = 1
@@ -57,7 +59,7 @@ class Child:
         self._command = [sys.executable, "-m", *arguments]
         self._environment = dict(environment)
         self._rebind = rebind
-        self._process: trio.Process | None = None
+        self._process: subprocess.Popen[bytes] | None = None
         self._stopping = trio.Event()
 
     @property
@@ -82,7 +84,7 @@ class Child:
                     self._environment |= self._rebind(self.bound)
                     task_status.started(self.bound)
                 if self._process is not None:
-                    status = await self._process.wait()
+                    status = await _wait(self._process)
                     if self._stopping.is_set():
                         return
                     log.warning("process died; starting it again", child=self.name, status=status)
@@ -102,10 +104,12 @@ class Child:
                 return
             process.send_signal(number)
             with trio.move_on_after(STOP_PATIENCE):
-                await process.wait()
+                await _wait(process)
 
     async def _start(self, output: trio.Nursery) -> None:
-        process: trio.Process = await trio.lowlevel.open_process(
+        # Forked from this very thread: the kernel's signal at the parent's death is about the thread that forked, and a
+        # worker thread of trio's ends when it is idle.
+        process = subprocess.Popen(  # noqa: ASYNC220
             self._command,
             env=self._environment,
             cwd=ROOT,
@@ -122,12 +126,12 @@ class Child:
                 return
         if patience.cancelled_caught:
             process.kill()
-        status = await process.wait()
+        status = await _wait(process)
         raise StartFailed(f"{self.name} did not come up (exit status {status})")
 
     async def _read_output(
         self,
-        process: trio.Process,
+        process: subprocess.Popen[bytes],
         *,
         task_status: trio.TaskStatus[dict[str, object] | None] = trio.TASK_STATUS_IGNORED,
     ) -> None:
@@ -135,18 +139,27 @@ class Child:
         assert process.stdout is not None
         ready = False
         pending = b""
-        async for chunk in process.stdout:
-            *lines, pending = (pending + chunk).split(b"\n")
-            for line in lines:
-                text = line.decode("utf-8", "replace")
-                fields = None if ready else parse_announcement(text)
-                if fields is not None:
-                    ready = True
-                    task_status.started(fields)
-                else:
-                    print(f"{self.name}: {text}", file=sys.stderr)
+        async with trio.lowlevel.FdStream(os.dup(process.stdout.fileno())) as stream:
+            process.stdout.close()
+            async for chunk in stream:
+                *lines, pending = (pending + chunk).split(b"\n")
+                for line in lines:
+                    text = line.decode("utf-8", "replace")
+                    fields = None if ready else parse_announcement(text)
+                    if fields is not None:
+                        ready = True
+                        task_status.started(fields)
+                    else:
+                        print(f"{self.name}: {text}", file=sys.stderr)
         if not ready:
             task_status.started(None)
+
+
+async def _wait(process: subprocess.Popen[bytes]) -> int:
+    """Its exit status; polled, so that nothing but this thread ever waits for a child."""
+    while (status := process.poll()) is None:  # noqa: ASYNC110
+        await trio.sleep(POLL_SECONDS)
+    return status
 
 
 def _die_with_parent() -> None:

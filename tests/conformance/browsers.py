@@ -48,7 +48,6 @@ FIREFOX_PREFERENCES: dict[str, bool | int | str] = {
     "media.navigator.streams.fake": True,
     "media.autoplay.default": 0,
     "media.autoplay.blocking_policy": 0,
-    "media.peerconnection.ice.loopback": True,  # Firefox otherwise never uses a loopback address
     "media.peerconnection.ice.obfuscate_host_addresses": False,
     "media.volume_scale": "0.0",
     "datareporting.policy.dataSubmissionEnabled": False,
@@ -59,6 +58,7 @@ FIREFOX_PREFERENCES: dict[str, bool | int | str] = {
     "app.update.enabled": False,
     "app.normandy.enabled": False,
     "extensions.update.enabled": False,
+    "network.manage-offline-status": False,  # a network namespace has no route to anywhere
     "network.captive-portal-service.enabled": False,
     "network.connectivity-service.enabled": False,
     "network.prefetch-next": False,
@@ -258,6 +258,8 @@ FIREFOX_MICROPHONE = """(async () => {
   voice.loop = true;
   await voice.play();
   const stream = voice.mozCaptureStream();
+  // A page that holds the microphone may use every address of the machine; without it Firefox keeps to the default route.
+  window.microphone = await navigator.mediaDevices.getUserMedia({audio: true});
   navigator.mediaDevices.getUserMedia = async () => new MediaStream(stream.getAudioTracks());
   return "null";
 })()"""

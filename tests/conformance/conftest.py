@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import ipaddress
 import sys
+from collections.abc import Callable
+from contextlib import AbstractAsyncContextManager
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+
+from service.addresses import own_addresses
 
 sys.path.insert(0, str(Path(__file__).parent))
 
@@ -26,13 +32,34 @@ def tone(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return harness.write_tone(tmp_path_factory.mktemp("voice") / "tone.wav", 700)
 
 
+@dataclass
+class Browser:
+    """A real browser: `open(wav)` starts one, `addresses` configures a stack that it can reach."""
+
+    open: Callable[..., AbstractAsyncContextManager[browsers.Page]]
+    addresses: dict[str, str]
+
+
 @pytest.fixture(params=["chromium", "firefox"])
-def open_browser(request: pytest.FixtureRequest):
-    """`async with open_browser(wav) as page:` for each real browser."""
-    binary, opener = {
-        "chromium": (browsers.CHROMIUM, browsers.open_chromium),
-        "firefox": (browsers.FIREFOX, browsers.open_firefox),
-    }[request.param]
-    if binary is None:
-        pytest.skip(f"{request.param} is not installed")
-    return opener
+def browser(request: pytest.FixtureRequest) -> Browser:
+    return find_browser(request.param)
+
+
+@pytest.fixture
+def chromium() -> Browser:
+    return find_browser("chromium")
+
+
+def find_browser(name: str) -> Browser:
+    if name == "chromium":
+        if browsers.CHROMIUM is None:
+            pytest.skip("Chromium is not installed")
+        return Browser(browsers.open_chromium, {})
+    if browsers.FIREFOX is None:
+        pytest.skip("Firefox is not installed")
+    # Firefox has no loopback candidates while the machine has another address. That one is this machine's own too: the kernel
+    # delivers it without a wire.
+    own = [host for host in own_addresses() if not ipaddress.ip_address(host).is_loopback]
+    if not own:
+        pytest.skip("Firefox needs an address other than loopback, and this machine has none")
+    return Browser(browsers.open_firefox, {"ANTIPHON_STACK_PUBLIC_ADDRESS": own[0]})

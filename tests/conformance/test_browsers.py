@@ -31,14 +31,14 @@ async def record(page, seconds: float) -> bytes:
 
 async def call(page, url: str) -> str:
     """Open the page, press its button, wait for the first audio; the call's id."""
-    await page.goto(url)
+    await page.goto(url + "?raw")
     await page.evaluate("(document.querySelector('#call').click(), true)")
     await page.wait_for("antiphon.stages.audio !== undefined && antiphon.stages.audio !== null")
     return await page.evaluate("antiphon.callId")
 
 
-async def test_the_tone_a_browser_sends_comes_back_in_what_it_receives(open_browser, tone: Path):
-    async with running_stack("--agent", "echo") as stack, open_browser(tone) as page:
+async def test_the_tone_a_browser_sends_comes_back_in_what_it_receives(browser, tone: Path):
+    async with running_stack("--agent", "echo", **browser.addresses) as stack, browser.open(tone) as page:
         await call(page, stack.url)
         samples, rate = decode(await record(page, 2))
         assert abs(dominant_frequency(samples, rate) - 700) < 5
@@ -47,8 +47,8 @@ async def test_the_tone_a_browser_sends_comes_back_in_what_it_receives(open_brow
         assert all(stages[name] >= 0 for name in ("signalling", "ice", "dtls", "channel", "audio"))
 
 
-async def test_what_a_browser_says_on_the_data_channel_is_echoed(open_browser, tone: Path):
-    async with running_stack("--agent", "echo") as stack, open_browser(tone) as page:
+async def test_what_a_browser_says_on_the_data_channel_is_echoed(browser, tone: Path):
+    async with running_stack("--agent", "echo", **browser.addresses) as stack, browser.open(tone) as page:
         await call(page, stack.url)
         echo = """(async () => {
           const channel = antiphon.channel;
@@ -61,8 +61,8 @@ async def test_what_a_browser_says_on_the_data_channel_is_echoed(open_browser, t
         assert await page.evaluate(echo) == "grüße, Antiphon"
 
 
-async def test_a_caller_who_hangs_up_ends_the_call_on_both_sides(open_browser, tone: Path):
-    async with running_stack("--agent", "echo") as stack, open_browser(tone) as page:
+async def test_a_caller_who_hangs_up_ends_the_call_on_both_sides(browser, tone: Path):
+    async with running_stack("--agent", "echo", **browser.addresses) as stack, browser.open(tone) as page:
         identity = await call(page, stack.url)
         await page.evaluate("(document.querySelector('#call').click(), true)")
         await page.wait_for("antiphon.state === 'idle' || antiphon.state === 'ended'")
@@ -71,8 +71,8 @@ async def test_a_caller_who_hangs_up_ends_the_call_on_both_sides(open_browser, t
         assert gone.json()["error"]["code"]
 
 
-async def test_a_server_that_hangs_up_tells_the_caller_why(open_browser, tone: Path):
-    async with running_stack("--agent", "echo") as stack, open_browser(tone) as page:
+async def test_a_server_that_hangs_up_tells_the_caller_why(browser, tone: Path):
+    async with running_stack("--agent", "echo", **browser.addresses) as stack, browser.open(tone) as page:
         identity = await call(page, stack.url)
         assert (await stack.hang_up(identity)).status_code == 200
         await page.wait_for("antiphon.state === 'idle' || antiphon.state === 'ended'")
