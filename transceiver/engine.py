@@ -47,7 +47,6 @@ log = get_logger()
 MAX_BATCHES = 8  # in one turn: then the other tasks, and the pacer, have their say
 MAX_DEADLINES = 256
 MAX_PATHS_PER_CALL = 16  # remembered; the ICE agent keeps fewer valid
-PACE_LEAD = PACE_SECONDS * 0.999  # a frame leaves at the last tick before it is due
 MAX_PACE_LATENESS = 5 * PACE_SECONDS  # a pacer later than that starts anew
 
 Command = Callable[..., None]
@@ -159,7 +158,7 @@ class Engine:
                 continue
             self._guard(session, now, command, session, *arguments, now)
             if session.is_playing:
-                self._guard(session, now, session.pace, now, 0.0)
+                self._guard(session, now, session.pace, now)
                 self._start_pacing(session, now)
 
     def _receive(self, now: float) -> None:
@@ -265,7 +264,7 @@ class Engine:
         if now < self._next_tick:
             return
         for session in list(self._playing):
-            self._guard(session, now, session.pace, now, PACE_LEAD)
+            self._guard(session, now, session.pace, now)
             if not session.is_playing:
                 self._playing.pop(session, None)
         if not self._playing:

@@ -9,7 +9,6 @@ from transceiver.media import PACE_SECONDS, Downlink, OutgoingFrame, Uplink
 
 FRAME = OPUS.silence
 TICK = PACE_SECONDS
-LEAD = PACE_SECONDS * 0.999
 
 
 def packet(number: int, payload: bytes = b"x", payload_type: int = 111, marker: bool = False) -> RtpPacket:
@@ -66,7 +65,7 @@ def run(downlink: Downlink, start: float, ticks: int) -> list[tuple[float, Outgo
     sent = []
     for tick in range(ticks):
         now = start + tick * TICK
-        sent += [(now, frame) for frame in downlink.take_due(now, LEAD)]
+        sent += [(now, frame) for frame in downlink.take_due(now)]
     return sent
 
 
@@ -97,7 +96,7 @@ def test_after_a_silence_the_timestamp_has_moved_by_what_passed_and_the_marker_i
     downlink = Downlink(OPUS, 0xFFFF_FFF0)
     downlink.push(0, FRAME, 0.0)
     assert downlink.take_due(0.0) == [OutgoingFrame(FRAME, 0xFFFF_FFF0, True)]
-    assert downlink.take_due(0.1, LEAD) == []
+    assert downlink.take_due(0.1) == []
     downlink.push(960, FRAME, 1.02)
     assert downlink.take_due(1.02) == [OutgoingFrame(FRAME, (0xFFFF_FFF0 + 51 * 960) & 0xFFFFFFFF, True)]
 
@@ -107,8 +106,8 @@ def test_a_late_tick_is_caught_up_without_a_burst() -> None:
     for number in range(20):
         downlink.push(number * 960, FRAME, 0.0)
     assert len(downlink.take_due(0.0)) == 1
-    assert len(downlink.take_due(0.05, LEAD)) == 2
-    assert len(downlink.take_due(1.0, LEAD)) == 1, "a whole second late: the schedule moves, nothing is hurried"
+    assert len(downlink.take_due(0.05)) == 2
+    assert len(downlink.take_due(1.0)) == 1, "a whole second late: the schedule moves, nothing is hurried"
     sent = run(downlink, 1.02, 30)
     assert len(sent) == 16
     assert sent[-1][1].timestamp == 19 * 960
@@ -139,7 +138,7 @@ def test_the_agent_learns_how_far_its_audio_was_played() -> None:
         downlink.push(number * 960, FRAME, 0.0)
     reports = []
     for tick in range(60):
-        downlink.take_due(tick * TICK, LEAD)
+        downlink.take_due(tick * TICK)
         if (report := downlink.take_report()) is not None:
             reports.append((round(tick * TICK, 2), report))
     reasons = [report.reason for _, report in reports]

@@ -2,8 +2,8 @@
 
 1. The agent sends frames as fast as it likes, on its own timeline; at most five seconds of them wait here. It learns
    from `Played` how far its audio has got, and is expected to keep within that; more is dropped, newest first.
-2. A frame that arrives when it is due, or late, leaves at once. Those ahead of their time leave at the pacer's ticks,
-   each at the last tick before it is due: early by less than a tick, never late.
+2. A frame may leave up to a tick before it is due, and so does at once if it arrives just in time, or late. Those further
+   ahead of their time leave at the pacer's ticks: never late, early by less than a tick.
 3. RTP timestamps go on without holes through a talkspurt. After a silence they have moved by the time that passed,
    and the first frame bears the marker (RFC 3551 §4.1).
 4. A late tick is caught up gently: no tick sends more than twice its time.
@@ -24,6 +24,7 @@ __all__ = ["PACE_SECONDS", "Downlink", "OutgoingFrame", "Played"]
 
 # Implementation constants
 PACE_SECONDS = 0.020  # between two ticks of the pacer
+LEAD_SECONDS = PACE_SECONDS * 0.999  # by which a frame may be early: all of a tick, for the next one would be late
 MAX_AHEAD_SECONDS = 5.0
 MAX_AHEAD_FRAMES = 2000  # five seconds of the shortest Opus frames
 SPURT_END_SECONDS = 0.060  # a queue that stays empty for so long after the last frame's end: the agent fell silent
@@ -113,11 +114,11 @@ class Downlink:
         self.playing = False
         self._put_report(PlayedReason.FLUSHED, now)
 
-    def take_due(self, now: float, lead: float = 0.0) -> list[OutgoingFrame]:
-        """The frames that leave now: those due until `now + lead` (at a tick, a tick's length; otherwise nothing)."""
+    def take_due(self, now: float) -> list[OutgoingFrame]:
+        """The frames that leave now."""
         frames: list[OutgoingFrame] = []
         taken = 0.0
-        while self._queue and taken < MAX_TICK_SECONDS and (self._resuming or self._due <= now + lead):
+        while self._queue and taken < MAX_TICK_SECONDS and (self._resuming or self._due <= now + LEAD_SECONDS):
             taken += self._queue[0].samples / self._rate
             frames.append(self._send_first(now))
         if not self._queue and self.playing and now - self._due >= SPURT_END_SECONDS:

@@ -189,12 +189,12 @@ class Session:
         self._BACKEND_HANDLERS[type(event)](self, event, now)
         self._drain(now)
 
-    def pace(self, now: float, lead: float) -> None:
+    def pace(self, now: float) -> None:
         """Send the agent's audio that is due."""
         downlink = self._downlink
         if downlink is None or not self._media:
             return
-        for payload, timestamp, marker in downlink.take_due(now, lead):
+        for payload, timestamp, marker in downlink.take_due(now):
             if not self.peer.send_audio(payload, timestamp, now, marker):
                 self.drops["unsent"] += 1
             elif "audio_out" not in self.stages:
