@@ -67,7 +67,9 @@ def _unwritable(file: Path) -> str | None:
 
 def _deliver(options: Options, summary: Summary) -> None:
     """With `--json -` standard output is for the program that reads it; the table goes to standard error."""
-    Console(stderr=options.json == "-").print(render(summary))
+    console = Console(stderr=options.json == "-")
+    for part in render(summary):
+        console.print(part, soft_wrap=True)
     if options.json is None:
         return
     text = msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"

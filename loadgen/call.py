@@ -69,7 +69,9 @@ class CallFigures:
 class Call:
     """Drain `take_datagrams` after whatever changes it."""
 
-    def __init__(self, number: int, figures: CallFigures, *, now: float, now_wall: datetime, entropy: Entropy) -> None:
+    def __init__(
+        self, number: int, figures: CallFigures, *, ice: IceFullConfig, now: float, now_wall: datetime, entropy: Entropy
+    ) -> None:
         self.number = number
         self.audio = AudioTally(figures.run, number, figures.frame_round_trips)
         self.data = DataTally(number, figures.message_round_trips)
@@ -83,6 +85,7 @@ class Call:
         self.hung_up = False
         self._identity = dtls.Identity.generate(now_wall)
         self._entropy = entropy
+        self._ice_config = ice
         self._capabilities = Capabilities(
             ice=IceCredentials.generate(entropy),
             fingerprint=self._identity.fingerprint(),
@@ -137,7 +140,7 @@ class Call:
                 negotiated.remote_ice,
                 controlling=True,
                 entropy=self._entropy,
-                config=IceFullConfig(repeat_nomination=True),
+                config=self._ice_config,
             ),
             dtls=dtls.DtlsEndpoint(
                 role,
@@ -215,7 +218,7 @@ class Call:
             self.audio.stop(now)
 
     def fail(self, reason: str) -> None:
-        """The first reason stands; after the hang-up nothing is a failure but the hang-up itself."""
+        """The first reason stands."""
         if self.failure is None:
             self.failure = reason
 
@@ -273,15 +276,19 @@ class Call:
             case TransportFailed():
                 self._break(event.reason, now)
             case PeerClosed():
-                self._break(f"ended_{self.farewell or 'by_server'}", now)
+                self._break("ended_by_server", now)
                 self.ended = True
+            case ChannelClosed() if event.channel != self._channel:
+                pass
             case DataChannelsClosed() | ChannelClosed():
                 self._channel = None
+                self._break("channel_lost", now)
 
     def _break(self, reason: str, now: float) -> None:
+        """The call cannot go on. A failure, unless we have hung up; the server's own word for it says most."""
         self.stop_talking(now)
         if not self.hung_up:
-            self.fail(reason)
+            self.fail(reason if self.farewell is None else f"ended_{self.farewell}")
 
     def _send_message(self, peer: Peer, channel: int, now: float) -> None:
         message = self.data.next_message()

@@ -15,18 +15,24 @@ MAX_CALLS = 5000  # a socket, a DTLS association and an SCTP association each: m
 MAX_SECONDS = 86_400.0
 DEFAULT_RATE = 20.0  # set-up costs two signatures and two key agreements at either end
 DEFAULT_SETUP_SECONDS = 15.0
+DEFAULT_CHECK_SECONDS = 5.0  # RFC 7675 §5.1
 
 EPILOG = """\
-A call is what a browser makes of it: signalling by HTTP, ICE, DTLS, SRTP, and the data channel oai-events. Each call sends
-a 20 ms audio frame 50 times a second and a data message once a second, and counts what comes back: every frame names its
-call, its place and its time. That takes an agent that returns what it hears, as `echo` does.
+A call is what a browser makes of it: signalling by HTTP, ICE, DTLS, SRTP, and
+the data channel oai-events. Each sends an audio frame every 20 ms and a data
+message every second, and counts what comes back: every frame names its call,
+its place and its time. That takes an agent that returns what it hears: echo.
 
-lost   never came back; frames from before the agent answered are counted apart, as "early"
-late   came back after more than 200 ms
-foreign, corrupt   of another call, or not as it was sent
+  early             sent before the agent was there to answer; not lost
+  lost              sent later, and never came back
+  late              came back after more than 200 ms
+  foreign, corrupt  of another call; not as it was sent
 
-exit status: 0 all well; 1 a call failed, or frames or messages were lost (see --allow-loss), foreign, corrupt or doubled;
-2 the command line or the configuration is wrong
+exit status:
+  0  all is well
+  1  a call failed, or something was lost (see --allow-loss), foreign, corrupt
+     or doubled
+  2  the command line or the configuration is wrong
 """
 
 
@@ -44,6 +50,8 @@ class Options:
     """A file, or `-`."""
     allow_loss: bool
     setup_seconds: float
+    check_seconds: float
+    """Between two consent checks of a call (RFC 7675)."""
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> Options:
@@ -63,10 +71,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--rate", type=_positive(1000.0), default=DEFAULT_RATE, metavar="R", help="calls placed per second (20)"
     )
-    parser.add_argument("--url", type=_url, metavar="URL", help="a running stack; without it, one is started and ended")
+    parser.add_argument("--url", type=_url, metavar="URL", help="a running stack (one is started, and ended)")
     parser.add_argument("--agent", default="echo", metavar="NAME", help="agent of the stack that is started (echo)")
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
-    parser.add_argument("--allow-loss", action="store_true", help="lost frames and messages do not make it a failure")
+    parser.add_argument("--allow-loss", action="store_true", help="what is lost does not make it a failure")
     parser.add_argument(
         "--setup-timeout",
         dest="setup_seconds",
@@ -74,6 +82,14 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_SETUP_SECONDS,
         metavar="S",
         help="a call that is not set up by then has failed (15)",
+    )
+    parser.add_argument(
+        "--check-every",
+        dest="check_seconds",
+        type=_positive(25.0),
+        default=DEFAULT_CHECK_SECONDS,
+        metavar="S",
+        help="STUN checks of a call, on average (5; Chromium does 2.65)",
     )
     return parser
 

@@ -8,7 +8,7 @@ from functools import partial
 from typing import Any
 
 import msgspec
-from rich.console import Group, RenderableType
+from rich.console import RenderableType
 from rich.table import Table
 
 from loadgen.call import STAGES, Call
@@ -129,7 +129,7 @@ def _security(call: Call) -> str:
 # To read
 
 
-def render(summary: Summary) -> RenderableType:
+def render(summary: Summary) -> list[RenderableType]:
     times = Table(title="milliseconds", title_justify="left", title_style="bold")
     times.add_column("")
     for name in _SHARES:
@@ -147,7 +147,7 @@ def render(summary: Summary) -> RenderableType:
     counts.add_column("data messages", justify="right")
     for name in ("sent", "received", "early", "lost", "late", "duplicated", "foreign", "corrupt"):
         counts.add_row(name, _text(summary.audio[name]), _text(summary.data.get(name)))
-    return Group(times, counts, *_sentences(summary))
+    return [times, counts, *_sentences(summary)]
 
 
 _STAGE_NAMES = {

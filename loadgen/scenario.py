@@ -21,6 +21,7 @@ from loadgen.call import Call, CallFigures
 from loadgen.driver import Driver, Line
 from loadgen.options import Options
 from loadgen.signalling import SignallingFailed, hang_up, new_client, post_offer
+from protocol.ice import IceFullConfig
 
 __all__ = ["Run", "place_calls"]
 
@@ -42,7 +43,6 @@ class Run:
     finished: int = 0
     started_at: float = field(default_factory=trio.current_time)
     seconds: float = 0.0
-    interrupted: bool = False
 
 
 async def place_calls(run: Run, url: str) -> None:
@@ -64,8 +64,9 @@ async def place_calls(run: Run, url: str) -> None:
 
 async def _live(run: Run, client: httpx.AsyncClient, number: int) -> None:
     driver = run.driver
+    ice = IceFullConfig(consent_interval=run.options.check_seconds, repeat_nomination=True)  # as Chromium does
     now_wall = datetime.now(UTC)
-    call = Call(number, run.figures, now=driver.clock(), now_wall=now_wall, entropy=os.urandom)
+    call = Call(number, run.figures, ice=ice, now=driver.clock(), now_wall=now_wall, entropy=os.urandom)
     run.calls.append(call)
     try:
         line = driver.open(call)

@@ -1,0 +1,201 @@
+"""The arithmetic of the report: percentiles, tallies, verdicts, and what the command line refuses."""
+
+from __future__ import annotations
+
+import io
+import random
+
+import msgspec
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from rich.console import Console
+
+from loadgen.distribution import Histogram, percentile
+from loadgen.driver import Driver
+from loadgen.frames import HEADER_LENGTH, FrameMark, make_frame, read_frame_untrusted
+from loadgen.options import parse_options
+from loadgen.report import render, summarize
+from loadgen.scenario import Run
+from loadgen.tally import AudioTally, DataTally
+from protocol.codecs import OPUS
+
+bounded = settings(max_examples=100, deadline=None, derandomize=True)
+
+
+def test_percentiles_are_by_nearest_rank():
+    values = [15.0, 20.0, 35.0, 40.0, 50.0]
+    assert [percentile(values, share) for share in (0.05, 0.30, 0.40, 0.50, 1.0)] == [15.0, 20.0, 20.0, 35.0, 50.0]
+    assert percentile([], 0.5) is None
+
+
+def test_a_histogram_agrees_with_the_exact_percentiles_to_its_step():
+    drawn = random.Random(1)
+    values = [drawn.expovariate(20) for _ in range(5000)]
+    histogram = Histogram()
+    for value in values:
+        histogram.add(value)
+    for share in (0.01, 0.5, 0.95, 0.99):
+        exact = percentile(values, share)
+        assert exact is not None
+        assert exact <= histogram.percentile(share) <= exact + 2 * Histogram.STEP
+    assert histogram.percentile(1.0) == max(values)
+    assert Histogram().percentile(0.5) is None
+
+
+def test_a_histogram_keeps_the_maximum_of_what_lies_beyond_its_bins():
+    histogram = Histogram()
+    histogram.add(0.001)
+    histogram.add(17.5)
+    assert histogram.percentile(1.0) == 17.5
+    assert histogram.percentile(0.5) == pytest.approx(0.0011, abs=0.0001)
+
+
+@bounded
+@given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1))
+def test_a_frame_is_an_opus_frame_of_20_ms_and_tells_its_mark(call: int, sequence: int, sent: int):
+    mark = FrameMark(b"abcd", call, sequence, sent)
+    frame = make_frame(mark)
+    assert 60 <= len(frame) <= 120
+    assert OPUS.count_samples_untrusted(frame) == OPUS.frame_samples
+    assert read_frame_untrusted(frame) == mark
+
+
+@bounded
+@given(st.integers(0, 5000), st.data())
+def test_a_frame_that_was_changed_anywhere_is_not_taken_for_the_one_that_was_sent(sequence: int, data):
+    mark = FrameMark(b"abcd", 7, sequence, 123_456_789)
+    frame = bytearray(make_frame(mark))
+    frame[data.draw(st.integers(0, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
+    assert read_frame_untrusted(bytes(frame)) != mark
+    assert read_frame_untrusted(bytes(frame[:-1])) is None
+
+
+@bounded
+@given(st.binary(max_size=200))
+def test_any_payload_is_tallied_without_an_exception(payload: bytes):
+    tally = AudioTally(b"abcd", 1, Histogram())
+    tally.receive_untrusted(payload, 1.0)
+    tally.receive_untrusted(bytes((0xF8,)) + payload, 1.0)
+    assert tally.corrupt == 2
+    assert HEADER_LENGTH == 21
+
+
+def test_frames_in_the_wrong_order_are_neither_lost_nor_early():
+    tally = AudioTally(b"abcd", 1, Histogram())
+    frames = []
+    for index in range(5):
+        frames.append(tally.next_frame(index * 0.02))
+        tally.count_sent(0.0)
+    for index in (2, 1, 4, 3):
+        tally.receive_untrusted(frames[index], 0.2)
+    assert (tally.sent, tally.early, tally.received, tally.missing) == (5, 1, 4, 0)
+
+
+def test_messages_are_matched_with_what_was_sent_and_once_only():
+    tally = DataTally(1, Histogram())
+    first, second = tally.next_message(), None
+    tally.count_sent(first, 1.0)
+    second = tally.next_message()
+    tally.count_sent(second, 2.0)
+    assert isinstance(first, str)
+    assert isinstance(second, bytes)
+    for message in (second, second, "something else", b""):
+        tally.receive_untrusted(message, 2.5)
+    assert (tally.sent, tally.received, tally.corrupt, len(tally.pending)) == (2, 1, 3, 1)
+
+
+def summary_of(calls, options: str = "--calls 1"):
+    """Of calls that have ended."""
+    run = Run(parse_options(options.split()), Driver(lambda: 0.0), started_at=0.0)
+    run.calls.extend(calls)
+    return summarize(run)
+
+
+def test_a_call_without_fault_makes_the_run_well_and_shows_its_stages(world):
+    world.run_for(1.0)
+    world.call.stop_talking(world.now)
+    world.run_for(0.2)
+    summary = summary_of([world.call])
+    assert summary.ok
+    assert summary.calls["succeeded"] == 1
+    assert summary.setup_ms["ice"]["p50"] == pytest.approx(20.0, abs=0.2)  # one round trip of 20 ms
+    assert summary.setup_ms["all"]["max"] == max(spread["max"] for spread in summary.setup_ms.values())
+    assert summary.audio["longest_gap_ms"]["max"] == pytest.approx(20.0, abs=2.0)
+    assert summary.security == {"SRTP_AEAD_AES_128_GCM, TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256": 1}
+
+
+def test_loss_makes_the_run_fail_unless_it_is_allowed(world):
+    world.pass_up = lambda data: data[0] not in range(128, 192)
+    world.run_for(0.2)
+    world.call.stop_talking(world.now)
+    world.run_for(0.5)
+    summary = summary_of([world.call])
+    assert summary.audio["lost"] == pytest.approx(10, abs=1)
+    assert not summary.ok
+    assert summary_of([world.call], "--calls 1 --allow-loss").ok
+
+
+def test_a_frame_of_another_call_makes_the_run_fail_even_if_loss_is_allowed(world):
+    world.server.echo = lambda payload: [make_frame(FrameMark(b"run1", 99, 0, 0))]
+    world.run_for(0.2)
+    assert not summary_of([world.call], "--calls 1 --allow-loss").ok
+
+
+def test_a_failed_call_and_one_that_was_never_placed_make_the_run_fail(world):
+    world.call.fail("no_ice")
+    world.call.fail("later")
+    summary = summary_of([world.call], "--calls 2 --allow-loss")
+    assert not summary.ok
+    assert summary.calls["failures"] == {"no_ice": 1}
+    assert (summary.calls["failed"], summary.calls["not_placed"]) == (2, 1)
+
+
+def test_a_run_without_a_single_call_has_a_report_too():
+    summary = summary_of([])
+    assert summary.setup_ms["all"] == {"p50": None, "p95": None, "p99": None, "max": None}
+    msgspec.json.encode(summary)
+    console = Console(file=io.StringIO(), width=80)
+    for part in render(summary):
+        console.print(part, soft_wrap=True)
+
+
+def test_the_table_says_what_the_json_says(world):
+    world.run_for(0.3)
+    world.call.stop_talking(world.now)
+    world.run_for(0.2)
+    summary = summary_of([world.call])
+    console = Console(file=io.StringIO(), width=80)
+    for part in render(summary):
+        console.print(part, soft_wrap=True)
+    text = console.file.getvalue()
+    assert "longest gap of a call" in text
+    assert str(summary.audio["sent"]) in text
+    assert "well: 1 call, 0 failed, 0 frames lost" in text
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        "--calls 0",
+        "--calls many",
+        "--seconds 0",
+        "--seconds nan",
+        "--rate inf",
+        "--url ftp://x/",
+        "--url 127.0.0.1:8080",
+        "--url http://[::1",
+        "--url http://x:99999/",
+        "--nonsense",
+    ],
+)
+def test_a_command_line_that_cannot_be_is_refused_with_status_2(arguments: str, capsys):
+    with pytest.raises(SystemExit) as ended:
+        parse_options(arguments.split())
+    assert ended.value.code == 2
+    assert "error: " in capsys.readouterr().err
+
+
+def test_an_address_without_its_last_slash_is_the_same_address():
+    assert parse_options(["--url", "http://127.0.0.1:8080"]).url == "http://127.0.0.1:8080/"
+    assert parse_options([]).url is None

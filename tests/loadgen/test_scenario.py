@@ -1,0 +1,221 @@
+"""Runs over real sockets: HTTP and UDP on loopback against an echo in this process, and against a whole stack."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path as FilePath
+
+import msgspec
+import pytest
+import trio
+
+from loadgen.driver import Driver
+from loadgen.options import parse_options
+from loadgen.report import summarize
+from loadgen.scenario import Run, place_calls
+from protocol.address import Path
+from udpio import PlainSocket, SocketOptions, bind_udp
+
+ROOT = FilePath(__file__).parents[2]
+
+
+class LocalServer:
+    """Signalling and media of calls that echo. `offer_status` and `hangup_status` are what it answers."""
+
+    def __init__(self, server_type, candidate, *, offer_status: int = 201, hangup_status: int = 200) -> None:
+        self.offer_status = offer_status
+        self.hangup_status = hangup_status
+        self.media = True
+        self.hung_up: list[str] = []
+        self._server_type = server_type
+        self._candidate = candidate
+        self._servers: dict[str, tuple[object, PlainSocket]] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status=trio.TASK_STATUS_IGNORED) -> None:
+        try:
+            async with trio.open_nursery() as self._nursery:
+                serve = partial(trio.serve_tcp, self._respond, 0, host="127.0.0.1")
+                (listener,) = await self._nursery.start(serve)
+                task_status.started(f"http://127.0.0.1:{listener.socket.getsockname()[1]}/")
+        finally:
+            for _, sock in self._servers.values():
+                sock.close()
+
+    async def _respond(self, stream: trio.SocketStream) -> None:
+        heard = b""
+        while True:
+            while b"\r\n\r\n" not in heard:
+                if not (chunk := await stream.receive_some()):
+                    return
+                heard += chunk
+            head, _, heard = heard.partition(b"\r\n\r\n")
+            found = re.search(rb"content-length: (\d+)", head.lower())
+            length = int(found[1]) if found else 0
+            while len(heard) < length:
+                heard += await stream.receive_some()
+            body, heard = heard[:length], heard[length:]
+            await stream.send_all(self._answer(head.split(b" ")[1].decode(), body.decode()))
+
+    def _answer(self, path: str, body: str) -> bytes:
+        if path.endswith("/hangup"):
+            call = path.split("/")[-2]
+            self.hung_up.append(call)
+            if self.hangup_status == 200:
+                server, sock = self._servers[call]
+                server.peer.close(trio.current_time())
+                sock.send_batch([(data, server.source) for data in server.drain(trio.current_time())])
+            return f"HTTP/1.1 {self.hangup_status} X\r\ncontent-length: 0\r\n\r\n".encode()
+        if self.offer_status != 201:
+            return f"HTTP/1.1 {self.offer_status} X\r\ncontent-length: 0\r\n\r\n".encode()
+        call = f"call{len(self._servers)}"
+        sock = PlainSocket(bind_udp("127.0.0.1", 0, SocketOptions()), SocketOptions())
+        port = int.from_bytes(sock.address[:2], "big")
+        candidates = (self._candidate("127.0.0.1", port),)
+        server = self._server_type(body, os.urandom, trio.current_time(), candidates=candidates)
+        server.source = None
+        self._servers[call] = server, sock
+        if self.media:
+            self._nursery.start_soon(self._serve_media, server, sock)
+        head = f"HTTP/1.1 201 Created\r\nlocation: /v1/realtime/calls/{call}\r\ncontent-length: {len(server.answer)}\r\n\r\n"
+        return head.encode() + server.answer.encode()
+
+    async def _serve_media(self, server, sock: PlainSocket) -> None:
+        while True:
+            with trio.move_on_at(server.peer.next_timeout()):
+                await sock.wait_readable()
+            now = trio.current_time()
+            for data, source in sock.receive_batch():
+                server.source = source
+                server.peer.receive_untrusted(bytes(data), Path(b"", source), now)
+            server.peer.handle_timeout(now)
+            sock.send_batch([(data, server.source) for data in server.drain(now)])
+
+
+@pytest.fixture
+def new_server(new_world, candidate):
+    world = new_world()
+    return partial(LocalServer, type(world.server), candidate)
+
+
+async def run_against(server: LocalServer, arguments: str, disturb=None):
+    async with trio.open_nursery() as nursery:
+        url = await nursery.start(server.run)
+        run = Run(parse_options(["--url", url, *arguments.split()]), Driver())
+        if disturb is not None:
+            nursery.start_soon(disturb, run)
+        with trio.fail_after(20):
+            await place_calls(run, url)
+        nursery.cancel_scope.cancel()
+    return summarize(run)
+
+
+@pytest.mark.slow
+async def test_calls_over_real_sockets_lose_nothing_and_are_hung_up(new_server):
+    server = new_server()
+    summary = await run_against(server, "--calls 3 --seconds 0.6")
+    assert summary.ok, summary
+    assert summary.audio["received"] >= 3 * 29
+    assert summary.data["received"] == 3
+    assert sorted(server.hung_up) == ["call0", "call1", "call2"]
+    assert summary.calls["goodbyes"] == 3
+
+
+@pytest.mark.slow
+async def test_a_hang_up_that_is_not_answered_by_200_is_a_failure(new_server):
+    summary = await run_against(new_server(hangup_status=404), "--calls 1 --seconds 0.1")
+    assert summary.calls["failures"] == {"hangup_status_404": 1}
+
+
+async def test_an_offer_that_is_refused_is_a_failure_with_its_status(new_server):
+    server = new_server(offer_status=503)
+    summary = await run_against(server, "--calls 2 --rate 100")
+    assert summary.calls["failures"] == {"offer_status_503": 2}
+    assert server.hung_up == []
+
+
+@pytest.mark.slow
+async def test_a_call_whose_media_never_comes_is_hung_up_all_the_same(new_server):
+    server = new_server()
+    server.media = False
+    summary = await run_against(server, "--calls 1 --setup-timeout 0.3")
+    assert summary.calls["failures"] == {"no_ice": 1}
+    assert server.hung_up == ["call0"]
+
+
+@pytest.mark.slow
+async def test_a_generator_that_is_late_itself_says_so_and_goes_on(new_server):
+    async def hold_up(run: Run) -> None:
+        while not run.talking:
+            await trio.sleep(0.01)
+        await trio.sleep(0.1)
+        time.sleep(0.3)  # noqa: ASYNC251 - the whole loop stands still
+
+    summary = await run_against(new_server(), "--calls 1 --seconds 0.7", hold_up)
+    assert summary.calls["failed"] == 0
+    assert summary.generator["frames_sent_late"] >= 4
+    assert summary.generator["frames_skipped"] >= 9
+    assert summary.generator["worst_lateness_ms"] >= 60
+    assert summary.audio["longest_gap_ms"]["max"] >= 250
+
+
+@pytest.mark.slow
+async def test_calls_that_are_cut_short_count_as_interrupted(new_server):
+    server = new_server()
+    async with trio.open_nursery() as nursery:
+        url = await nursery.start(server.run)
+        run = Run(parse_options(["--url", url, "--calls", "2", "--seconds", "30", "--rate", "100"]), Driver())
+        with trio.move_on_after(0.4):
+            await place_calls(run, url)
+        nursery.cancel_scope.cancel()
+    summary = summarize(run)
+    assert summary.calls["failures"] == {"interrupted": 2}
+    assert run.driver.lines == set()
+
+
+def environment() -> dict[str, str]:
+    return {key: value for key, value in os.environ.items() if not key.startswith("ANTIPHON_")}
+
+
+@pytest.mark.slow
+def test_without_an_address_a_whole_stack_is_started_called_and_ended():
+    command = [sys.executable, "-m", "loadgen", "--calls", "4", "--seconds", "1", "--rate", "40", "--json", "-"]
+    ended = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, timeout=60, check=False)
+    assert ended.returncode == 0, ended.stderr.decode()
+    summary = msgspec.json.decode(ended.stdout)
+    assert summary["ok"] is True
+    assert summary["calls"]["succeeded"] == summary["calls"]["goodbyes"] == 4
+    assert summary["audio"]["lost"] == 0
+    assert summary["audio"]["received"] >= 4 * 49
+    assert b"calls 4/4: " in ended.stderr
+
+
+@pytest.mark.slow
+def test_an_interrupt_ends_calls_and_stack_and_still_reports():
+    command = [sys.executable, "-m", "loadgen", "--calls", "1", "--seconds", "60", "--json", "-"]
+    pipe = subprocess.PIPE
+    with subprocess.Popen(command, cwd=ROOT, env=environment(), stdout=pipe, stderr=pipe) as process:
+        assert process.stderr is not None
+        assert b"1 talking" in process.stderr.readline()
+        children = FilePath(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
+        process.send_signal(signal.SIGINT)
+        output, _ = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert msgspec.json.decode(output)["calls"]["failures"] == {"interrupted": 1}
+    assert len(children) == 1
+    assert not FilePath(f"/proc/{children[0]}").exists()
+
+
+@pytest.mark.slow
+def test_a_stack_that_cannot_start_is_status_2_and_says_why():
+    command = [sys.executable, "-m", "loadgen", "--calls", "1"]
+    variables = environment() | {"ANTIPHON_STACK_NONSENSE": "1"}
+    ended = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, timeout=60, check=False)
+    assert ended.returncode == 2
+    assert b"ANTIPHON_STACK_NONSENSE" in ended.stderr
