@@ -157,8 +157,9 @@ class Engine:
             if session.life is Life.CLOSED:
                 continue
             self._guard(session, now, command, session, *arguments, now)
-            if session.is_playing:
-                self._guard(session, now, session.pace, now)
+            if session.conversation.is_playing:
+                if session.conversation.next_pace() <= now:
+                    self._guard(session, now, session.pace, now)
                 self._start_pacing(session, now)
 
     def _receive(self, now: float) -> None:
@@ -264,8 +265,9 @@ class Engine:
         if now < self._next_tick:
             return
         for session in list(self._playing):
-            self._guard(session, now, session.pace, now)
-            if not session.is_playing:
+            if session.conversation.next_pace() <= now:
+                self._guard(session, now, session.pace, now)
+            if not session.conversation.is_playing:
                 self._playing.pop(session, None)
         if not self._playing:
             self._next_tick = math.inf

@@ -11,7 +11,8 @@
 from __future__ import annotations
 
 import secrets
-from collections.abc import Iterable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -61,6 +62,7 @@ class Transceiver:
         *,
         udp: UdpSocket | None = None,
         strict: bool = False,
+        wall_time: Callable[[], float] = time.time,
     ) -> None:
         self._config = config
         self._udp = udp if udp is not None else _open(config)
@@ -75,9 +77,10 @@ class Transceiver:
                 engine=self.engine,
                 backend=self.agents,
                 keys=keys,
-                identity=Identity.generate(datetime.now(UTC)),
+                identity=Identity.generate(datetime.fromtimestamp(wall_time(), UTC)),
                 address=address,
                 candidates=_candidates(config, self._udp.address),
+                wall_time=wall_time,
             )
             self._page = _page(config.web)
         except BaseException:

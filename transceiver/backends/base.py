@@ -64,9 +64,15 @@ class Call(Protocol):
     """What a backend may know of a call."""
 
     call_id: str
-    codec: Codec | None
     session: dict[str, Any] | None
-    uplink: Uplink | None
+
+    @property
+    def codec(self) -> Codec | None:
+        """None for a call without audio."""
+
+    @property
+    def uplink(self) -> Uplink | None:
+        """Where the caller's frames wait to be taken."""
 
 
 class Attachment(Protocol):

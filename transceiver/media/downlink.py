@@ -114,14 +114,20 @@ class Downlink:
         self.playing = False
         self._put_report(PlayedReason.FLUSHED, now)
 
+    def next_action(self) -> float:
+        """When `take_due` has something to do."""
+        if self._queue:
+            return -math.inf if self._resuming else self._due - LEAD_SECONDS
+        return self._due + SPURT_END_SECONDS if self.playing else math.inf
+
     def take_due(self, now: float) -> list[OutgoingFrame]:
         """The frames that leave now."""
         frames: list[OutgoingFrame] = []
         taken = 0.0
-        while self._queue and taken < MAX_TICK_SECONDS and (self._resuming or self._due <= now + LEAD_SECONDS):
+        while self._queue and taken < MAX_TICK_SECONDS and self.next_action() <= now:
             taken += self._queue[0].samples / self._rate
             frames.append(self._send_first(now))
-        if not self._queue and self.playing and now - self._due >= SPURT_END_SECONDS:
+        if not self._queue and self.next_action() <= now:
             self.playing = False
             self._put_report(PlayedReason.DRAINED, now)
         elif frames and now - self._reported_at >= REPORT_SECONDS:

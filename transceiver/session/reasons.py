@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import enum
 
-__all__ = ["CloseReason"]
+from transceiver.session.tables import Life, Transport
+
+__all__ = ["DEADLINE_REASONS", "SILENT", "UNREACHABLE", "CloseReason"]
 
 
 class CloseReason(enum.Enum):
@@ -27,3 +29,27 @@ class CloseReason(enum.Enum):
     SHUTDOWN = "shutdown"  # the process was told to stop at once
     EVICTED = "evicted"  # half-open for longest when the limit of half-open calls was reached
     INTERNAL_ERROR = "internal_error"
+
+
+# What is to blame when a state was held too long.
+DEADLINE_REASONS: dict[enum.Enum, CloseReason] = {
+    Transport.WAITING: CloseReason.ICE_TIMEOUT,
+    Transport.HANDSHAKING: CloseReason.DTLS_TIMEOUT,
+    Transport.SUSPECT: CloseReason.CONSENT_LOST,
+    Life.STARTING: CloseReason.SETUP_TIMEOUT,
+    Life.LIVE: CloseReason.MAX_DURATION,
+    Life.DRAINING: CloseReason.DRAINED,
+}
+# The client cannot hear us any more: no message to it. Without consent not even a datagram (RFC 7675 §5.1).
+UNREACHABLE = frozenset(
+    {
+        CloseReason.PEER_CLOSED,
+        CloseReason.ICE_TIMEOUT,
+        CloseReason.DTLS_TIMEOUT,
+        CloseReason.DTLS_FAILED,
+        CloseReason.FINGERPRINT_MISMATCH,
+        CloseReason.CONSENT_LOST,
+        CloseReason.TRANSPORT_FAILED,
+    }
+)
+SILENT = frozenset({CloseReason.ICE_TIMEOUT, CloseReason.CONSENT_LOST})

@@ -1,0 +1,154 @@
+"""What flows between the caller and the agent: audio both ways, and the messages of the data channels.
+
+It routes; the session decides when it may flow and when the agent changes.
+"""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+
+from protocol.agentlink import DataMessage, MediaRecord
+from protocol.codecs import Codec
+from protocol.peer import Peer
+from protocol.rtp import RtpPacket
+from protocol.sdp import NegotiatedAudio
+from transceiver.backends.base import Attachment
+from transceiver.media import Downlink, Uplink
+from transceiver.session.channels import Channels
+
+__all__ = ["Conversation"]
+
+
+class Conversation:
+    """`attachment` is the present agent, from the offer of the call on; `flowing` says whether media may pass."""
+
+    __slots__ = (
+        "_downlink",
+        "_peer",
+        "attachment",
+        "channels",
+        "codec",
+        "drops",
+        "flowing",
+        "frames_received",
+        "frames_sent",
+        "uplink",
+    )
+
+    def __init__(self, peer: Peer, audio: NegotiatedAudio | None) -> None:
+        self._peer = peer
+        self.codec: Codec | None = audio.codec if audio is not None else None
+        self.uplink: Uplink | None = None
+        self._downlink: Downlink | None = None
+        if audio is not None and audio.direction.receives:
+            self.uplink = Uplink(audio.payload_type, audio.codec.clock_rate)
+        if audio is not None and audio.direction.sends:
+            self._downlink = Downlink(audio.codec, first_timestamp=0)  # the peer adds a random offset
+        self.channels = Channels(peer)
+        self.attachment: Attachment | None = None
+        self.flowing = False
+        self.frames_received = 0
+        self.frames_sent = 0
+        self.drops: Counter[str] = Counter()
+
+    # The agent comes and goes
+
+    def begin(self) -> None:
+        """The agent has taken the call."""
+        if self.attachment is not None:
+            self.channels.attach(self.attachment)
+
+    def forget(self) -> None:
+        """The agent is gone, or will not come."""
+        self.attachment = None
+        self.channels.detach()
+        if self.uplink is not None:
+            self.uplink.clear()
+
+    def interrupt(self, now: float) -> None:
+        """Forget the agent and what it had still to say: half a sentence of an agent that is gone helps nobody."""
+        self.forget()
+        if self._downlink is not None:
+            self._downlink.flush(now)
+            self._downlink.take_report()
+
+    def end(self, reason: str, now: float) -> None:
+        self.flowing = False
+        self.flush(now)
+        if self.attachment is not None:
+            self.attachment.end(reason)
+        self.forget()
+
+    # From the caller
+
+    def receive_audio(self, packet: RtpPacket, now: float) -> None:
+        if self.uplink is None or not self.flowing:
+            self.drops["audio_early"] += 1
+            return
+        self.frames_received += 1
+        self.uplink.push(packet, now)
+        self._offer_audio(self.uplink)
+
+    def handle_timeout(self, now: float) -> None:
+        if self.uplink is not None and now >= self.uplink.next_timeout():
+            self.uplink.handle_timeout(now)
+            self._offer_audio(self.uplink)
+
+    def next_timeout(self) -> float:
+        return self.uplink.next_timeout() if self.uplink is not None else math.inf
+
+    def _offer_audio(self, uplink: Uplink) -> None:
+        if self.attachment is None:
+            uplink.clear()
+        elif uplink.waiting:
+            self.attachment.audio_waits()
+
+    # From the agent
+
+    def play(self, record: MediaRecord, now: float) -> None:
+        if self._downlink is None:
+            self.drops["agent_audio_unwanted"] += 1
+            return
+        self._downlink.push(record.rtp_time, record.payload, now)
+
+    def send(self, message: DataMessage, now: float) -> None:
+        self.channels.send(message.channel, message.data, now)
+
+    def flush(self, now: float) -> None:
+        if self._downlink is not None:
+            self._downlink.flush(now)
+            self._report_played(self._downlink)
+
+    @property
+    def is_playing(self) -> bool:
+        return self._downlink is not None and self._downlink.playing
+
+    def next_pace(self) -> float:
+        """When `pace` has something to do."""
+        return self._downlink.next_action() if self._downlink is not None and self.flowing else math.inf
+
+    def pace(self, now: float) -> None:
+        """Send what is due."""
+        downlink = self._downlink
+        if downlink is None or not self.flowing:
+            return
+        for payload, timestamp, marker in downlink.take_due(now):
+            if self._peer.send_audio(payload, timestamp, now, marker):
+                self.frames_sent += 1
+            else:
+                self.drops["unsent"] += 1
+        self._report_played(downlink)
+
+    def _report_played(self, downlink: Downlink) -> None:
+        report = downlink.take_report()
+        if report is not None and self.attachment is not None:
+            self.attachment.played(report)
+
+    def all_drops(self) -> Counter[str]:
+        drops = self.drops + self.channels.drops
+        if self.uplink is not None:
+            drops.update({f"uplink_{reason}": count for reason, count in self.uplink.drops.items()})
+        if self._downlink is not None:
+            drops.update({f"downlink_{reason}": count for reason, count in self._downlink.drops.items()})
+        return drops
