@@ -48,6 +48,7 @@ def summarize(run: Run) -> Summary:
     }
     data["lost"] = sum(len(call.data.pending) for call in calls)
     gaps = [call.audio.longest_gap * 1000 for call in calls if call.audio.received]
+    silences = [call.audio.longest_silence * 1000 for call in calls if call.audio.received]
     failures = Counter(call.failure for call in calls if call.failure is not None)
     failed = failures.total() + run.options.calls - len(calls)
     return Summary(
@@ -66,6 +67,10 @@ def summarize(run: Run) -> Summary:
         | {
             "round_trip_ms": _spread(run.figures.frame_round_trips),
             "longest_gap_ms": {"p50": _rounded(percentile(gaps, 0.5)), "max": _rounded(max(gaps, default=None))},
+            "longest_silence_ms": {
+                "p50": _rounded(percentile(silences, 0.5)),
+                "max": _rounded(max(silences, default=None)),
+            },
         },
         data=data | {"round_trip_ms": _spread(run.figures.message_round_trips)},
         generator={

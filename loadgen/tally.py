@@ -23,6 +23,7 @@ class AudioTally:
         "_call",
         "_first_heard",
         "_heard",
+        "_heard_at",
         "_last_at",
         "_round_trips",
         "_run",
@@ -32,6 +33,7 @@ class AudioTally:
         "held",
         "late",
         "longest_gap",
+        "longest_silence",
         "received",
         "sent_late",
         "skipped",
@@ -44,12 +46,14 @@ class AudioTally:
         self._heard = bytearray()  # one byte for each frame sent: whether it came back
         self._first_heard: int | None = None
         self._last_at = 0.0
+        self._heard_at = 0.0
         self.received = 0
         self.late = 0
         self.duplicated = 0
         self.corrupt = 0  # not a frame as we make them
         self.foreign = 0  # a good frame, of another call
-        self.longest_gap = 0.0
+        self.longest_gap = 0.0  # without a frame that came back for the first time: there or back was cut
+        self.longest_silence = 0.0  # without any frame: back was cut
         self.sent_late = 0  # by ourselves
         self.skipped = 0  # not sent, because we were far behind
         self.held = 0  # not sent, because there was no consent to send
@@ -81,10 +85,18 @@ class AudioTally:
             self.corrupt += 1
         elif mark.run != self._run or mark.call != self._call:
             self.foreign += 1
-        elif self._heard[mark.sequence]:
-            self.duplicated += 1
         else:
-            self._count_received(mark.sequence, now - mark.sent / 1e6, now)
+            self._hear(now)
+            if self._heard[mark.sequence]:
+                self.duplicated += 1
+            else:
+                self._count_received(mark.sequence, now - mark.sent / 1e6, now)
+
+    def _hear(self, now: float) -> None:
+        """A frame of ours came, for the first time or again: what the caller hears is sound, not silence."""
+        if self._first_heard is not None:
+            self.longest_silence = max(self.longest_silence, now - self._heard_at)
+        self._heard_at = now
 
     def _count_received(self, sequence: int, round_trip: float, now: float) -> None:
         self._heard[sequence] = 1
@@ -102,6 +114,7 @@ class AudioTally:
         """We sent our last frame. A silence that lasts until now is a gap too, though no frame ends it."""
         if self._first_heard is not None:
             self.longest_gap = max(self.longest_gap, now - self._last_at)
+            self.longest_silence = max(self.longest_silence, now - self._heard_at)
 
 
 class DataTally:
