@@ -99,6 +99,7 @@ class Registry:
     def info(self) -> dict[str, object]:
         return {
             "name": "antiphon",
+            "agent": self._backend.name,
             "calls": len(self.sessions),
             "max_calls": self._config.max_sessions,
             "draining": self.draining,

@@ -40,6 +40,7 @@ __all__ = ["Bound", "Transceiver"]
 
 # Implementation constants
 OWN_PAGE = Path(__file__).parents[1] / "web"
+FIRST_LINK_SECONDS = 2.0  # an agent that is there takes milliseconds; we serve without one, too
 GOODBYE_SECONDS = 0.2  # for the links to the agents to take our last words
 
 
@@ -108,6 +109,8 @@ class Transceiver:
                     )
                 )
                 http = await nursery.start(serve_signalling, app, config.http, limits)
+                with trio.move_on_after(FIRST_LINK_SECONDS):
+                    await self.agents.wait_connected()
                 task_status.started(Bound(format_address(self._udp.address), http, admin[0]))
                 await self.registry.wait_empty()
                 with trio.move_on_after(GOODBYE_SECONDS):

@@ -250,6 +250,7 @@ class ScriptedBackend:
         self.mood = "accept"
         self.echo = True
         self.codecs: tuple[Codec, ...] = CODECS
+        self.name = "scripted"
         self.attachments: list[ScriptedAttachment] = []
 
     def open(self, call: Call) -> ScriptedAttachment | None:

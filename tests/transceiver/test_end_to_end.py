@@ -240,7 +240,6 @@ async def test_the_agents_codecs_decide_what_is_answered(
 ) -> None:
     agent.codecs = ("PCMU",)
     edge = await start_edge()
-    await wait_until(lambda: edge.transceiver.agents.links[0].connected)
     await dial(edge.bound.http[0])
     await wait_until(lambda: agent.starts)
     assert (agent.starts[0].codec, agent.starts[0].clock_rate) == ("PCMU", 8000)
@@ -288,7 +287,8 @@ async def test_bad_offers_are_refused_with_a_reason_and_good_ones_still_answered
     assert edge.transceiver.registry.sessions == {}
     response = await http.post(url, content=caller.offer(), headers={"Content-Type": "application/sdp"})
     assert response.status_code == 201
-    assert (await http.get(edge.bound.http[0] + "/v1/info")).json()["calls"] == 1
+    info = (await http.get(edge.bound.http[0] + "/v1/info")).json()
+    assert (info["calls"], info["agent"], info["draining"]) == (1, "echo", False)
     assert (await http.get(edge.bound.http[0] + "/")).status_code == 404
     caller.socket.close()
 

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import random
 from collections import Counter, deque
+from collections.abc import Callable
 from urllib.parse import urlsplit, urlunsplit
 
 import trio
@@ -115,7 +116,7 @@ class LinkAttachment:
 class AgentLink:
     """`run` in a nursery of the supervisor; `open` when `is_usable`."""
 
-    def __init__(self, url: str, identity: str, inbox: Inbox) -> None:
+    def __init__(self, url: str, identity: str, inbox: Inbox, on_up: Callable[[], None]) -> None:
         self.url = url
         self._address = urlsplit(url)
         self.agent = ""  # its name, once it has said it
@@ -127,6 +128,7 @@ class AgentLink:
         self.with_audio: dict[LinkAttachment, None] = {}
         self._identity = identity
         self._inbox = inbox
+        self._on_up = on_up
         self._attachments: dict[int, LinkAttachment] = {}
         self._next_handle = 1
         self._queue: deque[tuple[str | bytes, LinkAttachment | None]] = deque()
@@ -266,6 +268,7 @@ class AgentLink:
         self.agent, self.codecs = hello.agent, hello.codecs
         self.connected, self.draining = True, False
         self.connects += 1
+        self._on_up()
         log.info("link to the agent is up", agent=self.url, name=hello.agent)
 
     def _lose_calls(self) -> None:

@@ -105,6 +105,10 @@ class Backend(Protocol):
     def codecs(self) -> tuple[Codec, ...]:
         """What the agents understand."""
 
+    @property
+    def name(self) -> str:
+        """What answers here, for people; empty while nothing does."""
+
 
 class Inbox(Protocol):
     def post(self, call: Call, attachment: Attachment | None, event: BackendEvent) -> None:

@@ -15,7 +15,8 @@ class AgentPool:
     """`Backend` over several links."""
 
     def __init__(self, urls: tuple[str, ...], identity: str, inbox: Inbox) -> None:
-        self.links = [AgentLink(url, identity, inbox) for url in urls]
+        self._first_up = trio.Event()
+        self.links = [AgentLink(url, identity, inbox, self._first_up.set) for url in urls]
 
     async def run(self) -> None:
         """Keep all links up, until cancelled."""
@@ -40,6 +41,14 @@ class AgentPool:
         """Until the links have sent what waits."""
         for link in self.links:
             await link.wait_written()
+
+    async def wait_connected(self) -> None:
+        """Until a link has come up for the first time."""
+        await self._first_up.wait()
+
+    @property
+    def name(self) -> str:
+        return ", ".join(dict.fromkeys(link.agent for link in self.links if link.connected))
 
     @property
     def codecs(self) -> tuple[Codec, ...]:
