@@ -20,8 +20,8 @@ class StackConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The relay's public UDP port; 0 takes any free one."""
     public_address: tuple[str, ...] = ()
     """IP addresses offered to callers; empty: every address of this machine, loopback too."""
-    agent: str = "echo"
-    """`echo`, `parrot`, or `module:function` for an agent of your own."""
+    agent: str = "parrot"
+    """`parrot`, `echo`, or `module:function` for an agent of your own."""
     direct: bool = False
     """Without a relay: callers reach the transceiver's own socket."""
 
