@@ -14,7 +14,7 @@ from __future__ import annotations
 import enum
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar, cast
+from typing import TypeAlias, TypeVar, cast
 
 from protocol.errors import LocalError
 
@@ -89,18 +89,30 @@ class Joint:
             raise LocalError(f"the joint rule for {self.then.state} does not end its own condition")
 
 
+_Index: TypeAlias = tuple[dict[type, Region], dict[type, Region]]
+_indexes: dict[tuple[int, ...], tuple[tuple[Region, ...], _Index]] = {}  # holds the regions, so that ids stay theirs
+
+
+def _index(regions: tuple[Region, ...]) -> _Index:
+    """Regions by the type of their states and by event: shared by all machines of a table, for there are many."""
+    key = tuple(map(id, regions))
+    if key not in _indexes:
+        region_of = {event: region for region in regions for event in region.events}
+        if len(region_of) != sum(len(region.events) for region in regions):
+            raise LocalError("an event stands in two regions")
+        _indexes[key] = (regions, ({type(region.initial): region for region in regions}, region_of))
+    return _indexes[key][1]
+
+
 class Machine:
     """The states of all regions of one table; `fire` is the only way to move."""
 
     __slots__ = ("_joints", "_region_of", "_regions", "_states")
 
     def __init__(self, regions: tuple[Region, ...], joints: tuple[Joint, ...] = ()) -> None:
-        self._regions = {type(region.initial): region for region in regions}
+        self._regions, self._region_of = _index(regions)
         self._joints = joints
         self._states: dict[type, enum.Enum] = {type(region.initial): region.initial for region in regions}
-        self._region_of = {event: region for region in regions for event in region.events}
-        if len(self._region_of) != sum(len(region.events) for region in regions):
-            raise LocalError("an event stands in two regions")
 
     def state(self, kind: type[State]) -> State:
         """The present state of the region whose states are of this enum."""
