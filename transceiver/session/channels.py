@@ -41,7 +41,7 @@ class Channels:
         self._peer = peer
         self._attachment: Attachment | None = None
         self._open: dict[int, ChannelOpened] = {}
-        self._early: deque[ChannelMessage] = deque()
+        self._early: list[ChannelMessage] = []
         self._early_bytes = 0
         self._blocked: dict[int, deque[str | bytes]] = {}
         self._blocked_bytes = 0
@@ -55,10 +55,9 @@ class Channels:
             attachment.channel_opened(channel.channel, channel.label, channel.protocol)
         for channel_number in self._blocked:
             attachment.channel_blocked(channel_number)
-        while self._early:
-            message = self._early.popleft()
+        early, self._early, self._early_bytes = self._early, [], 0
+        for message in early:
             attachment.message(message.channel, message.data)
-        self._early_bytes = 0
 
     def detach(self) -> None:
         self._attachment = None

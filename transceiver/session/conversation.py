@@ -24,6 +24,7 @@ class Conversation:
     """`attachment` is the present agent, from the offer of the call on; `flowing` says whether media may pass."""
 
     __slots__ = (
+        "_audio",
         "_downlink",
         "_peer",
         "attachment",
@@ -38,19 +39,31 @@ class Conversation:
 
     def __init__(self, peer: Peer, audio: NegotiatedAudio | None) -> None:
         self._peer = peer
+        self._audio = audio
         self.codec: Codec | None = audio.codec if audio is not None else None
+        # Made when they are needed: a call that never comes about must be cheap.
         self.uplink: Uplink | None = None
         self._downlink: Downlink | None = None
-        if audio is not None and audio.direction.receives:
-            self.uplink = Uplink(audio.payload_type, audio.codec.clock_rate)
-        if audio is not None and audio.direction.sends:
-            self._downlink = Downlink(audio.codec, first_timestamp=0)  # the peer adds a random offset
         self.channels = Channels(peer)
         self.attachment: Attachment | None = None
         self.flowing = False
         self.frames_received = 0
         self.frames_sent = 0
         self.drops: Counter[str] = Counter()
+
+    def start(self) -> None:
+        """Media may pass from now on."""
+        self.flowing = True
+        audio = self._audio
+        if audio is not None and audio.direction.receives:
+            self.uplink = Uplink(audio.payload_type, audio.codec.clock_rate)
+        self._make_downlink()
+
+    def _make_downlink(self) -> Downlink | None:
+        audio = self._audio
+        if self._downlink is None and audio is not None and audio.direction.sends:
+            self._downlink = Downlink(audio.codec, first_timestamp=0)  # the peer adds a random offset
+        return self._downlink
 
     # The agent comes and goes
 
@@ -75,7 +88,8 @@ class Conversation:
 
     def end(self, reason: str, now: float) -> None:
         self.flowing = False
-        self.flush(now)
+        if self._downlink is not None:
+            self.flush(now)
         if self.attachment is not None:
             self.attachment.end(reason)
         self.forget()
@@ -107,18 +121,19 @@ class Conversation:
     # From the agent
 
     def play(self, record: MediaRecord, now: float) -> None:
-        if self._downlink is None:
+        downlink = self._make_downlink()  # an agent may greet before the caller is through
+        if downlink is None:
             self.drops["agent_audio_unwanted"] += 1
             return
-        self._downlink.push(record.rtp_time, record.payload, now)
+        downlink.push(record.rtp_time, record.payload, now)
 
     def send(self, message: DataMessage, now: float) -> None:
         self.channels.send(message.channel, message.data, now)
 
     def flush(self, now: float) -> None:
-        if self._downlink is not None:
-            self._downlink.flush(now)
-            self._report_played(self._downlink)
+        if (downlink := self._make_downlink()) is not None:
+            downlink.flush(now)
+            self._report_played(downlink)
 
     @property
     def is_playing(self) -> bool:

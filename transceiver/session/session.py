@@ -13,7 +13,7 @@ All of it is synchronous and runs in the engine's task: a call has no task of it
 from __future__ import annotations
 
 import enum
-from collections import Counter, deque
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -118,7 +118,7 @@ class Session:
         self._backend = parts.backend
         self._refused = False
         self._started_at = now
-        self._events: deque[tuple[object, CloseReason | None]] = deque()
+        self._events: list[tuple[object, CloseReason | None]] = []  # a list: an empty deque costs 0.7 KiB
         self._firing = False
         self._machine = tables.new_session_machine()
         self._clocks = Clocks(self._machine, parts.timeouts, now)
@@ -205,7 +205,7 @@ class Session:
         self._firing = True
         try:
             while self._events:
-                self._step(*self._events.popleft(), now)
+                self._step(*self._events.pop(0), now)
         finally:
             self._firing = False
 
@@ -259,7 +259,7 @@ class Session:
 
     def _start_media(self, now: float) -> None:
         self._stage("live", now)
-        self.conversation.flowing = True
+        self.conversation.start()
         self.peer.start_media()
         milliseconds = {name: round(seconds * 1000, 1) for name, seconds in self.stages.items()}
         log.info("call live", call=self.call_id, codec=self.codec.name if self.codec else None, ms=milliseconds)
