@@ -15,7 +15,7 @@ up *arguments: (_env "run")
 
 # The default tests: every core, the stack, and the real peers that are installed.
 test *arguments: (_env "dev")
-    {{ python }} -m pytest "$@"
+    {{ python }} -m pytest -n 2 --dist loadgroup "$@"
 
 # Everything there is: the default tests, the soak runs, lint, types and generated docs.
 test-all: check

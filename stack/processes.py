@@ -10,6 +10,7 @@
 from __future__ import annotations
 
 import ctypes
+import math
 import os
 import signal
 import subprocess
@@ -30,7 +31,7 @@ RESTART_FIRST = 0.05
 RESTART_LONGEST = 5.0
 STEADY = 10.0  # alive that long, a child's earlier deaths are forgotten
 POLL_SECONDS = 0.02
-STOP_PATIENCE = 3.0  # after the first SIGTERM and again after the second
+STOP_PATIENCE = 1.0  # after the first SIGTERM (calls are told), and three times that after the second
 
 PR_SET_PDEATHSIG = 1
 ROOT = Path(__file__).resolve().parents[1]
@@ -99,11 +100,12 @@ class Child:
         process = self._process
         if process is None:
             return
-        for number in (signal.SIGTERM, signal.SIGTERM, signal.SIGKILL):
+        stages = ((signal.SIGTERM, STOP_PATIENCE), (signal.SIGTERM, 3 * STOP_PATIENCE), (signal.SIGKILL, math.inf))
+        for number, patience in stages:
             if process.poll() is not None:
                 return
             process.send_signal(number)
-            with trio.move_on_after(STOP_PATIENCE):
+            with trio.move_on_after(patience):
                 await _wait(process)
 
     async def _start(self, output: trio.Nursery) -> None:

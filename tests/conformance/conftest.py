@@ -24,6 +24,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if Path(__file__).parent in item.path.parents:
             item.add_marker(pytest.mark.conformance)
             item.add_marker(pytest.mark.slow)
+            item.add_marker(pytest.mark.xdist_group("real peers"))  # one after another: they measure and they listen
 
 
 @pytest.fixture(scope="session")

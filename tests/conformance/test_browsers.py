@@ -29,11 +29,11 @@ async def record(page, seconds: float) -> bytes:
     return base64.b64decode(await page.evaluate(RECORD.replace("SECONDS", str(seconds))))
 
 
-async def call(page, url: str) -> str:
-    """Open the page, press its button, wait for the first audio; the call's id."""
+async def call(page, url: str, until: str = "audio") -> str:
+    """Open the page, press its button, wait for a stage of the set-up; the call's id."""
     await page.goto(url + "?raw")
     await page.evaluate("(document.querySelector('#call').click(), true)")
-    await page.wait_for("antiphon.stages.audio !== undefined && antiphon.stages.audio !== null")
+    await page.wait_for(f"antiphon.stages.{until} !== undefined && antiphon.stages.{until} !== null")
     return await page.evaluate("antiphon.callId")
 
 

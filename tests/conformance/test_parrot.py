@@ -38,7 +38,7 @@ def write_voice(speech, quiet, tmp_path: Path):
 async def test_the_parrot_says_a_sentence_back(browser, write_voice):
     voice = write_voice(1500, 3500)
     async with running_stack("--agent", "parrot", **browser.addresses) as stack, browser.open(voice) as page:
-        await call(page, stack.url)
+        await call(page, stack.url, until="channel")
         await page.evaluate(LISTEN)
         await page.wait_for("heard.some((one) => one.type === 'parrot.speaking')")
         samples, _ = decode(await record(page, 1))
@@ -51,7 +51,7 @@ async def test_the_parrot_says_a_sentence_back(browser, write_voice):
 async def test_speaking_over_the_parrot_stops_it_at_once(chromium, write_voice):
     voice = write_voice(2500, 1300)  # the next sentence begins while the parrot still says the last one
     async with running_stack("--agent", "parrot", **chromium.addresses) as stack, chromium.open(voice) as page:
-        await call(page, stack.url)
+        await call(page, stack.url, until="channel")
         await page.evaluate(LISTEN)
         await page.wait_for("heard.some((one) => one.type === 'parrot.interrupted')")
         played = await page.evaluate("heard.find((one) => one.type === 'parrot.interrupted').played_ms")
