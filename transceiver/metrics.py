@@ -10,6 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from transceiver.backends.pool import AgentPool
 from transceiver.engine import Engine
 from transceiver.registry import Registry
+from transceiver.signalling import ConnectionDoor
 from udpio import UdpCounters
 
 __all__ = ["collect"]
@@ -17,7 +18,9 @@ __all__ = ["collect"]
 PREFIX = "antiphon_transceiver_"
 
 
-def collect(registry: Registry, engine: Engine, agents: AgentPool, udp: UdpCounters) -> Iterator[Metric]:
+def collect(
+    registry: Registry, engine: Engine, agents: AgentPool, udp: UdpCounters, door: ConnectionDoor
+) -> Iterator[Metric]:
     yield from _calls(registry)
     yield _counter("turns", "Turns of the media loop.", engine.turns)
     yield _counter("trunk_frames_sent", "Frames sent through relays.", engine.outbox.frames_sent)
@@ -28,6 +31,8 @@ def collect(registry: Registry, engine: Engine, agents: AgentPool, udp: UdpCount
     yield _counter("datagrams_truncated", "UDP datagrams longer than a receive buffer.", udp.truncated)
     yield _by("send_errors", "Datagrams the kernel refused.", "errno", udp.send_errors)
     yield _by("receive_errors", "Receive calls that failed.", "errno", udp.receive_errors)
+    yield _gauge("http_connections", "Open HTTP connections.", door.total)
+    yield _counter("http_connections_refused", "HTTP connections beyond the limits.", door.refused)
     yield from _links(agents)
 
 

@@ -33,7 +33,7 @@ from transceiver.config import TransceiverConfig
 from transceiver.engine import Engine
 from transceiver.metrics import collect
 from transceiver.registry import Registry
-from transceiver.signalling import ConnectionLimits, create_app, serve_signalling
+from transceiver.signalling import ConnectionDoor, ConnectionLimits, create_app, serve_signalling
 from udpio import SocketOptions, UdpSocket, open_udp
 
 __all__ = ["Bound", "Transceiver"]
@@ -83,6 +83,7 @@ class Transceiver:
                 candidates=_candidates(config, self._udp.address),
                 wall_time=wall_time,
             )
+            self._door = ConnectionDoor(ConnectionLimits(config.max_connections, config.max_connections_per_address))
             self._page = _page(config.web)
         except BaseException:
             self._udp.close()
@@ -94,7 +95,6 @@ class Transceiver:
         app = create_app(
             self.registry, request_seconds=config.timeouts.request, allow_origins=config.allow_origins, web=self._page
         )
-        limits = ConnectionLimits(config.max_connections, config.max_connections_per_address)
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.engine.run)
@@ -108,7 +108,7 @@ class Transceiver:
                         status=lambda: {"calls": len(self.registry.sessions)},
                     )
                 )
-                http = await nursery.start(serve_signalling, app, config.http, limits)
+                http = await nursery.start(serve_signalling, app, config.http, self._door)
                 with trio.move_on_after(FIRST_LINK_SECONDS):
                     await self.agents.wait_connected()
                 task_status.started(Bound(format_address(self._udp.address), http, admin[0]))
@@ -129,7 +129,7 @@ class Transceiver:
         self.registry.shut_down()
 
     def _metrics(self) -> Iterable[Metric]:
-        return collect(self.registry, self.engine, self.agents, self._udp.counters)
+        return collect(self.registry, self.engine, self.agents, self._udp.counters, self._door)
 
 
 def _open(config: TransceiverConfig) -> UdpSocket:

@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import random
 from typing import Any
 
 import pytest
@@ -355,6 +356,63 @@ async def test_a_stranger_decides_nothing(autojump_clock: Any, world: Any, wait_
     await wait_until(lambda: caller.audio)
     assert world.engine.drops["unknown_path"] >= 2
     assert world.engine.drops["trunk_forged"] == 1
+
+
+async def test_a_caller_cannot_take_the_path_of_another_by_checks_from_a_forged_address(
+    autojump_clock: Any, world: Any, wait_until: Any
+) -> None:
+    victim, _ = await world.live_call()
+    attacker, _ = await world.live_call()
+    genuine, forged = attacker.socket, ForgingSocket(attacker.socket, victim.socket)
+    attacker.socket = forged  # its checks, valid for its own call, now seem to come from the victim
+    await trio.sleep(12)
+    assert world.engine.drops["path_taken"] >= 1
+    attacker.socket = genuine
+    victim.speak()
+    victim.say("still mine")
+    await wait_until(lambda: victim.audio and victim.messages == ["still mine"])
+
+
+class ForgingSocket:
+    """Sends from another's address, receives at its own."""
+
+    def __init__(self, own: Any, others: Any) -> None:
+        self.receive_batch = own.receive_batch
+        self.wait_readable = own.wait_readable
+        self.close = own.close
+        self.send_batch = others.send_batch
+
+
+async def test_mutated_packets_beside_a_live_call_harm_nothing(
+    autojump_clock: Any, world: Any, wait_until: Any
+) -> None:
+    source = random.Random(7)
+    recorded: list[bytes] = []
+
+    def record(_: bytes, destination: bytes, data: bytes) -> bool:
+        if destination == world.address and len(recorded) < 200:
+            recorded.append(data)
+        return True
+
+    world.network.deliver = record
+    caller, _ = await world.live_call()
+    caller.speak()
+    caller.say("x" * 3000)
+    await wait_until(lambda: len(caller.messages) == 1)
+    world.network.deliver = None
+    stranger = world.network.open("127.0.0.9")
+    for _ in range(40):
+        for _ in range(50):
+            data = bytearray(source.choice(recorded))
+            for _ in range(source.randint(0, 4)):
+                data[source.randrange(len(data))] = source.randrange(256)
+            sender = source.choice((stranger, caller.socket))
+            sender.send_batch([(bytes(data[: source.randint(0, len(data))]), world.address)])
+        await trio.sleep(0.01)
+    caller.speak()
+    caller.say("unharmed")
+    await wait_until(lambda: len(caller.audio) == 2 and caller.messages[-1] == "unharmed")
+    assert world.engine.drops["internal_error"] == 0
 
 
 async def test_a_call_survives_a_change_of_the_clients_address(

@@ -154,6 +154,7 @@ def dial(nursery: trio.Nursery, caller_class: Any, http: httpx.AsyncClient, wait
     return dial
 
 
+@pytest.mark.slow
 async def test_a_call_echoes_audio_and_messages_and_is_hung_up_by_http(
     start_edge: Any, agent: EchoAgent, dial: Any, http: httpx.AsyncClient, wait_until: Any
 ) -> None:
@@ -184,6 +185,7 @@ async def test_a_call_echoes_audio_and_messages_and_is_hung_up_by_http(
     assert (await http.get(edge.bound.admin + "/readyz")).status_code == 200
 
 
+@pytest.mark.slow
 async def test_many_calls_share_one_link_and_their_frames_one_message(
     start_edge: Any, agent: EchoAgent, dial: Any, wait_until: Any
 ) -> None:

@@ -13,6 +13,7 @@ import trio.testing
 
 from transceiver.signalling import (
     CallRequest,
+    ConnectionDoor,
     ConnectionLimits,
     CreatedCall,
     SignallingError,
@@ -252,7 +253,7 @@ async def server(calls: RecordingCalls, nursery: trio.Nursery) -> tuple[str, int
     """A real server with tight limits."""
     limits = ConnectionLimits(total=4, per_address=2, header_seconds=0.2, read_seconds=0.2)
     app = create_app(calls, request_seconds=0.2)
-    urls = await nursery.start(serve_signalling, app, ("127.0.0.1:0",), limits)
+    urls = await nursery.start(serve_signalling, app, ("127.0.0.1:0",), ConnectionDoor(limits))
     host, _, port = urls[0].removeprefix("http://").rpartition(":")
     return host, int(port)
 

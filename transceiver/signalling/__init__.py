@@ -3,11 +3,12 @@
 from transceiver.signalling.app import create_app
 from transceiver.signalling.calls import CallRequest, Calls, CreatedCall
 from transceiver.signalling.errors import SignallingError
-from transceiver.signalling.server import ConnectionLimits, serve_signalling
+from transceiver.signalling.server import ConnectionDoor, ConnectionLimits, serve_signalling
 
 __all__ = [
     "CallRequest",
     "Calls",
+    "ConnectionDoor",
     "ConnectionLimits",
     "CreatedCall",
     "SignallingError",

@@ -23,7 +23,7 @@ from hypercorn.typing import ConnectionState
 
 from service.addresses import parse_host_port, to_host_port
 
-__all__ = ["ConnectionLimits", "serve_signalling"]
+__all__ = ["ConnectionDoor", "ConnectionLimits", "serve_signalling"]
 
 # Implementation constants
 MAX_HEADER_BYTES = 16 * 1024
@@ -38,8 +38,8 @@ class ConnectionLimits:
     read_seconds: float = 10.0  # without a byte of the body for so long, the connection is closed
 
 
-class _Door:
-    """Counts the open connections; `refused` is for the metrics."""
+class ConnectionDoor:
+    """Counts the open connections (`total`), and those it did not let in (`refused`)."""
 
     __slots__ = ("limits", "open", "refused", "total")
 
@@ -73,7 +73,7 @@ class _Door:
 async def serve_signalling(
     app: Callable[..., Any],
     binds: tuple[str, ...],
-    limits: ConnectionLimits,
+    door: ConnectionDoor,
     *,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
@@ -82,8 +82,8 @@ async def serve_signalling(
     config.accesslog = None
     config.errorlog = None
     config.include_server_header = False
-    config.keep_alive_timeout = limits.header_seconds
-    config.read_timeout = limits.read_seconds  # type: ignore[assignment]
+    config.keep_alive_timeout = door.limits.header_seconds
+    config.read_timeout = door.limits.read_seconds  # type: ignore[assignment]
     config.h11_max_incomplete_size = MAX_HEADER_BYTES
     context = WorkerContext(None)
     wrapped = ASGIWrapper(app)
@@ -97,4 +97,4 @@ async def serve_signalling(
         listeners += await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
     urls = [f"http://{to_host_port(*listener.socket.getsockname()[:2])}" for listener in listeners]
     task_status.started(urls)
-    await trio.serve_listeners(partial(_Door(limits), serve_one), listeners)
+    await trio.serve_listeners(partial(door, serve_one), listeners)
