@@ -1,0 +1,100 @@
+"""How the processes of one machine are wired to each other."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TypeVar
+
+import msgspec
+import pytest
+
+from agent.config import AgentConfig
+from protocol.routing import KeyRing, RoutingConfig, Trunk
+from relay.config import RelayConfig
+from service.config import load
+from stack.config import StackConfig
+from stack.plan import Plan
+from transceiver.config import TransceiverConfig
+
+SECTIONS = {
+    AgentConfig: "agent",
+    RelayConfig: "relay",
+    RoutingConfig: "routing",
+    TransceiverConfig: "transceiver",
+}
+Section = TypeVar("Section", bound=msgspec.Struct)
+
+LOOPBACK = StackConfig(port=0, udp_port=0, public_address=("127.0.0.1",))
+
+
+def read(environ: dict[str, str], kind: type[Section]) -> Section:
+    """What a process makes of an environment: it refuses what it does not know."""
+    return load({SECTIONS[kind]: kind}, None, environ)[kind]
+
+
+def test_relay_and_transceiver_get_the_same_fresh_secrets():
+    plan = Plan(LOOPBACK, None, {})
+    relay, transceiver = (
+        read(plan.relay(), RoutingConfig),
+        read(plan.transceiver("ws://127.0.0.1:1/", ["127.0.0.1:2"]), RoutingConfig),
+    )
+    assert relay == transceiver
+    KeyRing.parse(relay)
+    Trunk.parse(relay)
+    assert read(Plan(LOOPBACK, None, {}).relay(), RoutingConfig) != relay
+
+
+def test_callers_are_offered_what_the_relay_bound():
+    environ = Plan(LOOPBACK, None, {}).transceiver("ws://127.0.0.1:7/", ["127.0.0.1:5000"])
+    transceiver = read(environ, TransceiverConfig)
+    assert transceiver.advertise == ("127.0.0.1:5000",)
+    assert transceiver.agents == ("ws://127.0.0.1:7/",)
+    assert not transceiver.direct
+
+
+def test_by_default_every_address_of_the_machine_is_listened_on_loopback_too():
+    listen = read(Plan(StackConfig(udp_port=0), None, {}).relay(), RelayConfig).listen
+    assert "127.0.0.1:0" in listen
+    assert not any(text.startswith(("0.0.0.0", "[::]")) for text in listen)
+
+
+def test_a_public_address_that_is_not_ours_is_offered_and_the_wildcard_is_listened_on():
+    plan = Plan(StackConfig(public_address=("198.51.100.7",)), None, {})
+    assert plan.listen_addresses() == ["0.0.0.0:3478"]
+    environ = plan.transceiver("ws://127.0.0.1:1/", ["0.0.0.0:3478"])
+    assert read(environ, TransceiverConfig).advertise == ("198.51.100.7:3478",)
+
+
+def test_what_the_user_configured_is_left_alone(tmp_path: Path):
+    file = tmp_path / "antiphon.toml"
+    key = "00" * 32
+    file.write_text(f'[routing]\ntrunk_keys = ["{key}"]\n[relay]\nlisten = ["127.0.0.1:4444"]\n')
+    plan = Plan(LOOPBACK, file, {"ANTIPHON_AGENT_LISTEN": "127.0.0.1:9999"})
+    assert plan.relay()["ANTIPHON_CONFIG"] == str(file)
+    assert read(plan.relay(), RelayConfig).listen == ("127.0.0.1:4444",)
+    assert read(plan.relay(), RoutingConfig).trunk_keys == (key,)
+    assert read(plan.agent(), AgentConfig).listen == "127.0.0.1:9999"
+
+
+def test_a_process_that_comes_back_takes_the_addresses_it_had():
+    plan = Plan(LOOPBACK, None, {})
+    relay = plan.relay() | plan.rebind_relay({"listen": ["127.0.0.1:5000"], "trunk": "127.0.0.1:5001", "admin": "x"})
+    assert (read(relay, RelayConfig).listen, read(relay, RelayConfig).trunk) == (("127.0.0.1:5000",), "127.0.0.1:5001")
+    agent = plan.agent() | plan.rebind_agent({"listen": "127.0.0.1:5002"})
+    assert read(agent, AgentConfig).listen == "127.0.0.1:5002"
+    started = plan.transceiver("ws://127.0.0.1:1/", ["127.0.0.1:2"])
+    transceiver = started | plan.rebind_transceiver({"http": ["http://127.0.0.1:5003"], "udp": "x"})
+    assert read(transceiver, TransceiverConfig).http == ("127.0.0.1:5003",)
+
+
+def test_without_a_relay_callers_reach_the_transceiver_itself():
+    plan = Plan(msgspec.structs.replace(LOOPBACK, direct=True), None, {})
+    transceiver = read(plan.transceiver("ws://127.0.0.1:1/", []), TransceiverConfig)
+    assert transceiver.direct
+    assert transceiver.listen == "127.0.0.1:0"
+
+
+@pytest.mark.parametrize("wrong", [{"port": 65536}, {"host": "localhost"}, {"public_address": ("relay.example",)}])
+def test_a_wrong_value_is_refused(wrong: dict[str, object]):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        StackConfig(**wrong)  # type: ignore[arg-type]
