@@ -1,0 +1,127 @@
+"""`just bench`: what a packet, a talking call and a call's set-up cost in CPU time, each beside a reference in the same run."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import msgspec
+from rich.console import Console
+
+from bench.figures import Report, Section
+from bench.machine import describe, quiet_note
+from bench.processes import BenchFailed
+from bench.progress import Progress
+from bench.relay import RelayOptions, measure_relay
+from bench.render import render
+from bench.setup import SetupOptions, measure_setup
+from bench.transceiver import TransceiverOptions, measure_transceiver
+
+EXIT_WELL, EXIT_FAILED, EXIT_USAGE = range(3)
+
+EPILOG = """\
+  relay        CPU µs of the relay process for each 160-byte packet; beside a
+               forwarder in C that is compiled here (needs gcc, cc or clang)
+  transceiver  CPU ms for each second that a call talks, memory for each call;
+               beside aiortc, called by the same callers
+  setup        CPU ms for set-up and end of a call, beside aiortc
+  all          one after the other (the default), in less than three minutes
+
+Everything is on loopback, in processes of its own, and ends with this one.
+CPU time is from the kernel's accounts of each process. Rounds are interleaved;
+the figure to quote is the ratio to the reference, and its machine. Linux only.
+Close what else is running: a busy machine moves the times, less the ratios.
+
+exit status: 0 measured, 1 not, 2 the command line is wrong
+"""
+
+
+def main() -> int:
+    options = _parser().parse_args()
+    if not sys.platform.startswith("linux"):
+        print("just bench: only Linux keeps the accounts that this reads", file=sys.stderr)
+        return EXIT_FAILED
+    if options.json is not None and (problem := _unwritable(options.json)) is not None:
+        print(f"just bench: --json: {problem}", file=sys.stderr)
+        return EXIT_USAGE
+    machine, note, began = describe(), quiet_note(), time.monotonic()
+    sections: list[Section] = []
+    try:
+        with Progress() as progress:
+            sections += [measure(progress) for measure in _measurements(options)]
+    except BenchFailed as failed:
+        print(f"just bench: {failed}", file=sys.stderr)
+        return EXIT_FAILED
+    except KeyboardInterrupt:
+        return EXIT_FAILED
+    if note is not None:
+        sections[0].note(note)
+    command = " ".join(["just bench", *sys.argv[1:]])
+    report = Report(command=command, machine=machine, seconds=round(time.monotonic() - began, 1), sections=sections)
+    console = Console()
+    for part in render(report):
+        console.print(part, soft_wrap=True)
+    if options.json is not None:
+        options.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    return EXIT_WELL
+
+
+def _measurements(options: argparse.Namespace) -> Sequence[Callable[[Progress], Section]]:
+    quick = options.quick
+    flows = tuple(options.flows or ([1000] if quick else [100, 1000]))
+    relay = RelayOptions(flows, options.rounds or (2 if quick else 5), 0.2 if quick else 0.4, options.rate)
+    rounds, seconds = options.rounds or (1 if quick else 3), 2.0 if quick else 4.0
+    transceiver = TransceiverOptions(options.calls, 0 if quick else min(4, options.calls), rounds, seconds)
+    setup = SetupOptions(options.calls, rounds)
+    every: dict[str, Callable[[Progress], Section]] = {
+        "relay": lambda progress: measure_relay(relay, progress),
+        "transceiver": lambda progress: measure_transceiver(transceiver, progress),
+        "setup": lambda progress: measure_setup(setup, progress),
+    }
+    return list(every.values()) if options.what == "all" else [every[options.what]]
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="just bench",
+        description="Measures what packets and calls cost, beside references in the same run.",
+        epilog=EPILOG,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    parser.add_argument("what", nargs="?", default="all", choices=("relay", "transceiver", "setup", "all"))
+    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: to see that it works")
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures as JSON")
+    parser.add_argument("--rounds", type=_count(1, 100), metavar="N", help="rounds (relay 5, else 3)")
+    parser.add_argument("--calls", type=_count(1, 500), default=20, metavar="N", help="calls at once (20)")
+    parser.add_argument(
+        "--flows", type=_count(1, 50_000), nargs="+", metavar="N", help="flows through the relay (100 1000)"
+    )
+    parser.add_argument(
+        "--rate", type=_count(100, 100_000), default=20_000, metavar="N", help="packets/s of the paced load (20000)"
+    )
+    return parser
+
+
+def _count(least: int, most: int) -> Callable[[str], int]:
+    def convert(text: str) -> int:
+        if not (text.isascii() and text.isdigit()) or not least <= int(text) <= most:
+            raise argparse.ArgumentTypeError(f"must be a whole number from {least} to {most}, not {text!r}")
+        return int(text)
+
+    return convert
+
+
+def _unwritable(file: Path) -> str | None:
+    """Known before the measurement, not after it."""
+    try:
+        file.touch()
+    except OSError as error:
+        return f"{file}: {error.strerror}"
+    return None
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,162 @@
+"""Many senders on one socket: datagrams made once, sent over and over by sendmmsg, each from an address of its own.
+
+All of 127.0.0.0/8 is this machine, and IP_PKTINFO (ip(7)) lets every datagram choose its source, so one socket plays
+thousands of clients. Everything is laid out beforehand; a turn costs one system call and no Python for each packet, and
+what comes back is only counted: a generator must be faster than what it measures.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import errno
+import socket
+from collections.abc import Sequence
+
+from protocol.address import TransportAddress
+
+__all__ = ["Crowd", "Post"]
+
+# Implementation constants
+RECEIVE_COUNT = 128
+SLOT = 2048
+BUFFER = 8 << 20
+_SO_SNDBUFFORCE = 32
+_SO_RCVBUFFORCE = 33
+_IP_PKTINFO = 8  # Linux; missing from the socket module of Python 3.11
+_PKTINFO_SPACE = 32  # CMSG_SPACE of a struct in_pktinfo
+_PKTINFO_LENGTH = 28  # CMSG_LEN
+
+
+class _MessageHeader(ctypes.Structure):
+    _fields_ = [
+        ("msg_name", ctypes.c_void_p),
+        ("msg_namelen", ctypes.c_uint32),
+        ("msg_iov", ctypes.c_void_p),
+        ("msg_iovlen", ctypes.c_size_t),
+        ("msg_control", ctypes.c_void_p),
+        ("msg_controllen", ctypes.c_size_t),
+        ("msg_flags", ctypes.c_int),
+    ]
+
+
+class _MultiMessageHeader(ctypes.Structure):
+    _fields_ = [("msg_hdr", _MessageHeader), ("msg_len", ctypes.c_uint)]
+
+
+class _IoVector(ctypes.Structure):
+    _fields_ = [("iov_base", ctypes.c_void_p), ("iov_len", ctypes.c_size_t)]
+
+
+_HEADER_SIZE = ctypes.sizeof(_MultiMessageHeader)
+_LENGTH_AT = _MultiMessageHeader.msg_len.offset // 4
+_libc = ctypes.CDLL(None, use_errno=True)
+_sendmmsg, _recvmmsg = _libc.sendmmsg, _libc.recvmmsg
+_sendmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int]
+_recvmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
+
+
+class Post:
+    """Datagrams in a ring, made once: `(source, payload)` each, all to one target."""
+
+    def __init__(self, letters: Sequence[tuple[str, bytes]], target: tuple[str, int]) -> None:
+        self._keep: list[object] = []
+        count = len(letters)
+        self.count = count
+        self._headers = (_MultiMessageHeader * count)()
+        vectors = (_IoVector * count)()
+        control_bytes = bytearray(count * _PKTINFO_SPACE)
+        control = (ctypes.c_char * len(control_bytes)).from_buffer(control_bytes)
+        name = ctypes.create_string_buffer(
+            socket.AF_INET.to_bytes(2, "little") + target[1].to_bytes(2, "big") + socket.inet_aton(target[0]) + bytes(8)
+        )
+        self._keep += [vectors, control, name]
+        for i, (source, payload) in enumerate(letters):
+            buffer = ctypes.create_string_buffer(payload, len(payload))
+            self._keep.append(buffer)
+            vectors[i] = _IoVector(ctypes.addressof(buffer), len(payload))
+            at = i * _PKTINFO_SPACE
+            head = _PKTINFO_LENGTH.to_bytes(8, "little")
+            head += socket.IPPROTO_IP.to_bytes(4, "little") + _IP_PKTINFO.to_bytes(4, "little")
+            head += bytes(4) + socket.inet_aton(source)  # any interface, this source
+            control_bytes[at : at + len(head)] = head
+            self._headers[i].msg_hdr = _MessageHeader(
+                ctypes.addressof(name),
+                16,
+                ctypes.addressof(vectors) + i * ctypes.sizeof(_IoVector),
+                1,
+                ctypes.addressof(control) + at,
+                _PKTINFO_SPACE,
+                0,
+            )
+        self._address = ctypes.addressof(self._headers)
+        self._next = 0
+
+    def send(self, fd: int, count: int) -> int:
+        """The next `count` of the ring; how many the kernel took."""
+        sent = 0
+        while sent < count:
+            chunk = min(count - sent, self.count - self._next, 1024)
+            taken = _sendmmsg(fd, self._address + self._next * _HEADER_SIZE, chunk, socket.MSG_DONTWAIT)
+            if taken <= 0:
+                if ctypes.get_errno() == errno.EINTR:
+                    continue
+                break
+            sent += taken
+            self._next = (self._next + taken) % self.count
+        return sent
+
+
+class Crowd:
+    """One socket that hears what is sent to any address of 127.0.0.0/8 at its port."""
+
+    def __init__(self) -> None:
+        self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self._socket.setblocking(False)
+        for option, force in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
+            self._socket.setsockopt(socket.SOL_SOCKET, option, BUFFER)
+            try:
+                self._socket.setsockopt(socket.SOL_SOCKET, force, BUFFER)
+            except PermissionError:
+                continue  # what the system grants must do
+        self._socket.bind(("0.0.0.0", 0))
+        self.port: int = self._socket.getsockname()[1]
+        self.fd = self._socket.fileno()
+        self._arena = bytearray(RECEIVE_COUNT * SLOT)
+        pin = (ctypes.c_char * len(self._arena)).from_buffer(self._arena)
+        self._headers = (_MultiMessageHeader * RECEIVE_COUNT)()
+        self._vectors = (_IoVector * RECEIVE_COUNT)()
+        for i in range(RECEIVE_COUNT):
+            self._vectors[i] = _IoVector(ctypes.addressof(pin) + i * SLOT, SLOT)
+            self._headers[i].msg_hdr.msg_iov = ctypes.addressof(self._vectors) + i * ctypes.sizeof(_IoVector)
+            self._headers[i].msg_hdr.msg_iovlen = 1
+        self._address = ctypes.addressof(self._headers)
+        self._lengths = memoryview(self._headers).cast("B").cast("I")
+
+    def granted(self) -> int:
+        """Bytes of receive buffer, in the kernel's own counting."""
+        return self._socket.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF)
+
+    def receive_lengths(self) -> list[int]:
+        """Of the datagrams that wait, RECEIVE_COUNT at most."""
+        count = _recvmmsg(self.fd, self._address, RECEIVE_COUNT, socket.MSG_DONTWAIT, None)
+        return self._lengths[_LENGTH_AT : count * (_HEADER_SIZE // 4) : _HEADER_SIZE // 4].tolist() if count > 0 else []
+
+    def first_received(self, length: int) -> bytes:
+        """Of the last `receive_lengths`: to look at, now and then."""
+        return bytes(self._arena[:length])
+
+    def receive_one(self) -> tuple[bytes, TransportAddress] | None:
+        """For what is not measured."""
+        try:
+            data, (host, port) = self._socket.recvfrom(SLOT)
+        except BlockingIOError:
+            return None
+        return data, TransportAddress(port.to_bytes(2, "big") + socket.inet_aton(host))
+
+    def send_one(self, data: bytes, source: str, target: tuple[str, int]) -> None:
+        """For what is not measured."""
+        info = bytes(4) + socket.inet_aton(source) + bytes(4)
+        self._socket.sendmsg([data], [(socket.IPPROTO_IP, _IP_PKTINFO, info)], 0, target)
+
+    def close(self) -> None:
+        self._socket.close()

@@ -1,0 +1,178 @@
+/* The reference of `just bench relay`: about the least that a forwarder of UDP packets can do. Linux. Not part of the product.
+
+   forwarder plain|trunk BATCH
+
+   1. Binds two sockets on loopback, "client" and "trunk", and says their ports in a ready line.
+   2. Reads the flows from standard input: records of 12 bytes, client address and server address, each port(2) ip(4).
+   3. Forwards for ever. A batch is received with recvmmsg, every source is looked up in a hash table, and what it causes leaves
+      with sendmmsg.
+
+   plain: one datagram in, one datagram out, both ways: a table entry for each client and each server address.
+   trunk: towards the server, the frames of a batch share datagrams as our relay's do (protocol/routing/trunk.py: head of 10
+          bytes, then 0 port(2) ip(4) length(2) payload); towards clients each frame names its client. The 8 bytes of tag are
+          left zero and never checked: the difference to our relay is the tag, proof, expiry, counters, and Python. */
+
+#define _GNU_SOURCE
+#include <arpa/inet.h>
+#include <errno.h>
+#include <netinet/in.h>
+#include <poll.h>
+#include <stdint.h>
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+#include <sys/socket.h>
+#include <unistd.h>
+
+enum { MAX_BATCH = 1024, SLOT = 2048, MTU = 1452, HEAD = 10, FRAME_HEAD = 9, ROUNDS = 8, MAX_OUT = 4 * MAX_BATCH };
+
+struct entry { uint64_t key; struct sockaddr_in to; };
+
+static struct entry *table;
+static unsigned table_bits;
+static int batch;
+
+static unsigned char slots[MAX_BATCH][SLOT], bundles[MAX_BATCH][SLOT];
+static struct sockaddr_in from[MAX_BATCH], to[MAX_OUT];
+static struct iovec in_vectors[MAX_BATCH], out_vectors[MAX_OUT];
+static struct mmsghdr in[MAX_BATCH], out[MAX_OUT];
+
+static void die(const char *what) { perror(what); exit(1); }
+
+static uint64_t key_of(const struct sockaddr_in *a) { return (uint64_t)a->sin_addr.s_addr << 16 | a->sin_port; }
+
+static struct entry *slot_of(uint64_t key) {
+    uint64_t mask = (1ull << table_bits) - 1, i = (key * 0x9E3779B97F4A7C15ull) >> (64 - table_bits);
+    while (table[i].key && table[i].key != key) i = (i + 1) & mask;
+    return &table[i];
+}
+
+static void learn(const unsigned char *a, const unsigned char *b) {
+    struct sockaddr_in source = {.sin_family = AF_INET}, target = {.sin_family = AF_INET};
+    memcpy(&source.sin_port, a, 2); memcpy(&source.sin_addr, a + 2, 4);
+    memcpy(&target.sin_port, b, 2); memcpy(&target.sin_addr, b + 2, 4);
+    struct entry *e = slot_of(key_of(&source));
+    e->key = key_of(&source);
+    e->to = target;
+}
+
+static void read_flows(void) {
+    size_t used = 0, room = 1 << 16, n;
+    unsigned char *records = malloc(room);
+    if (!records) die("malloc");
+    while ((n = fread(records + used, 1, room - used, stdin)) > 0)
+        if ((used += n) == room && !(records = realloc(records, room *= 2))) die("realloc");
+    for (table_bits = 8; (1ull << table_bits) < 8 * (used / 12); table_bits++) {}
+    if (!(table = calloc(1ull << table_bits, sizeof *table))) die("calloc");
+    for (size_t i = 0; i + 12 <= used; i += 12) { learn(records + i, records + i + 6); learn(records + i + 6, records + i); }
+    free(records);
+}
+
+static int bound(int *port) {
+    int fd = socket(AF_INET, SOCK_DGRAM, 0), size = 4 << 20;
+    struct sockaddr_in a = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
+    socklen_t length = sizeof a;
+    if (fd < 0 || bind(fd, (struct sockaddr *)&a, length) || getsockname(fd, (struct sockaddr *)&a, &length)) die("bind");
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &size, sizeof size);
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUF, &size, sizeof size);
+    setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &size, sizeof size);
+    setsockopt(fd, SOL_SOCKET, SO_SNDBUFFORCE, &size, sizeof size);
+    *port = ntohs(a.sin_port);
+    return fd;
+}
+
+static int receive(int fd) {
+    for (int i = 0; i < batch; i++) in[i].msg_hdr.msg_namelen = sizeof from[i];
+    int n = recvmmsg(fd, in, batch, MSG_DONTWAIT, NULL);
+    return n < 0 ? 0 : n;
+}
+
+static void send_all(int fd, int count) {
+    for (int done = 0; done < count;) {
+        int chunk = count - done < MAX_BATCH ? count - done : MAX_BATCH;
+        int n = sendmmsg(fd, out + done, chunk, MSG_DONTWAIT);
+        if (n <= 0 && errno == EINTR) continue;
+        if (n <= 0) return; /* a full socket: the rest is lost, as with our relay */
+        done += n;
+    }
+}
+
+static int put(int count, const struct sockaddr_in *target, void *data, size_t length) {
+    if (count == MAX_OUT) return count;
+    to[count] = *target;
+    out_vectors[count] = (struct iovec){data, length};
+    return count + 1;
+}
+
+static int plain(int n) {
+    int count = 0;
+    for (int i = 0; i < n; i++) {
+        struct entry *e = slot_of(key_of(&from[i]));
+        if (e->key) count = put(count, &e->to, slots[i], in[i].msg_len);
+    }
+    return count;
+}
+
+static int bundle(int n) {
+    int count = 0;
+    size_t used = 0;
+    struct sockaddr_in target = {0};
+    for (int i = 0; i < n; i++) {
+        struct entry *e = slot_of(key_of(&from[i]));
+        unsigned length = in[i].msg_len;
+        if (!e->key || length + HEAD + FRAME_HEAD > SLOT) continue;
+        if (used && (used + FRAME_HEAD + length > MTU || key_of(&target) != key_of(&e->to))) {
+            count = put(count, &target, bundles[count], used);
+            used = 0;
+        }
+        unsigned char *start = bundles[count];
+        if (!used) { memcpy(start, "\xC5\x10\0\0\0\0\0\0\0\0", HEAD); used = HEAD; target = e->to; }
+        unsigned char *frame = start + used;
+        frame[0] = 0;
+        memcpy(frame + 1, &from[i].sin_port, 2);
+        memcpy(frame + 3, &from[i].sin_addr, 4);
+        frame[7] = length >> 8; frame[8] = length;
+        memcpy(frame + FRAME_HEAD, slots[i], length);
+        used += FRAME_HEAD + length;
+    }
+    return used ? put(count, &target, bundles[count], used) : count;
+}
+
+static int unbundle(int n) {
+    int count = 0;
+    for (int i = 0; i < n; i++)
+        for (size_t at = HEAD, end = in[i].msg_len; at + FRAME_HEAD <= end;) {
+            unsigned char *frame = slots[i] + at;
+            size_t length = (size_t)frame[7] << 8 | frame[8];
+            struct sockaddr_in client = {.sin_family = AF_INET};
+            if (at + FRAME_HEAD + length > end) break;
+            memcpy(&client.sin_port, frame + 1, 2);
+            memcpy(&client.sin_addr, frame + 3, 4);
+            count = put(count, &client, frame + FRAME_HEAD, length);
+            at += FRAME_HEAD + length;
+        }
+    return count;
+}
+
+int main(int argc, char **argv) {
+    if (argc != 3 || (batch = atoi(argv[2])) < 1 || batch > MAX_BATCH) { fputs("usage: forwarder plain|trunk BATCH\n", stderr); return 2; }
+    int (*up)(int) = strcmp(argv[1], "trunk") ? plain : bundle, (*down)(int) = strcmp(argv[1], "trunk") ? plain : unbundle;
+    int client_port, trunk_port, client = bound(&client_port), trunk = bound(&trunk_port);
+    for (int i = 0; i < MAX_BATCH; i++) {
+        in_vectors[i] = (struct iovec){slots[i], SLOT};
+        in[i].msg_hdr = (struct msghdr){.msg_name = &from[i], .msg_iov = &in_vectors[i], .msg_iovlen = 1};
+    }
+    for (int i = 0; i < MAX_OUT; i++)
+        out[i].msg_hdr = (struct msghdr){.msg_name = &to[i], .msg_namelen = sizeof to[i], .msg_iov = &out_vectors[i], .msg_iovlen = 1};
+    read_flows();
+    printf("ready {\"listen\":[\"127.0.0.1:%d\"],\"trunk\":\"127.0.0.1:%d\"}\n", client_port, trunk_port);
+    fflush(stdout);
+    struct pollfd wait[2] = {{.fd = client, .events = POLLIN}, {.fd = trunk, .events = POLLIN}};
+    for (;;) {
+        if (poll(wait, 2, -1) < 0 && errno != EINTR) die("poll");
+        for (int n = batch, i = 0; i < ROUNDS && n == batch && wait[0].revents; i++)
+            if ((n = receive(client)) > 0) send_all(trunk, up(n));
+        for (int n = batch, i = 0; i < ROUNDS && n == batch && wait[1].revents; i++)
+            if ((n = receive(trunk)) > 0) send_all(client, down(n));
+    }
+}

@@ -1,0 +1,34 @@
+"""The C forwarder: compiled when a compiler is there, and started with the generator's table of flows."""
+
+from __future__ import annotations
+
+import shutil
+import subprocess
+from pathlib import Path
+
+from bench.processes import BenchFailed, Child, clean_environment
+
+__all__ = ["BATCH", "compile_forwarder", "start_forwarder"]
+
+# Implementation constants
+BATCH = 64  # as our relay's default
+SOURCE = Path(__file__).with_name("forwarder.c")
+
+
+def compile_forwarder(folder: Path) -> Path | None:
+    """The program in `folder`; None without a compiler. Raises BenchFailed when it does not compile."""
+    compiler = next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
+    if compiler is None:
+        return None
+    program = folder / "forwarder"
+    done = subprocess.run(
+        [compiler, "-O2", "-o", str(program), str(SOURCE)], capture_output=True, text=True, check=False
+    )
+    if done.returncode:
+        raise BenchFailed(f"the reference forwarder does not compile:\n{done.stderr}")
+    return program
+
+
+def start_forwarder(program: Path, framing: str, flows: bytes, cpu: int | None) -> Child:
+    command = [str(program), framing, str(BATCH)]
+    return Child(f"C forwarder ({framing})", command, clean_environment(), cpu=cpu, stdin=flows)

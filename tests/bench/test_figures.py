@@ -1,0 +1,126 @@
+"""The arithmetic of the measurements and what is made of it. Nothing here is timed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import msgspec
+import pytest
+from rich.console import Console
+
+from bench.figures import Report, Section, ratio, spread, without_talk
+from bench.render import render
+
+ROOT = Path(__file__).parents[2]
+MACHINE: dict[str, str | int | list[float]] = {
+    "processor": "a processor",
+    "cpus": 2,
+    "kernel": "6.1",
+    "python": "3.11",
+    "load_before": [0.0, 0.1, 0.2],
+}
+
+
+def section_of_three_rounds() -> Section:
+    section = Section(title="relay")
+    for ours, theirs in ((2.0, 4.0), (3.0, 5.0), (40.0, 50.0)):
+        section.add("up", "relay", "µs", ours)
+        section.add("up", "forwarder", "µs", theirs, is_reference=True)
+    return section
+
+
+def printed(section: Section) -> str:
+    report = Report(command="just bench", machine=MACHINE, seconds=1.0, sections=[section])
+    console = Console(width=100, color_system=None)
+    with console.capture() as capture:
+        for part in render(report):
+            console.print(part)
+    return capture.get()
+
+
+def test_a_spread_is_the_median_between_the_lowest_and_the_highest():
+    assert spread([3.0, 1.0, 2.0]) == (2.0, 1.0, 3.0)
+    assert spread([4.0, 1.0]).median == 2.5
+
+
+def test_a_spread_of_nothing_is_refused():
+    with pytest.raises(ValueError, match="no rounds"):
+        spread([])
+
+
+def test_a_ratio_is_taken_within_each_round_so_that_a_slow_machine_does_not_count():
+    assert ratio([1.0, 10.0, 100.0], [2.0, 20.0, 200.0]) == (0.5, 0.5, 0.5)
+
+
+def test_rounds_without_a_counterpart_are_left_out_of_a_ratio():
+    assert ratio([1.0, 9.0], [2.0]) == (0.5, 0.5, 0.5)
+    assert ratio([1.0], []) is None
+    assert ratio([1.0], [0.0]) is None
+
+
+def test_the_price_of_talking_is_taken_out_of_a_short_call():
+    assert without_talk((0.2, 12.0), (1.2, 22.0)) == pytest.approx(10.0)
+
+
+def test_rounds_of_one_subject_under_one_load_are_one_series():
+    section = section_of_three_rounds()
+    assert [(series.subject, series.rounds) for series in section.series] == [
+        ("relay", [2.0, 3.0, 40.0]),
+        ("forwarder", [4.0, 5.0, 50.0]),
+    ]
+
+
+def test_a_reference_is_compared_with_the_subject_of_the_same_load_only():
+    section = section_of_three_rounds()
+    section.add("down", "forwarder", "µs", 1.0, is_reference=True)
+    _, up, down = section.series
+    assert section.ratio_to(up) == pytest.approx((0.6, 0.5, 0.8))
+    assert section.ratio_to(down) is None
+
+
+def test_a_note_is_kept_once_however_many_rounds_have_it_to_say():
+    section = Section(title="relay")
+    section.note("noisy")
+    section.note("noisy")
+    assert section.notes == ["noisy"]
+
+
+def test_a_table_shows_medians_spreads_ratios_and_notes():
+    section = section_of_three_rounds()
+    section.note("the machine was not quiet")
+    text = printed(section)
+    assert next(line for line in text.splitlines() if "forwarder" in line).split("│")[1:5] == [
+        "   forwarder ",
+        "   5.00 ",
+        "      4.00 – 50.0 ",
+        "       0.60 ",
+    ]
+    assert "the machine was not quiet" in text
+    assert "a processor, 2 CPUs" in text
+
+
+def test_a_single_round_has_no_spread():
+    section = Section(title="relay")
+    section.add("up", "relay", "µs", 120.0)
+    assert "–" not in printed(section).replace("lowest – highest", "")
+
+
+def test_a_report_as_json_keeps_every_round():
+    report = Report(command="just bench", machine=MACHINE, seconds=1.0, sections=[section_of_three_rounds()])
+    again = msgspec.json.decode(msgspec.json.encode(report), type=Report)
+    assert again == report
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "wrong", [["rely"], ["relay", "--rounds", "0"], ["--calls", "many"], ["--json", "/no/folder/x"]]
+)
+def test_a_wrong_command_line_is_refused_before_anything_is_measured(wrong: list[str]):
+    done = subprocess.run(
+        [sys.executable, "-m", "bench", *wrong], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2
+    assert "just bench" in done.stderr
+    assert done.stdout == ""
