@@ -28,6 +28,8 @@ class RelayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     max_flows: int = 65536
     max_probationary: int = 4096
     """Flows that no transceiver has answered yet; beyond it the oldest makes room."""
+    max_flows_per_token: int = 16
+    """Addresses of one call, answered or not; beyond it the one longest silent makes room. A call has one or two."""
     probationary_bytes: int = 4096
     """What such a flow may send in all."""
     probationary_seconds: float = 10.0
@@ -57,7 +59,14 @@ class RelayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 parse_host_port(self.admin)
             except ValueError as error:
                 raise ValueError(f"admin: {error}") from None
-        for key in ("max_flows", "max_probationary", "probationary_bytes", "receive_buffer", "send_buffer"):
+        for key in (
+            "max_flows",
+            "max_probationary",
+            "max_flows_per_token",
+            "probationary_bytes",
+            "receive_buffer",
+            "send_buffer",
+        ):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1")
         if not 1 <= self.batch_size <= 1024:

@@ -64,6 +64,7 @@ class RelayCore:
             len(config.listen),
             max_flows=config.max_flows,
             max_probationary=config.max_probationary,
+            max_per_token=config.max_flows_per_token,
             idle=config.idle_seconds,
         )
         self.drops: Counter[str] = Counter()
@@ -193,17 +194,16 @@ class RelayCore:
             if not authenticate(request, scan_binding_untrusted(request), password):
                 raise DecodeError("integrity")
         if flow is not None and known:
-            flow.username = username
-            flow.seen = now
+            self.flows.adopt(flow, username, now)
             return flow, token.address
         if flow is None or flow.target is None:
             if self.flows.is_full():
                 raise DecodeError("table_full")
             if flow is None:
-                flow = self.flows.open(client, ingress, now)
+                flow = self.flows.open(client, ingress, ufrag, now)
                 self.opened += 1
             else:
-                self.flows.renew(flow)
+                self.flows.renew(flow, ufrag)
         until = now + self._config.probationary_seconds
         flow.propose(token.address, username, self._config.probationary_bytes, until)
         return flow, self._spend(flow, token.address, len(data))
@@ -227,6 +227,8 @@ class RelayCore:
         if len(payload) >= 2 and (payload[0] & 1, payload[1] & 0x10) == _ERROR_CLASS and payload[0] <= 3:
             return  # "I do not know this session" is no reason to send it more
         if flow is None:
+            if len(payload) > 0 and payload[0] & 0xFD == 1:
+                return  # a STUN answer: the flow of its check has had to make room, and must not come back this way
             if self._config.learn_from_replies:
                 if self.flows.learn(client, ingress, source, now):
                     self.learned += 1

@@ -6,7 +6,9 @@
 A probationary flow has only a `pending` transceiver: STUN within a byte budget goes there. An established flow has a
 `target`; a STUN that names another transceiver gives it a `pending` one beside, which becomes the target when it has
 answered, and not before. Both kinds have their own bound: probationary flows cost an attacker with one good token
-only a spoofed address each, so they can never crowd out established ones.
+only a spoofed address each, so they can never crowd out established ones. Who has a call of his own can have checks
+answered from as many addresses as he likes; so each token has only so many flows of either kind, and a further one
+takes the place of that token's own flow not heard of for longest.
 """
 
 from __future__ import annotations
@@ -32,6 +34,7 @@ class Flow:
         "pending_username",
         "seen",
         "target",
+        "token",
         "username",
     )
 
@@ -41,6 +44,7 @@ class Flow:
         self.head = frame_head(client, ingress)  # of every trunk frame of this flow
         self.seen = now
         self.target: TransportAddress | None = None
+        self.token = b""  # under which the table counts this flow; empty if only a reply taught it
         self.username = b""  # of the last good STUN for the target: the same again needs no second look
         self.pending: TransportAddress | None = None
         self.pending_username = b""
@@ -65,12 +69,16 @@ class Flow:
 class FlowTable:
     """`by_ingress[ingress][client]` is the flow; dictionaries, since a look-up happens for every packet."""
 
-    def __init__(self, ingresses: int, *, max_flows: int, max_probationary: int, idle: float) -> None:
+    def __init__(
+        self, ingresses: int, *, max_flows: int, max_probationary: int, max_per_token: int, idle: float
+    ) -> None:
         self.by_ingress: list[dict[TransportAddress, Flow]] = [{} for _ in range(ingresses)]
         self._max_flows = max_flows
         self._max_probationary = max_probationary
+        self._max_per_token = max_per_token
         self._idle = idle
         self._probationary: dict[Flow, None] = {}  # in the order of their deadlines
+        self._of_token: dict[bytes, dict[Flow, None]] = {}
         self._established = 0
         self._sweep: list[Flow] = []
         self.expired = 0
@@ -85,24 +93,30 @@ class FlowTable:
     def probationary(self) -> int:
         return len(self._probationary)
 
+    @property
+    def tokens(self) -> int:
+        """How many different tokens have flows."""
+        return len(self._of_token)
+
     def is_full(self) -> bool:
         return self._established >= self._max_flows
 
-    def open(self, client: TransportAddress, ingress: int, now: float) -> Flow:
+    def open(self, client: TransportAddress, ingress: int, token: bytes, now: float) -> Flow:
         """A new probationary flow, at the cost of the oldest one if there are too many. The caller proposes."""
-        if len(self._probationary) >= self._max_probationary:
-            self._remove(next(iter(self._probationary)))
-            self.evicted += 1
         flow = Flow(client, ingress, now)
+        self._count_for(token, flow)
+        if len(self._probationary) >= self._max_probationary:
+            self._evict(next(iter(self._probationary)))
         self.by_ingress[ingress][client] = flow
         self._probationary[flow] = None
         return flow
 
-    def renew(self, flow: Flow) -> None:
+    def renew(self, flow: Flow, token: bytes) -> None:
         """A new proposal for a probationary flow: it is the youngest again."""
         if flow in self._probationary:
             del self._probationary[flow]
             self._probationary[flow] = None
+            self._count_for(token, flow)
 
     def establish(self, flow: Flow, target: TransportAddress) -> bool:
         """False if the table is full."""
@@ -112,7 +126,14 @@ class FlowTable:
             self._established += 1
             del self._probationary[flow]
         flow.accept(target)
+        self._count_for(_token_of(flow.username) or flow.token, flow)
         return True
+
+    def adopt(self, flow: Flow, username: bytes, now: float) -> None:
+        """An established flow carries another USERNAME with a good token for the same transceiver."""
+        flow.username = username
+        flow.seen = now
+        self._count_for(_token_of(username), flow)
 
     def learn(self, client: TransportAddress, ingress: int, target: TransportAddress, now: float) -> bool:
         """A flow that a reply proves; False if the table is full."""
@@ -142,9 +163,38 @@ class FlowTable:
                 self.expired += 1
         return not self._sweep
 
+    def _count_for(self, token: bytes, flow: Flow) -> None:
+        """`flow` is one of this token's; if those of its kind are too many, the one longest silent makes room."""
+        if flow.token != token:
+            self._uncount(flow)
+            flow.token = token
+            self._of_token.setdefault(token, {})[flow] = None
+        if not token:
+            return
+        established = flow.target is not None
+        kin = [other for other in self._of_token[token] if (other.target is not None) is established]
+        if len(kin) > self._max_per_token:
+            self._evict(min((other for other in kin if other is not flow), key=lambda other: other.seen))
+
+    def _uncount(self, flow: Flow) -> None:
+        flows = self._of_token.get(flow.token)
+        if flows is not None and flow in flows:
+            del flows[flow]
+            if not flows:
+                del self._of_token[flow.token]
+
+    def _evict(self, flow: Flow) -> None:
+        self._remove(flow)
+        self.evicted += 1
+
     def _remove(self, flow: Flow) -> None:
+        self._uncount(flow)
         del self.by_ingress[flow.ingress][flow.client]
         if flow.target is None:
             del self._probationary[flow]
         else:
             self._established -= 1
+
+
+def _token_of(username: bytes) -> bytes:
+    return username.partition(b":")[0]

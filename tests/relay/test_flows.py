@@ -202,15 +202,66 @@ def test_traffic_in_any_direction_keeps_a_flow(bench: Bench, direction: str):
 def test_spoofed_addresses_with_one_good_token_crowd_out_only_each_other(make_bench: MakeBench):
     bench = make_bench(max_probationary=100)
     bench.establish()
+    other = pack_address("203.0.113.2", 1)
+    bench.up(bench.check(bench.token()), client=other)
     check = bench.check(bench.token())
     for n in range(1000):
         bench.up(check, client=pack_address("203.0.113.1", 1000 + n))
+    assert (bench.core.flows.established, bench.core.flows.probationary) == (1, 1 + 16)
+    bench.down(bench.answer(), client=other)
+    assert bench.core.flows.established == 2
+
+
+def test_spoofed_addresses_with_many_good_tokens_crowd_out_only_what_nobody_answered(make_bench: MakeBench):
+    bench = make_bench(max_probationary=100)
+    bench.establish()
+    for n in range(1000):
+        bench.up(bench.check(bench.token()), client=pack_address("203.0.113.1", 1000 + n))
     assert (bench.core.flows.established, bench.core.flows.probationary) == (1, 100)
     assert bench.core.flows.evicted == 900
     newcomer = pack_address("198.51.100.99", 9)
     bench.establish(client=newcomer)
     assert bench.targets(bench.RTP, client=newcomer) == [bench.A]
     assert bench.targets(bench.RTP) == [bench.A]
+
+
+def test_who_has_a_call_of_his_own_cannot_fill_the_table_with_it(bench: Bench):
+    """His checks are authentic and answered, from however many ports he sends them, at once or one after another."""
+    token = bench.establish()
+    check = bench.check(bench.token())
+    ports = [pack_address("203.0.113.1", 1000 + n) for n in range(300)]
+    for client in ports[:200]:
+        bench.up(check, client=client)
+        bench.down(bench.answer(), client=client)
+        bench.now += 0.001
+    for client in ports[200:]:
+        bench.up(check, client=client)
+    for client in ports:
+        bench.down(bench.answer(), client=client)
+    assert (bench.core.flows.established, bench.core.flows.probationary) == (1 + 16, 0)
+    assert bench.targets(bench.RTP) == [bench.A]
+    assert bench.targets(bench.RTP, client=ports[-1]) == [bench.A]  # the newest of his own addresses are those kept
+    assert bench.up(bench.RTP, client=ports[0]) == []
+    for n in range(40):  # nor by calling himself another's call on each of them
+        bench.up(bench.check(token), client=ports[-1])
+        bench.up(check, client=pack_address("203.0.113.9", 1 + n))
+        bench.down(bench.answer(), client=pack_address("203.0.113.9", 1 + n))
+    assert bench.core.flows.established <= 1 + 16 + 1
+
+
+def test_the_index_of_tokens_is_empty_when_the_table_is(bench: Bench):
+    bench.establish()
+    for n in range(50):
+        client = pack_address("203.0.113.1", 1 + n)
+        token = bench.token(bench.A if n % 2 else bench.B)
+        bench.up(bench.check(token), client=client)
+        if n % 3:
+            bench.down(bench.answer(), bench.A, client)
+        bench.up(bench.check(bench.token()), client=client)
+    bench.pass_time(11)
+    bench.pass_time(121)
+    assert bench.size == 0
+    assert bench.core.flows.tokens == 0
 
 
 def test_a_full_table_takes_nobody_new_and_harms_nobody_in_it(make_bench: MakeBench):
