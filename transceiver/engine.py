@@ -36,7 +36,7 @@ from transceiver.media import PACE_SECONDS
 from transceiver.outbox import Outbox, relay_local
 from transceiver.session.reasons import CloseReason
 from transceiver.session.session import Session
-from transceiver.session.tables import Life, Transport
+from transceiver.session.tables import Transport
 from udpio import UdpSocket
 
 __all__ = ["Engine"]
@@ -99,6 +99,7 @@ class Engine:
     def _wake(self) -> None:
         if self._sleep is not None:
             self._sleep.cancel()
+            self._sleep = None  # once is enough
 
     # What sessions do (`Host`)
 
@@ -114,7 +115,7 @@ class Engine:
             if self._by_path.get(path) is session:
                 del self._by_path[path]
         session.paths.clear()
-        session.scheduled_at = -math.inf  # its entry in the heap is void, and no other is made
+        session.released = True
         self._playing.pop(session, None)
         self._touched.pop(session, None)
         self.on_release(session)
@@ -124,8 +125,8 @@ class Engine:
     async def run(self) -> None:
         """Until cancelled, or until the socket is closed."""
         while True:
-            with trio.CancelScope() as self._sleep:
-                self._sleep.deadline = -math.inf if self._inbox or self._touched else self._next_wake()
+            deadline = -math.inf if self._inbox or self._touched else self._next_wake()
+            with trio.CancelScope(deadline=deadline) as self._sleep:
                 await self._socket.wait_readable()
             self._sleep = None
             self.turn(trio.current_time())
@@ -154,7 +155,7 @@ class Engine:
     def _run_inbox(self, now: float) -> None:
         for _ in range(len(self._inbox)):
             session, command, arguments = self._inbox.popleft()
-            if session.life is Life.CLOSED:
+            if session.released:
                 continue
             self._guard(session, now, command, session, *arguments, now)
             if session.conversation.is_playing:
@@ -216,7 +217,7 @@ class Engine:
     def _learn_path(self, session: Session, path: Path) -> None:
         """Datagrams along `path` belong to `session` if an authenticated check came along it. Who has a path keeps it while
         his transport is secure: nobody can take it by sending his own checks from a forged address."""
-        if session.life is Life.CLOSED or not session.peer.ice.is_valid(path):
+        if session.released or not session.peer.ice.is_valid(path):
             return
         holder = self._by_path.get(path)
         if holder is not None and holder.transport is Transport.SECURE:
@@ -237,7 +238,7 @@ class Engine:
             if not heap or heap[0][0] > now:
                 return
             due, _order, session = heapq.heappop(heap)
-            if due != session.scheduled_at:  # rescheduled since, or released
+            if session.released or due != session.scheduled_at:  # it has an earlier entry by now
                 continue
             session.scheduled_at = math.inf
             self._guard(session, now, session.handle_timeout, now)
@@ -288,7 +289,7 @@ class Engine:
             self._abandon(session, now)
             if self._strict:
                 raise
-        if session.life is not Life.CLOSED:
+        if not session.released:
             self._touched[session] = None
 
     def _abandon(self, session: Session, now: float) -> None:

@@ -340,7 +340,7 @@ class World:
 
 
 @pytest.fixture
-def make_world(nursery: trio.Nursery, autojump_clock: trio.testing.MockClock) -> Callable[..., World]:
+def make_world(nursery: trio.Nursery) -> Callable[..., World]:
     def make(*, timeouts: Timeouts | None = None, **config: Any) -> World:
         network = MemoryNetwork()
         socket = network.open("127.0.0.1", 4000)

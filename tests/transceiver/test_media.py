@@ -92,6 +92,16 @@ def test_frames_that_arrive_just_in_time_are_not_held_up() -> None:
         assert [frame.timestamp for frame in downlink.take_due(now)] == [number * 960]
 
 
+def test_frames_that_were_held_up_together_are_caught_up_and_leave_no_delay_behind() -> None:
+    downlink = Downlink(OPUS, 0)
+    sent = []
+    for number in range(100):
+        arrival = 0.12 + 0.001 * number if number < 6 else number * 0.02  # a stall of 120 ms, then real time
+        downlink.push(number * 960, FRAME, arrival if number else 0.0)
+        sent += downlink.take_due(arrival if number else 0.0)
+    assert [frame.timestamp for frame in sent] == [number * 960 for number in range(100)]
+
+
 def test_after_a_silence_the_timestamp_has_moved_by_what_passed_and_the_marker_is_set() -> None:
     downlink = Downlink(OPUS, 0xFFFF_FFF0)
     downlink.push(0, FRAME, 0.0)

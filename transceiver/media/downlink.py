@@ -27,7 +27,10 @@ PACE_SECONDS = 0.020  # between two ticks of the pacer
 LEAD_SECONDS = PACE_SECONDS * 0.999  # by which a frame may be early: all of a tick, for the next one would be late
 MAX_AHEAD_SECONDS = 5.0
 MAX_AHEAD_FRAMES = 2000  # five seconds of the shortest Opus frames
-SPURT_END_SECONDS = 0.060  # a queue that stays empty for so long after the last frame's end: the agent fell silent
+DRAINED_SECONDS = 0.060  # a queue that stays empty for so long after the last frame's end: all was played
+# A frame that comes later than this after the last one's end begins a talkspurt. One that comes sooner was held up on the
+# way, with others behind it: they are sent as they were due, or the hold-up would stay in the call as delay for good.
+SPURT_END_SECONDS = 0.200
 REPORT_SECONDS = 0.200
 MAX_TICK_SECONDS = 2 * PACE_SECONDS
 
@@ -118,7 +121,7 @@ class Downlink:
         """When `take_due` has something to do."""
         if self._queue:
             return -math.inf if self._resuming else self._due - LEAD_SECONDS
-        return self._due + SPURT_END_SECONDS if self.playing else math.inf
+        return self._due + DRAINED_SECONDS if self.playing else math.inf
 
     def take_due(self, now: float) -> list[OutgoingFrame]:
         """The frames that leave now."""

@@ -97,6 +97,7 @@ class Session:
         "paths",
         "peer",
         "reason",
+        "released",
         "scheduled_at",
         "session",
         "stages",
@@ -114,6 +115,7 @@ class Session:
         self.drops: Counter[str] = Counter()
         self.paths: list[Path] = []  # the engine's: where datagrams of this call come from
         self.scheduled_at = float("inf")  # the engine's: this call's place in its heap
+        self.released = False  # the engine's: forgotten
         self._host = parts.host
         self._backend = parts.backend
         self._refused = False
@@ -308,9 +310,13 @@ class Session:
                         self._stage("audio_in", now)
                 else:
                     self._on_peer_event(output, now)
-        if self.life is Life.CLOSING and (self.reason in UNREACHABLE or self.peer.data_drained):
+        if self.reason is not None and self.life is Life.CLOSING and self._is_said():
             self._fire(tables.Flushed(), now)
             self._drain(now)
+
+    def _is_said(self) -> bool:
+        """Whether there is nothing left to wait for: the client has acknowledged what we told it, or cannot hear us."""
+        return self.reason in UNREACHABLE or self.peer.data_drained
 
     def _on_peer_event(self, event: PeerEvent, now: float) -> None:
         match event:
