@@ -304,7 +304,10 @@ class Peer:
         for output in self._sctp.poll():
             match output:
                 case sctp.Packet():
-                    self._dtls.send(output.data, now)
+                    if self._dtls.is_connected:
+                        self._dtls.send(output.data, now)
+                    else:  # close_notify came in the same datagram as data, or with the association still up
+                        self.drops["sctp_without_dtls"] += 1
                 case sctp.AssociationUp():
                     pass
                 case sctp.AssociationClosed():

@@ -273,6 +273,9 @@ class Channels:
         if self._resets.busy(number) or len(self._channels) >= self._config.max_channels:
             self._refuse(number, channel)
             raise DecodeError("channel_limit")
+        if len(message.label.encode()) + len(message.protocol.encode()) > self._config.max_label:
+            self._refuse(number, channel)
+            raise DecodeError("channel_label")
         channel = self._channels[number] = _Channel(message.label, message.protocol, message.ordered)
         channel.acknowledged = True
         self._sender.enqueue(number, Ppid.WEBRTC_DCEP, ACK, True)

@@ -15,6 +15,7 @@ class SctpConfig:
     max_pieces: int = 8192  # messages and part messages waiting for others: small ones cost more than their bytes
     streams: int = 1024  # in each direction; the limit of Chromium too
     max_channels: int = 256
+    max_label: int = 1024  # bytes of label and protocol of a channel that the peer opens; the wire allows 131070
     send_buffer: int = 262144  # per channel, bytes not yet sent; more is refused
     send_buffer_low: int = 65536  # a refused channel becomes writable below this
     send_buffer_total: int = 4 * 1024 * 1024  # all channels together
