@@ -39,6 +39,7 @@ class Receiver:
         self._unacknowledged_packets = 0
         self._immediately = True  # the very first packet is acknowledged at once: it gives the peer its round trip
         self._data_in_packet = False
+        self._forwarded_in_packet = False
         self.cumulative = 0
         self.deadline = math.inf  # of the delayed acknowledgement
         self.due = False
@@ -120,6 +121,10 @@ class Receiver:
         """FORWARD TSN: the peer gave up what lies below (RFC 3758 §3.6)."""
         self._data_in_packet = True
         self._immediately = True
+        if self._forwarded_in_packet:  # each costs a look at all that waits; nobody has reason to bundle two
+            self._drops["forward_tsn_repeated"] += 1
+            return []
+        self._forwarded_in_packet = True
         cumulative = unwrap_tsn(forward.cumulative_tsn, self.cumulative)
         if cumulative <= self.cumulative or cumulative > self.cumulative + MAX_AHEAD:
             self._drops["forward_tsn_old"] += 1
@@ -138,6 +143,7 @@ class Receiver:
         if not self._data_in_packet:
             return
         self._data_in_packet = False
+        self._forwarded_in_packet = False
         self._unacknowledged_packets += 1
         if self._immediately or self._unacknowledged_packets >= 2:
             self.due = True

@@ -364,3 +364,22 @@ async def test_a_flood_of_frames_from_the_agent_is_bounded(autojump_clock: Any, 
     assert session.all_drops(rig.now)["downlink_overflow"] > 19_000
     rig.wait(0.5)
     assert 20 <= len(caller.audio) <= 35  # the pace of speech, not that of the flood
+
+
+async def test_forward_tsns_bundled_by_the_hundred_cost_one(autojump_clock: Any, rig: Any) -> None:
+    """Each makes us look through all that waits, which he can make much; an engine that is busy with it serves nobody."""
+    insider = Insider(rig(), 1)
+    tsn = insider.caller.peer._sctp._sender._next_tsn
+    for block in range(0, 1000, 10):  # stretches of two fragments without their other halves, each behind a gap
+        begin = [data_chunk(tsn + 2001 + 3 * n, b"b", ssn=6, flags=2) for n in range(block, block + 10)]
+        end = [data_chunk(tsn + 2000 + 3 * n, b"e", ssn=5, flags=1) for n in range(block, block + 10)]
+        insider.chunks(*end, *begin)
+        insider.rig.pump(2)
+    drops = insider.session.peer._sctp.drops
+    insider.chunks(*((192, 0, u32(tsn + step)) for step in range(140)))
+    insider.rig.pump(2)
+    assert insider.session.peer._sctp.state.name == "ESTABLISHED"
+    assert drops["forward_tsn_repeated"] == 139
+    insider.chunks((192, 0, u32(tsn + 140)))
+    insider.rig.pump(2)
+    assert drops["forward_tsn_repeated"] == 139
