@@ -140,9 +140,9 @@ async def http() -> AsyncIterator[httpx.AsyncClient]:
 
 @pytest.fixture
 def dial(nursery: trio.Nursery, caller_class: Any, http: httpx.AsyncClient, wait_until: Any) -> Callable[..., Any]:
-    async def dial(base: str, **options: Any) -> tuple[Any, str]:
+    async def dial(base: str, host: str = "127.0.0.1", **options: Any) -> tuple[Any, str]:
         """A caller that is through, and the address of its call."""
-        caller = caller_class(open_udp("127.0.0.1", 0), **options)
+        caller = caller_class(open_udp(host, 0), **options)
         response = await http.post(base + CALLS, content=caller.offer(), headers={"Content-Type": "application/sdp"})
         assert response.status_code == 201, response.text
         assert response.text.endswith("\r\n")
@@ -235,6 +235,20 @@ async def test_an_agent_that_restarts_gets_its_calls_back(
     await wait_until(lambda: caller.messages == ["is anybody there?"])
     caller.speak()
     await wait_until(lambda: caller.audio)
+
+
+@pytest.mark.parametrize(
+    ("listen", "host"),
+    [("[::1]:0", "::1"), ("[::]:0", "::1"), ("[::]:0", "127.0.0.1"), ("0.0.0.0:0", "127.0.0.1")],
+)
+async def test_calls_come_by_either_version_of_ip(
+    start_edge: Any, dial: Any, wait_until: Any, listen: str, host: str
+) -> None:
+    edge = await start_edge(listen=listen)
+    caller, _ = await dial(edge.bound.http[0], host)
+    caller.speak()
+    caller.say("hello")
+    await wait_until(lambda: caller.audio and caller.messages == ["hello"])
 
 
 async def test_the_agents_codecs_decide_what_is_answered(
