@@ -73,7 +73,7 @@ def _measurements(options: argparse.Namespace) -> Sequence[Callable[[Progress], 
     quick = options.quick
     flows = tuple(options.flows or ([1000] if quick else [100, 1000]))
     relay = RelayOptions(flows, options.rounds or (2 if quick else 5), 0.2 if quick else 0.4, options.rate)
-    rounds, seconds = options.rounds or (1 if quick else 3), 2.0 if quick else 4.0
+    rounds, seconds = options.rounds or (1 if quick else 3), 2.0 if quick else 3.0
     transceiver = TransceiverOptions(options.calls, 0 if quick else min(4, options.calls), rounds, seconds)
     setup = SetupOptions(options.calls, rounds)
     every: dict[str, Callable[[Progress], Section]] = {

@@ -144,6 +144,9 @@ class Generator:
                 counts.sent += down.send(self.server.fd, (burst - up) // bundled) * bundled
             self._accounts.resume()
             self._collect(counts)
+        if counts.written_off:  # perhaps only late
+            counts.written_off = 0
+            self._collect(counts)
 
     def _paced(self, order: Round, counts: Counts) -> None:
         gap = 1 / order.rate
@@ -193,10 +196,8 @@ class Generator:
         return Frame(pack_address(client_host(index), self.clients.port), 0, PACKET)
 
     def _open_flows(self, keys: KeyRing, trunk: Trunk, listen: tuple[str, int]) -> None:
-        """As calls do: a check with the transceiver's token, answered over the trunk. Lost ones are repeated."""
-        address = pack_address(SERVER, self.server.port)
-        ufrag = keys.seal(address, incarnation=1, wall_time=time.time(), entropy=secrets.token_bytes)
-        password = keys.derive_password(ufrag).encode("ascii")
+        """As calls do: a check with a token of its own, answered over the trunk. Lost ones are repeated."""
+        address, now = pack_address(SERVER, self.server.port), time.time()
         missing: dict[TransportAddress, int] = {
             pack_address(client_host(i), self.clients.port): i for i in range(self._flows)
         }
@@ -205,10 +206,11 @@ class Generator:
             if time.monotonic() > deadline:
                 raise TimeoutError(f"{len(missing)} of {self._flows} flows did not open")
             for index in list(missing.values())[:64]:
+                ufrag = keys.seal(address, incarnation=1, wall_time=now, entropy=secrets.token_bytes)
                 check = binding_request(
                     secrets.token_bytes(12),
                     f"{ufrag}:bench".encode(),
-                    password,
+                    keys.derive_password(ufrag).encode("ascii"),
                     priority=1,
                     controlling=True,
                     tie_breaker=1,

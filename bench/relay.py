@@ -120,6 +120,7 @@ class Doubts:
         self._sent: Counter[str] = Counter()
         self._received: Counter[str] = Counter()
         self._slowest: dict[str, float] = {}
+        self._late: dict[str, float] = {}
 
     def look(self, load: Load, name: str, counts: dict[str, Any]) -> None:
         sent, received = counts["sent"], counts["received"]
@@ -127,8 +128,9 @@ class Doubts:
         self._received[name] += received
         if load.rate:
             rate = received / (counts["wall_ns"] / 1e9)
-            if rate < KEPT_UP * load.rate or counts["late"] > (1 - KEPT_UP) * sent:
+            if rate < KEPT_UP * load.rate:
                 self._slowest[name] = min(rate, self._slowest.get(name, rate))
+            self._late[name] = max(counts["late"] / sent, self._late.get(name, 0.0))
 
     def tell(self, section: Section, rate: float) -> None:
         for name, sent in self._sent.items():
@@ -136,3 +138,8 @@ class Doubts:
                 section.note(f"{name}: {lost} of {sent} packets did not arrive in time and are not counted")
         for name, slowest in self._slowest.items():
             section.note(f"the generator did not keep up with {rate:g} packets/s for {name}: {slowest:.0f} in a round")
+        for name, share in self._late.items():
+            if share > 1 - KEPT_UP:
+                section.note(
+                    f"the generator was late with up to {share:.0%} of the paced packets of a round for {name}"
+                )
