@@ -141,10 +141,6 @@ class Crowd:
         count = _recvmmsg(self.fd, self._address, RECEIVE_COUNT, socket.MSG_DONTWAIT, None)
         return self._lengths[_LENGTH_AT : count * (_HEADER_SIZE // 4) : _HEADER_SIZE // 4].tolist() if count > 0 else []
 
-    def first_received(self, length: int) -> bytes:
-        """Of the last `receive_lengths`: to look at, now and then."""
-        return bytes(self._arena[:length])
-
     def receive_one(self) -> tuple[bytes, TransportAddress] | None:
         """For what is not measured."""
         try:
@@ -157,6 +153,3 @@ class Crowd:
         """For what is not measured."""
         info = bytes(4) + socket.inet_aton(source) + bytes(4)
         self._socket.sendmsg([data], [(socket.IPPROTO_IP, _IP_PKTINFO, info)], 0, target)
-
-    def close(self) -> None:
-        self._socket.close()
