@@ -33,6 +33,7 @@ def collect(
     yield _by("receive_errors", "Receive calls that failed.", "errno", udp.receive_errors)
     yield _gauge("http_connections", "Open HTTP connections.", door.total)
     yield _counter("http_connections_refused", "HTTP connections beyond the limits.", door.refused)
+    yield _counter("http_connections_failed", "HTTP connections that ended by an exception.", door.faults.count)
     yield from _links(agents)
 
 

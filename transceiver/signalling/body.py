@@ -17,6 +17,7 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from service.http import REQUEST_BEGAN
 from transceiver.signalling.calls import CallRequest
 from transceiver.signalling.errors import SignallingError
 
@@ -48,7 +49,8 @@ async def read_call_request(request: Request, seconds: float) -> CallRequest:
         raise SignallingError(
             415, "unsupported_media_type", "Send the offer as application/sdp, multipart/form-data or application/json."
         )
-    with trio.move_on_after(seconds):
+    began = request.scope.get("state", {}).get(REQUEST_BEGAN)  # headers that took their time leave less for the body
+    with trio.move_on_at((trio.current_time() if began is None else began) + seconds):
         body = await _read_body(request)
         return await read(request, body)
     raise SignallingError(408, "request_timeout", f"The request did not arrive within {seconds:g} seconds.")
