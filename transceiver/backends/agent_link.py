@@ -223,6 +223,9 @@ class AgentLink:
                     await self._connect()
             except* (OSError, HandshakeError, ConnectionClosed, trio.TooSlowError, DecodeError) as group:
                 log.info("no link to the agent", agent=self.url, error=repr(_first(group)))
+            except* Exception as group:  # noqa: BLE001 - libraries raise many kinds for what is not quite a WebSocket
+                self.drops["link_failed"] += 1
+                log.warning("the link to the agent failed", agent=self.url, error=repr(_first(group)))
             finally:
                 self._connection = None
                 self._lose_calls()
