@@ -215,12 +215,13 @@ class Engine:
         return session
 
     def _learn_path(self, session: Session, path: Path) -> None:
-        """Datagrams along `path` belong to `session` if an authenticated check came along it. Who has a path keeps it while
-        his transport is secure: nobody can take it by sending his own checks from a forged address."""
+        """Datagrams along `path` belong to `session` if an authenticated check came along it. A secure call keeps the
+        path that it has selected: nobody can take it by sending his own checks from a forged address. Nor can he keep a
+        path so: it is not selected before our own check along it was answered."""
         if session.released or not session.peer.ice.is_valid(path):
             return
         holder = self._by_path.get(path)
-        if holder is not None and holder.transport is Transport.SECURE:
+        if holder is not None and holder.transport is Transport.SECURE and holder.peer.ice.selected == path:
             self.drops["path_taken"] += 1
             return
         self._by_path[path] = session

@@ -13,6 +13,7 @@ import trio
 import trio.testing
 from hostile_rig import Insider, Mutator, Rig, callers, identity_with
 
+from protocol.address import pack_address
 from protocol.agentlink import MAX_DATA_BYTES
 from protocol.routing import Frame, Trunk
 from protocol.sctp import ChannelClosed, SctpConfig
@@ -383,3 +384,27 @@ async def test_forward_tsns_bundled_by_the_hundred_cost_one(autojump_clock: Any,
     insider.chunks((192, 0, u32(tsn + 140)))
     insider.rig.pump(2)
     assert drops["forward_tsn_repeated"] == 139
+
+
+async def test_nobody_keeps_a_path_by_checks_from_a_forged_address(autojump_clock: Any, rig: Any) -> None:
+    """His call is secure; he sends its checks from the address that a later caller will have. That caller must get through."""
+    rig = rig()
+    attacker, session = rig.live()
+    victim_address = pack_address("127.0.0.3", rig.network._next_port)
+    request = Message(
+        Method.BINDING,
+        Class.REQUEST,
+        os.urandom(12),
+        {
+            "USERNAME": f"{session.ufrag.decode()}:{attacker._capabilities.ice.ufrag}",
+            "PRIORITY": 1,
+            "ICE-CONTROLLING": 1,
+        },
+    )
+    request.add_message_integrity(attacker.peer.ice._checks._key)
+    request.add_fingerprint()
+    rig.inject(bytes(request), victim_address)
+    victim, _ = rig.live()
+    assert victim.socket.address == victim_address
+    assert rig.echoes(victim) == 3
+    assert rig.echoes(attacker) == 3
