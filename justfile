@@ -29,6 +29,10 @@ conformance *arguments: (_env "dev")
 load *arguments: (_env "run")
     @exec {{ python }} -m loadgen "$@"
 
+# Look at this machine as a relay would: ports, socket buffers, public address, NAT (--help tells the options).
+doctor *arguments: (_env "run")
+    @exec {{ python }} -m relay doctor "$@"
+
 # Measure: relay CPU per packet, transceiver CPU per call-second, set-up.
 bench *arguments: (_env "dev")
     @exec {{ python }} -m bench "$@"
