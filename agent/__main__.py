@@ -7,6 +7,7 @@ import os
 import sys
 from functools import partial
 from pathlib import Path
+from typing import NoReturn
 
 import trio
 
@@ -18,6 +19,7 @@ from agent.loading import AgentNotFound, load_agent
 from agent.server import AgentServer
 from service import config as configuration
 from service.admin import serve_admin
+from service.listening import run_service
 from service.logs import LogConfig, configure, get_logger
 from service.ready import announce, stop_signals
 
@@ -89,7 +91,7 @@ async def serve(config: AgentConfig, agent: Agent) -> None:
             nursery.cancel_scope.cancel()
 
 
-def main() -> None:
+def main() -> NoReturn:
     options = arguments()
     given = {key: getattr(options, key) for key in ("agent", "listen", "admin")}
     environ = {**os.environ, **configuration.overriding("agent", given)}
@@ -102,19 +104,7 @@ def main() -> None:
     except AgentNotFound as error:
         configuration.exit_for(configuration.ConfigError("agent.agent", str(error)))
     configure(config[LogConfig], "agent")
-    try:
-        trio.run(serve, agent_config, agent)
-    except ExceptionGroup as group:
-        refused, rest = group.split(OSError)
-        if refused is None or rest is not None:
-            raise
-        sys.exit(f"agent: cannot listen: {_first(refused)}")
-
-
-def _first(error: BaseException) -> BaseException:
-    while isinstance(error, BaseExceptionGroup):
-        error = error.exceptions[0]
-    return error
+    sys.exit(run_service("agent", serve, agent_config, agent))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ from agent.live import Agent
 from agent.statistics import Statistics
 from protocol.agentlink import MAX_MESSAGE_BYTES
 from service.addresses import parse_host_port, to_host_port
+from service.listening import open_tcp_at
 from service.logs import get_logger
 
 __all__ = ["AgentServer"]
@@ -47,10 +48,9 @@ class AgentServer:
         return self._draining
 
     async def serve(self, listen: str, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> NoReturn:
-        """Serve until cancelled; `task_status` gets the bound `host:port`. Raises OSError if it is taken."""
-        host, port = parse_host_port(listen)
-        listeners = await trio.open_tcp_listeners(port, host=host)
-        task_status.started(to_host_port(host, listeners[0].socket.getsockname()[1]))
+        """Serve until cancelled; `task_status` gets the bound `host:port`. Raises CannotListen if it is taken."""
+        listeners = await open_tcp_at(listen)
+        task_status.started(to_host_port(parse_host_port(listen)[0], listeners[0].socket.getsockname()[1]))
         await trio.serve_listeners(self._handle, listeners)
 
     async def _handle(self, stream: trio.SocketStream) -> None:

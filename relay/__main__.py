@@ -15,6 +15,7 @@ from relay.config import RelayConfig
 from relay.service import run
 from service.addresses import parse_host_port
 from service.config import ConfigError, exit_for, load
+from service.listening import run_service
 from service.logs import LogConfig, configure
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {"relay": RelayConfig, "routing": RoutingConfig, "log": LogConfig}
@@ -38,13 +39,7 @@ def main() -> int:
         if arguments.stun_server:
             relay = msgspec.structs.replace(relay, stun_server=arguments.stun_server)
         return report(trio.run(examine, relay, config[RoutingConfig]), Console())
-    failed = False
-    try:
-        trio.run(run, config[RelayConfig], config[RoutingConfig])
-    except* OSError as group:
-        failed = True
-        print(f"relay: cannot serve: {_words(group)}", file=sys.stderr)
-    return 1 if failed else 0
+    return run_service("relay", run, config[RelayConfig], config[RoutingConfig])
 
 
 def _check_routing(relay: RelayConfig, routing: RoutingConfig) -> None:
@@ -56,12 +51,6 @@ def _check_routing(relay: RelayConfig, routing: RoutingConfig) -> None:
     except ValueError as error:
         key, _, message = str(error).partition(": ")
         raise ConfigError(key, message) from None
-
-
-def _words(error: BaseException) -> str:
-    if isinstance(error, BaseExceptionGroup):
-        return "; ".join(_words(inner) for inner in error.exceptions)
-    return str(error.strerror if isinstance(error, OSError) and error.strerror else error)
 
 
 def _parser() -> argparse.ArgumentParser:

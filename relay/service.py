@@ -23,10 +23,10 @@ from protocol.address import format_address
 from protocol.routing import KeyRing, RoutingConfig, Trunk
 from relay.config import RelayConfig
 from relay.core import RelayCore
-from service.addresses import parse_host_port
+from service.listening import open_udp_at
 from service.logs import get_logger
 from service.ready import announce, stop_signals
-from udpio import SocketOptions, UdpSocket, open_udp
+from udpio import SocketOptions, UdpSocket
 
 __all__ = ["Bound", "run", "serve"]
 
@@ -71,7 +71,7 @@ async def serve(
     wall_time: Callable[[], float] = time.time,
     task_status: trio.TaskStatus[Bound] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled. Raises OSError when an address cannot be bound."""
+    """Serve until cancelled. Raises CannotListen when an address cannot be bound."""
     core = RelayCore(config, keys, trunk, wall_time=wall_time)
     sockets: list[UdpSocket] = []
     try:
@@ -112,10 +112,7 @@ def _open(name: str, address: str, slot_size: int, config: RelayConfig) -> UdpSo
         send_buffer=config.send_buffer,
         reuse_port=config.reuse_port and name == "listen",
     )
-    try:
-        return open_udp(*parse_host_port(address), options)
-    except OSError as error:
-        raise OSError(error.errno, f"{name} {address}: {error.strerror}") from None
+    return open_udp_at(address, options)
 
 
 async def _front(core: RelayCore, front: UdpSocket, ingress: int, back: UdpSocket) -> None:

@@ -26,7 +26,8 @@ from hypercorn.trio.worker_context import WorkerContext
 from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
-from service.addresses import parse_host_port, to_host_port
+from service.addresses import to_host_port
+from service.listening import open_tcp_at
 from service.logs import get_logger
 
 __all__ = ["REQUEST_BEGAN", "Door", "HttpFaults", "HttpLimits", "serve_http"]
@@ -141,7 +142,7 @@ async def serve_http(
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` on `binds` ("127.0.0.1:8080", "[::1]:0") until cancelled; `task_status` gets the bound URLs. Raises
-    OSError if an address is taken."""
+    CannotListen if an address is taken."""
     limits = limits or HttpLimits()
     faults = faults if faults is not None else HttpFaults()
     config = Config()
@@ -170,7 +171,6 @@ async def serve_http(
 
     listeners: list[trio.SocketListener] = []
     for bind in binds:
-        host, port = parse_host_port(bind)
-        listeners += await trio.open_tcp_listeners(port, host=host, backlog=BACKLOG)
+        listeners += await open_tcp_at(bind, BACKLOG)
     task_status.started([f"http://{to_host_port(*listener.socket.getsockname()[:2])}" for listener in listeners])
     await trio.serve_listeners(handle, listeners)

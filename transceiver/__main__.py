@@ -13,14 +13,13 @@ import trio
 
 from protocol.routing import RoutingConfig
 from service.config import Config, ConfigError, exit_for, load
+from service.listening import run_service
 from service.logs import LogConfig, configure, get_logger
 from service.ready import announce, stop_signals
 from transceiver.config import TransceiverConfig
 from transceiver.server import Bound, Transceiver
 
 log = get_logger()
-
-EXIT_FAILED = 1
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -36,22 +35,18 @@ def main(arguments: list[str] | None = None) -> int:
             {"transceiver": TransceiverConfig, "routing": RoutingConfig, "log": LogConfig}, options.config, os.environ
         )
         configure(config[LogConfig], "transceiver")
-        return trio.run(_serve, config)
+        return run_service("transceiver", _serve, config)
     except ConfigError as error:
         exit_for(error)
-    except OSError as error:
-        print(f"transceiver: {error}", file=sys.stderr)
-        return EXIT_FAILED
 
 
-async def _serve(config: Config) -> int:
+async def _serve(config: Config) -> None:
     transceiver = Transceiver(config[TransceiverConfig], config[RoutingConfig])
     with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
             bound: Bound = await nursery.start(_run, transceiver, nursery)
             announce(listen=bound.listen, http=bound.http, admin=bound.admin)
             nursery.start_soon(_end_on_signals, signals, transceiver)
-    return 0
 
 
 async def _run(

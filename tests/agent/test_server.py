@@ -229,7 +229,7 @@ async def test_the_process_serves_somebodys_own_agent_and_ends_cleanly(tmp_path:
     [
         (["--agent", "nix"], 2, "config: agent.agent: "),
         (["--listen", "here"], 2, "config: agent.listen: "),
-        (["--listen", "192.0.2.1:9"], 1, "agent: cannot listen: "),
+        (["--listen", "192.0.2.1:9"], 1, "agent: cannot listen on 192.0.2.1:9"),
     ],
 )
 def test_a_process_that_cannot_run_says_why_in_one_line(arguments: list[str], code: int, says: str):

@@ -19,6 +19,7 @@ from protocol.stun import Class, Message, Method
 from relay.config import RelayConfig
 from relay.service import Bound, serve
 from service.addresses import parse_host_port
+from service.listening import CannotListen
 from udpio import UdpSocket, open_udp
 
 ROOT = Path(__file__).parents[2]
@@ -79,7 +80,7 @@ async def test_an_address_that_is_taken_is_named_and_nothing_stays_open():
     taken = open_udp("127.0.0.1", 0)
     port = int.from_bytes(taken.address[:2], "big")
     config = RelayConfig(listen=("127.0.0.1:0", f"127.0.0.1:{port}"), trunk="127.0.0.1:0", admin="")
-    with pytest.raises(OSError, match=f"listen 127.0.0.1:{port}: .*in use"):
+    with pytest.raises(CannotListen, match=f"127.0.0.1:{port}: .*in use"):
         await serve(config, KEYS, TRUNK)
     taken.close()
 
@@ -126,7 +127,7 @@ def test_the_process_announces_itself_and_ends_cleanly(number: int):
         ({"ANTIPHON_RELAY_LISTEN": "localhost:1"}, 2, "config: relay.listen: 'localhost:1' is not an address"),
         ({"ANTIPHON_ROUTING_PREFIX": "::1/128"}, 2, "config: relay.trunk: must be an IPv6 address"),
         ({"ANTIPHON_RELAY_LISTEM": "127.0.0.1:0"}, 2, "did you mean listen?"),
-        ({"ANTIPHON_RELAY_LISTEN": "192.0.2.1:0"}, 1, "relay: cannot serve: listen 192.0.2.1:0"),
+        ({"ANTIPHON_RELAY_LISTEN": "192.0.2.1:0"}, 1, "relay: cannot listen on 192.0.2.1:0"),
     ],
 )
 def test_what_is_wrong_is_said_in_one_line(environ: dict[str, str], code: int, complaint: str):
