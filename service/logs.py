@@ -39,7 +39,7 @@ def configure(config: LogConfig, process: str) -> None:
     structlog.configure(
         processors=[*shared, renderer],
         wrapper_class=structlog.make_filtering_bound_logger(getattr(logging, config.level.upper())),
-        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        logger_factory=structlog.WriteLoggerFactory(sys.stderr),  # one write a line: processes share the terminal
         cache_logger_on_first_use=True,
     )
     # Libraries that log by the standard module (hypercorn, trio-websocket): warnings and worse, as they are.
