@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[2]
+UNBUFFERED = os.environ | {"PYTHONUNBUFFERED": "1"}  # as in many containers: each write of a part is a system call
 TALK = """
 import sys
 from service.logs import LogConfig, configure, get_logger
@@ -27,7 +28,9 @@ def test_processes_that_share_standard_error_do_not_tear_each_others_lines():
     read, write = os.pipe()
     with open(read, encoding="utf-8") as lines:
         talkers = [
-            subprocess.Popen([sys.executable, "-c", TALK, name], cwd=ROOT, stderr=write, stdout=subprocess.PIPE)
+            subprocess.Popen(
+                [sys.executable, "-c", TALK, name], cwd=ROOT, stderr=write, stdout=subprocess.PIPE, env=UNBUFFERED
+            )
             for name in ("relay", "agent")
         ]
         os.close(write)
