@@ -65,6 +65,6 @@ async def _post(
     except httpx.TimeoutException:
         raise SignallingFailed(f"{what}_timeout") from None
     except httpx.ConnectError:
-        raise SignallingFailed(f"{what}_refused") from None
+        raise SignallingFailed(f"{what}_no_connection") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SignallingFailed(f"{what}_{type(error).__name__}") from None
