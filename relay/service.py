@@ -23,10 +23,11 @@ from protocol.address import format_address
 from protocol.routing import KeyRing, RoutingConfig, Trunk
 from relay.config import RelayConfig
 from relay.core import RelayCore
-from service.listening import open_udp_at
+from service.addresses import parse_host_port
+from service.listening import naming
 from service.logs import get_logger
 from service.ready import announce, stop_signals
-from udpio import SocketOptions, UdpSocket
+from udpio import SocketOptions, UdpSocket, open_udp
 
 __all__ = ["Bound", "run", "serve"]
 
@@ -112,7 +113,8 @@ def _open(name: str, address: str, slot_size: int, config: RelayConfig) -> UdpSo
         send_buffer=config.send_buffer,
         reuse_port=config.reuse_port and name == "listen",
     )
-    return open_udp_at(address, options)
+    with naming(address):
+        return open_udp(*parse_host_port(address), options)
 
 
 async def _front(core: RelayCore, front: UdpSocket, ingress: int, back: UdpSocket) -> None:

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import TypeVarTuple
 
 import trio
 
 from service.addresses import parse_host_port
-from udpio import SocketOptions, UdpSocket, open_udp
 
-__all__ = ["CannotListen", "open_tcp_at", "open_udp_at", "run_service"]
+__all__ = ["CannotListen", "naming", "open_tcp_at", "run_service"]
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -31,16 +31,15 @@ class CannotListen(OSError):
 async def open_tcp_at(address: str, backlog: int | None = None) -> list[trio.SocketListener]:
     """Listeners at `127.0.0.1:8080`. Raises CannotListen."""
     host, port = parse_host_port(address)
-    try:
+    with naming(address):
         return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
-    except OSError as error:
-        raise CannotListen(address, error) from None
 
 
-def open_udp_at(address: str, options: SocketOptions) -> UdpSocket:
-    """A UDP socket at `127.0.0.1:3478`. Raises CannotListen."""
+@contextmanager
+def naming(address: str) -> Iterator[None]:
+    """Around whatever binds `address`: an OSError becomes CannotListen."""
     try:
-        return open_udp(*parse_host_port(address), options)
+        yield
     except OSError as error:
         raise CannotListen(address, error) from None
 

@@ -28,14 +28,14 @@ from protocol.routing import KeyRing, RoutingConfig, Trunk
 from service.addresses import own_addresses, parse_host_port
 from service.admin import serve_admin
 from service.config import ConfigError
-from service.listening import open_udp_at
+from service.listening import naming
 from transceiver.backends.pool import AgentPool
 from transceiver.config import TransceiverConfig
 from transceiver.engine import Engine
 from transceiver.metrics import collect
 from transceiver.registry import Registry
 from transceiver.signalling import ConnectionDoor, ConnectionLimits, create_app, serve_signalling
-from udpio import SocketOptions, UdpSocket
+from udpio import SocketOptions, UdpSocket, open_udp
 
 __all__ = ["Bound", "Transceiver"]
 
@@ -134,8 +134,9 @@ class Transceiver:
 
 
 def _open(config: TransceiverConfig) -> UdpSocket:
-    host, _ = parse_host_port(config.listen)
-    return open_udp_at(config.listen, SocketOptions(dual_stack=host == "::"))
+    host, port = parse_host_port(config.listen)
+    with naming(config.listen):
+        return open_udp(host, port, SocketOptions(dual_stack=host == "::"))
 
 
 def _own_address(config: TransceiverConfig, bound: TransportAddress) -> TransportAddress:
