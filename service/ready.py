@@ -6,6 +6,7 @@ addresses it really bound. SIGTERM and SIGINT ask it to end; how it ends is its 
 
 from __future__ import annotations
 
+import gc
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -18,7 +19,9 @@ __all__ = ["announce", "parse_announcement", "stop_signals"]
 
 
 def announce(**bound: object) -> None:
-    """Print the ready line."""
+    """Print the ready line. What exists by now lives as long as the process: the garbage collector need not look at it again."""
+    gc.collect()
+    gc.freeze()
     sys.stdout.write("ready " + msgspec.json.encode(bound).decode() + "\n")
     sys.stdout.flush()
 
