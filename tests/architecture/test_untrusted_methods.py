@@ -1,0 +1,245 @@
+"""The same promise for whatever has a state: every public `*_untrusted` method of ours is found by name, and each either is
+driven here or lies beneath one that is.
+
+Methods named `receive_untrusted` must not raise at all; the others give a result or raise `DecodeError`.
+"""
+
+from __future__ import annotations
+
+import importlib
+import inspect
+import json
+import pkgutil
+import random
+import tomllib
+from collections.abc import Callable
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from agent.codecs.g711 import G711Decoder
+from agent.codecs.opus import OpusDecoder, find_opus
+from loadgen.distribution import Histogram
+from loadgen.frames import read_frame_untrusted
+from loadgen.tally import AudioTally, DataTally
+from protocol.address import Path as NetworkPath
+from protocol.address import pack_address
+from protocol.dtls import DtlsEndpoint, Identity, Role
+from protocol.dtls.groups import GROUPS
+from protocol.errors import DecodeError
+from protocol.ice import IceCredentials, IceFull, IceLite
+from protocol.peer import AudioParameters, DataParameters, Peer
+from protocol.routing import KeyRing, RoutingConfig, Trunk
+from protocol.rtp import RtcpReporter
+from protocol.sctp import Association
+from protocol.sctp.cookie import CookieJar
+from protocol.srtp import SrtpProfile, SrtpTransport, profile_lengths
+from relay.config import RelayConfig
+from relay.core import RelayCore
+
+ROOT = Path(__file__).parents[2]
+VECTORS = ROOT / "tests" / "vectors"
+PACKAGES = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["importlinter"]["root_packages"]
+
+ROUTING = RoutingConfig(keys=("1:" + "5a" * 32,), trunk_keys=("a5" * 32,))
+KEYS, TRUNK = KeyRing.parse(ROUTING), Trunk.parse(ROUTING)
+CLIENT = pack_address("192.0.2.7", 40000)
+PATH = NetworkPath(b"", CLIENT)
+OURS, THEIRS = IceCredentials("ours", "o" * 22), IceCredentials("theirs", "t" * 22)
+US = Identity.generate(datetime(2026, 1, 1, tzinfo=UTC))
+PROFILE = SrtpProfile.SRTP_AEAD_AES_128_GCM
+SRTP_KEY = bytes(sum(profile_lengths(PROFILE)))
+
+
+def entropy() -> Callable[[int], bytes]:
+    return random.Random(5).randbytes
+
+
+def dtls(role: Role) -> DtlsEndpoint:
+    endpoint = DtlsEndpoint(
+        role, US, peer_fingerprints=(US.fingerprint(),), srtp_profiles=(PROFILE,), entropy=entropy()
+    )
+    endpoint.start(0.0)
+    return endpoint
+
+
+def peer() -> Peer:
+    made = Peer(
+        ice=IceLite(OURS, THEIRS, entropy=entropy()),
+        dtls=dtls(Role.SERVER),
+        audio=AudioParameters(payload_type=111, clock_rate=48000, ssrc=1, cname="c"),
+        data=DataParameters(remote_sctp_port=5000, remote_max_message_size=65536),
+        entropy=entropy(),
+    )
+    made.start_dtls(0.0)
+    return made
+
+
+def association() -> Association:
+    made = Association(is_client=False, max_message_size_remote=65536, entropy=entropy())
+    made.connect(0.0)
+    return made
+
+
+def relay() -> RelayCore:
+    return RelayCore(RelayConfig(), KEYS, TRUNK, wall_time=lambda: 0.0)
+
+
+Feed = Callable[[bytes], object]
+
+
+def at_zero(method: Callable[[bytes, float], object]) -> Feed:
+    return lambda data: method(data, 0.0)
+
+
+def from_client(method: Callable[[bytes, NetworkPath, float], object]) -> Feed:
+    return lambda data: method(data, PATH, 0.0)
+
+
+def batched(method: Callable[..., object], *rest: object) -> Feed:
+    return lambda data: method([(memoryview(data), CLIENT)], *rest)
+
+
+def reporter() -> RtcpReporter:
+    return RtcpReporter(ssrc=1, cname="c", clock_rate=48000, entropy=entropy())
+
+
+def group_drivers() -> dict[str, Callable[[], Feed]]:
+    made = {}
+    for group in GROUPS:
+        kind = type(group.begin(entropy()))
+        made[f"{kind.__module__}.{kind.__name__}.shared_untrusted"] = lambda group=group: (
+            group.begin(entropy()).shared_untrusted
+        )
+    return made
+
+
+DRIVERS: dict[str, Callable[[], Feed]] = {
+    "protocol.dtls.endpoint.DtlsEndpoint.receive_untrusted": lambda: at_zero(dtls(Role.SERVER).receive_untrusted),
+    "protocol.ice.full.IceFull.receive_untrusted": lambda: from_client(
+        IceFull(OURS, THEIRS, entropy=entropy()).receive_untrusted
+    ),
+    "protocol.ice.lite.IceLite.receive_untrusted": lambda: from_client(
+        IceLite(OURS, THEIRS, entropy=entropy()).receive_untrusted
+    ),
+    "protocol.peer.endpoint.Peer.receive_untrusted": lambda: from_client(peer().receive_untrusted),
+    "protocol.routing.token.KeyRing.open_untrusted": lambda: KEYS.open_untrusted,
+    "protocol.routing.trunk.Trunk.decode_untrusted": lambda: TRUNK.decode_untrusted,
+    "protocol.rtp.reporter.RtcpReporter.receive_untrusted": lambda: at_zero(reporter().receive_untrusted),
+    "protocol.sctp.association.Association.receive_untrusted": lambda: at_zero(association().receive_untrusted),
+    "protocol.sctp.cookie.CookieJar.taste_untrusted": lambda: at_zero(CookieJar(entropy()).taste_untrusted),
+    "protocol.srtp.transport.SrtpTransport.unprotect_rtp_untrusted": lambda: (
+        SrtpTransport(PROFILE, SRTP_KEY, SRTP_KEY).unprotect_rtp_untrusted
+    ),
+    "protocol.srtp.transport.SrtpTransport.unprotect_rtcp_untrusted": lambda: (
+        SrtpTransport(PROFILE, SRTP_KEY, SRTP_KEY).unprotect_rtcp_untrusted
+    ),
+    "relay.core.RelayCore.receive_clients_untrusted": lambda: batched(relay().receive_clients_untrusted, 0, 0.0),
+    "relay.core.RelayCore.receive_trunk_untrusted": lambda: batched(relay().receive_trunk_untrusted, 0.0),
+    "agent.codecs.g711.G711Decoder.decode_untrusted": lambda: G711Decoder("PCMU").decode_untrusted,
+    "loadgen.frames.read_frame_untrusted": lambda: read_frame_untrusted,
+    "loadgen.tally.AudioTally.receive_untrusted": lambda: at_zero(
+        AudioTally(bytes(8), 1, Histogram()).receive_untrusted
+    ),
+    "loadgen.tally.DataTally.receive_untrusted": lambda: at_zero(DataTally(1, Histogram()).receive_untrusted),
+    **group_drivers(),
+}
+"""Something fresh that takes bytes, for each name."""
+
+if (opus := find_opus()) is not None:
+    DRIVERS["agent.codecs.opus.OpusDecoder.decode_untrusted"] = lambda: OpusDecoder(opus).decode_untrusted
+
+BENEATH = {
+    "agent.codecs._CodecDecoder.decode_untrusted": "agent.codecs.g711.G711Decoder.decode_untrusted",  # a Protocol
+    "agent.codecs.opus.OpusDecoder.decode_untrusted": "agent.codecs.g711.G711Decoder.decode_untrusted",  # no libopus
+    "loadgen.call.Call.receive_untrusted": "protocol.peer.endpoint.Peer.receive_untrusted",
+    "protocol.dtls.association12.Association12.receive_untrusted": "protocol.dtls.endpoint.DtlsEndpoint.receive_untrusted",
+    "protocol.dtls.epochs12.Epochs12.open_untrusted": "protocol.dtls.endpoint.DtlsEndpoint.receive_untrusted",
+    "protocol.dtls.groups.group.KeyExchange.shared_untrusted": "protocol.dtls.groups.x25519._Exchange.shared_untrusted",
+    "protocol.dtls.protection12.Protection12.open_untrusted": "protocol.dtls.endpoint.DtlsEndpoint.receive_untrusted",
+    "protocol.ice.checks.Checks.answered_untrusted": "protocol.ice.full.IceFull.receive_untrusted",
+    "protocol.ice.responder.Responder.judge_untrusted": "protocol.ice.lite.IceLite.receive_untrusted",
+    "protocol.ice.responder.Responder.role_conflict_untrusted": "protocol.ice.full.IceFull.receive_untrusted",
+    "protocol.ice.responder.Responder.success_untrusted": "protocol.ice.lite.IceLite.receive_untrusted",
+    "protocol.peer.audio.AudioStream.receive_rtcp_untrusted": "protocol.peer.endpoint.Peer.receive_untrusted",
+    "protocol.peer.audio.AudioStream.receive_rtp_untrusted": "protocol.peer.endpoint.Peer.receive_untrusted",
+    "protocol.sctp.handshake.Handshake.accept_cookie_untrusted": "protocol.sctp.association.Association.receive_untrusted",
+    "protocol.sctp.handshake.Handshake.accept_init_ack_untrusted": "protocol.sctp.association.Association.receive_untrusted",
+    "protocol.sctp.handshake.Handshake.answer_init_untrusted": "protocol.sctp.association.Association.receive_untrusted",
+    "transceiver.session.session.Session.receive_untrusted": "protocol.peer.endpoint.Peer.receive_untrusted",
+}
+"""Reached only through another; the tests beside each drive it with its keys and in its states."""
+
+
+def public_untrusted() -> set[str]:
+    """Methods of all packages, and functions outside `protocol` (those inside: test_untrusted.py)."""
+    found = set()
+    for package in PACKAGES:
+        for info in pkgutil.walk_packages([str(ROOT / package)], package + "."):
+            if info.name.endswith("__main__"):
+                continue
+            for name, member in vars(importlib.import_module(info.name)).items():
+                if getattr(member, "__module__", None) != info.name:
+                    continue
+                if inspect.isclass(member):
+                    found |= {
+                        f"{info.name}.{name}.{method}"
+                        for method, function in vars(member).items()
+                        if is_public(method) and inspect.isfunction(function)
+                    }
+                elif inspect.isfunction(member) and is_public(name) and package != "protocol":
+                    found.add(f"{info.name}.{name}")
+    return found
+
+
+def is_public(name: str) -> bool:
+    return name.endswith("_untrusted") and not name.startswith("_")
+
+
+def corpus() -> list[bytes]:
+    return [
+        bytes.fromhex(json.loads(line)["hex"])
+        for file in sorted(VECTORS.glob("*.jsonl"))
+        for line in file.read_text().splitlines()[:12]
+    ]
+
+
+CORPUS = corpus()
+
+
+def feed(name: str, datagrams: list[bytes]) -> None:
+    take = DRIVERS[name]()
+    for data in datagrams:
+        try:
+            take(data)
+        except DecodeError as refused:
+            assert not name.endswith(".receive_untrusted"), "noise is dropped and counted, not raised"
+            assert refused.reason.replace("_", "").isalnum(), "a reason is a metric label"
+
+
+def test_every_method_that_touches_bytes_from_the_network_is_driven():
+    assert public_untrusted() == set(DRIVERS) | set(BENEATH)
+    assert set(BENEATH.values()) <= set(DRIVERS)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(DRIVERS))
+@settings(max_examples=40, deadline=None, derandomize=True)
+@given(datagrams=st.lists(st.binary(max_size=1500), min_size=1, max_size=4))
+def test_any_bytes_are_taken_or_refused(name: str, datagrams: list[bytes]):
+    feed(name, datagrams)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", sorted(DRIVERS))
+def test_what_browsers_send_first_whole_or_damaged_is_taken_or_refused(name: str):
+    source = random.Random(name)
+    damaged = []
+    for datagram in CORPUS:
+        changed = bytearray(datagram)
+        changed[source.randrange(len(changed))] ^= 1 << source.randrange(8)
+        damaged += [datagram, bytes(changed), bytes(changed[: source.randrange(len(changed))])]
+    feed(name, damaged)
