@@ -19,7 +19,10 @@ __all__ = ["announce", "parse_announcement", "stop_signals"]
 
 
 def announce(**bound: object) -> None:
-    """Print the ready line. What exists by now lives as long as the process: the garbage collector need not look at it again."""
+    """Print the ready line.
+
+    What exists by now lives as long as the process, so the garbage collector is told never to look at it again.
+    """
     gc.collect()
     gc.freeze()
     sys.stdout.write("ready " + msgspec.json.encode(bound).decode() + "\n")
