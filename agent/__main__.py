@@ -67,7 +67,7 @@ async def serve(config: AgentConfig, agent: Agent) -> None:
     with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
             bound = await nursery.start(server.serve, config.listen)
-            admin = await nursery.start(
+            [admin] = await nursery.start(
                 partial(
                     serve_admin,
                     config.admin,
@@ -77,7 +77,7 @@ async def serve(config: AgentConfig, agent: Agent) -> None:
                 )
             )
             announce(agent=config.agent, listen=bound, url=f"ws://{bound}/", admin=admin)
-            log.info("ready", agent=config.agent, listen=bound, pcm_codecs=pcm_codecs(find_opus()))
+            log.info("agent serves", agent=config.agent, listen=bound, admin=admin, pcm_codecs=pcm_codecs(find_opus()))
 
             async def drain() -> None:
                 await server.drain(config.drain_seconds)

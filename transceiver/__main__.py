@@ -46,6 +46,7 @@ async def _serve(config: Config) -> None:
         async with trio.open_nursery() as nursery:
             bound: Bound = await nursery.start(_run, transceiver, nursery)
             announce(listen=bound.listen, http=bound.http, admin=bound.admin)
+            log.info("transceiver serves", listen=bound.listen, http=bound.http, admin=bound.admin)
             nursery.start_soon(_end_on_signals, signals, transceiver)
 
 

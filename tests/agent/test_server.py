@@ -210,8 +210,8 @@ async def test_the_process_serves_somebodys_own_agent_and_ends_cleanly(tmp_path:
         await client.until(lambda: client.media)
         assert client.payloads() == [bytes(range(160))[::-1]]
         async with httpx.AsyncClient() as http:
-            health = (await http.get(ready["admin"][0] + "/healthz")).json()
-            metrics = (await http.get(ready["admin"][0] + "/metrics")).text
+            health = (await http.get(ready["admin"] + "/healthz")).json()
+            metrics = (await http.get(ready["admin"] + "/metrics")).text
         assert health == {"status": "ok", "agent": "mine:agent", "calls": 1}
         assert "antiphon_agent_frames_sent_total 1.0" in metrics
         await client.send(CallEnd(1, "hangup"))
