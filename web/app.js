@@ -12,6 +12,7 @@ const READ_MS = 500;
 const READ_FOR_LEVELS_MS = 100; // when statistics stand in for the samples
 const SPEAK_METER_MS = 500;
 const STILL_FRAME_MS = 200;
+const WAITED = 3; // audio so many times later than the path is an agent that waited
 const TRACE_READINGS = 120;
 const TRACE_FLOOR_MS = 20; // so that a quiet line looks quiet
 
@@ -39,6 +40,8 @@ const STATES = {
 let call = null;
 let levels = null;
 let liveSince = null;
+let following = true;
+let logWidth = 0;
 const log = [];
 const trace = [];
 
@@ -59,6 +62,7 @@ async function begin(options = {}) {
   made.addEventListener("state", ({ detail }) => showState(detail.state));
   made.addEventListener("stage", ({ detail }) => onStage(made, detail));
   made.addEventListener("log", ({ detail }) => write(detail.kind, detail.text));
+  made.addEventListener("path", ({ detail }) => onPath(made, detail));
   made.addEventListener("stream", ({ detail }) => onStream(detail.stream));
   made.addEventListener("end", ({ detail }) => onEnd(detail));
   watchVoices(made);
@@ -69,6 +73,12 @@ function onStage(made, { name, at }) {
   showStages(made.stages);
   write("stage", `${stageName(name)} after ${formatMs(at)} ms.`);
   if (name === "channel") readLine(made);
+}
+
+// The browser tells after some seconds of silence, and gives up after some more: until then, say what is the matter.
+function onPath(made, { interrupted }) {
+  if (made.state !== "live") return;
+  page.status.textContent = interrupted ? "Interrupted; waiting" : STATES.live[1];
 }
 
 function onStream(stream) {
@@ -130,7 +140,7 @@ function showMeter(meter, level, speak) {
 
 function showClock(now) {
   if (liveSince === null) return;
-  const seconds = Math.floor((now - liveSince) / 1000);
+  const seconds = Math.max(0, Math.floor((now - liveSince) / 1000)); // a frame's time is that of its beginning
   const text = `${Math.floor(seconds / 60)}:${String(seconds % 60).padStart(2, "0")}`;
   if (page.clock.textContent !== text) page.clock.textContent = text;
 }
@@ -193,16 +203,20 @@ function showState(state) {
 }
 
 function showStages(stages) {
-  const last = Math.max(1, ...STAGES.map((name) => stages[name] ?? 0));
+  // An agent may wait until the caller has spoken. That wait is no part of the path: it must not make the rest look like nothing.
+  const path = Math.max(1, ...STAGES.filter((name) => name !== "audio").map((name) => stages[name] ?? 0));
+  const waited = stages.audio > path * WAITED;
+  const last = waited ? path * WAITED : Math.max(path, stages.audio ?? 0);
   for (const name of STAGES) {
     const row = document.querySelector(`[data-stage="${name}"]`);
     const at = stages[name] ?? null;
     row.classList.toggle("done", at !== null);
+    row.classList.toggle("beyond", name === "audio" && waited);
     row.querySelector(".stage-time").textContent = at === null ? "–" : `${formatMs(at)} ms`;
     // A stage lasts from the last thing that was finished before it.
     const from = at === null ? 0 : Math.max(0, ...Object.values(stages).filter((other) => other !== null && other < at));
     row.style.setProperty("--from", (from / last).toFixed(4));
-    row.style.setProperty("--to", ((at ?? 0) / last).toFixed(4));
+    row.style.setProperty("--to", Math.min(1, (at ?? 0) / last).toFixed(4));
   }
 }
 
@@ -226,7 +240,6 @@ function write(kind, text) {
   log.push({ at: at.toISOString(), kind, text });
   if (log.length > LOG_LIMIT) log.shift();
   page.log.querySelector(".log-empty")?.remove();
-  const follow = page.log.scrollTop + page.log.clientHeight >= page.log.scrollHeight - 8;
   const item = document.createElement("li");
   item.className = `log-${kind}`;
   const time = document.createElement("time");
@@ -241,8 +254,17 @@ function write(kind, text) {
   item.append(time, who, what);
   page.log.append(item);
   while (page.log.children.length > LOG_LIMIT) page.log.firstElementChild.remove();
-  if (follow) page.log.scrollTop = page.log.scrollHeight;
+  if (following) page.log.scrollTop = page.log.scrollHeight;
 }
+
+// New lines stay in sight unless the person has scrolled away from them; a turned phone is no scrolling.
+page.log.addEventListener("scroll", () => {
+  if (page.log.clientWidth === logWidth) following = page.log.scrollTop + page.log.clientHeight >= page.log.scrollHeight - 8;
+});
+new ResizeObserver(() => {
+  logWidth = page.log.clientWidth;
+  if (following) page.log.scrollTop = page.log.scrollHeight;
+}).observe(page.log);
 
 async function introduce() {
   let info = {};

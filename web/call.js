@@ -6,13 +6,14 @@
 // 4. Watch ICE, DTLS, the data channel and the first audio packet arrive.
 // 5. The call ends once: by our hang-up, by the server's word on the data channel, or because the connection is gone.
 //
-// Events: "state", "stage" {name, at}, "log" {kind, text}, "stream" {stream}, "message" {data}, "end" {reason, text}.
+// Events: "state", "stage" {name, at}, "path" {interrupted}, "log" {kind, text}, "stream" {stream}, "message" {data}, "end" {reason, text}.
 
-import { NO_ANSWER, NO_WEBRTC, UNREACHABLE, describeMicrophone, describeReason, describeRefusal } from "./words.js";
+import { DRAINING, NO_ANSWER, NO_WEBRTC, UNREACHABLE, describeMicrophone, describeReason, describeRefusal } from "./words.js";
 
 const CALLS = "/v1/realtime/calls";
 const CHANNEL = "oai-events";
 const SIGNALLING_MS = 15000;
+const PATH_MS = 10000; // less than the server's own patience, so that it can still be asked whether it has the call
 const SETUP_MS = 25000;
 const HANGUP_MS = 3000;
 const FIRST_AUDIO_POLL_MS = 40;
@@ -34,6 +35,8 @@ export class Call extends EventTarget {
 
   #began = 0;
   #location = null;
+  #interrupted = false;
+  #givingUp = false;
   #timers = new Set();
   #abort = new AbortController();
 
@@ -108,10 +111,24 @@ export class Call extends EventTarget {
     await pc.setRemoteDescription({ type: "answer", sdp: answer });
     this.#watchTransport(pc);
     this.#watchFirstAudio(pc);
-    this.#after(SETUP_MS, () => {
-      if (this.state === "connecting") this.#end(this.stages.ice === null ? "no_path" : "setup_timeout");
-    });
+    this.#after(PATH_MS, () => this.stages.ice === null && this.#giveUpPath());
+    this.#after(SETUP_MS, () => this.state === "connecting" && this.#end("setup_timeout"));
     return undefined;
+  }
+
+  // No path may mean that nobody is there any more: an agent that fails at once ends the call before we could be told.
+  async #giveUpPath() {
+    if (this.state !== "connecting" || this.#givingUp) return;
+    this.#givingUp = true;
+    let reason = "no_path";
+    try {
+      const signal = AbortSignal.timeout(HANGUP_MS);
+      const response = await fetch(new URL("hangup", `${this.#location}/`), { method: "POST", signal });
+      if (response.status === 404) reason = "ended_early";
+    } catch {
+      // the server does not answer: then it is no better than no path
+    }
+    this.#end(reason);
   }
 
   async #post(sdp) {
@@ -157,7 +174,8 @@ export class Call extends EventTarget {
         this.#end(reason);
         return;
       }
-      this.#log("received", data);
+      if (event?.type === "antiphon.draining") this.#log("warning", DRAINING);
+      else this.#log("received", data);
     }
     this.#emit("message", { data });
   }
@@ -169,9 +187,11 @@ export class Call extends EventTarget {
     };
     pc.oniceconnectionstatechange = () => {
       const state = pc.iceConnectionState;
-      if (state === "connected" || state === "completed") this.#mark("ice");
-      else if (state === "disconnected") this.#log("warning", "The path is interrupted; waiting for it to come back.");
-      else if (state === "failed") this.#end(this.stages.ice === null ? "no_path" : "connection_failed");
+      if (state === "connected" || state === "completed") {
+        this.#mark("ice");
+        this.#setInterrupted(false);
+      } else if (state === "disconnected" && this.stages.ice !== null) this.#setInterrupted(true);
+      else if (state === "failed") this.#onFailed();
     };
     pc.onconnectionstatechange = () => {
       const state = pc.connectionState;
@@ -179,9 +199,21 @@ export class Call extends EventTarget {
         this.#mark("ice");
         this.#mark("dtls");
       } else if (state === "failed") {
-        this.#end(this.stages.ice === null ? "no_path" : "connection_failed");
+        this.#onFailed();
       }
     };
+  }
+
+  #onFailed() {
+    if (this.stages.ice === null) this.#giveUpPath();
+    else this.#end("connection_failed");
+  }
+
+  #setInterrupted(interrupted) {
+    if (interrupted === this.#interrupted) return;
+    this.#interrupted = interrupted;
+    this.#log("warning", interrupted ? "The path is interrupted; waiting for it to come back." : "The path is back.");
+    this.#emit("path", { interrupted });
   }
 
   // The transports themselves report sooner than the connection as a whole, where a browser has them.

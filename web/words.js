@@ -21,6 +21,7 @@ const REASONS = {
   // found out on this side
   remote_closed: "The server closed the call.",
   connection_failed: "The connection was lost.",
+  ended_early: "The server ended the call before a path was made. The agent may have failed: its log says why.",
   no_path:
     "No path to the relay was found. A firewall may block UDP, or the relay offers no address this browser uses " +
     "(Firefox never uses 127.0.0.1: the relay must offer the machine’s own address too).",
@@ -66,6 +67,7 @@ export function insecureContext(address) {
 
 export const NO_WEBRTC = "This browser has no WebRTC, or it is switched off.";
 export const UNREACHABLE = "The server cannot be reached. Is the stack still running?";
+export const DRAINING = "The server is about to stop: it takes no new calls, and ends this one if it lasts.";
 export const NO_ANSWER = "The server did not answer the call in time.";
 
 export async function describeRefusal(response) {
