@@ -137,18 +137,25 @@ def _is_struct(kind: object) -> bool:
 
 
 def _convert(section: str, table: dict[str, Any], kind: type[Section]) -> Section:
-    fields = _fields(kind)
-    for key in table:
-        if key not in fields:
-            raise ConfigError(f"{section}.{key}", f"unknown key{_nearest(key, fields)}")
+    _refuse_unknown(section, table, kind)
     try:
         return msgspec.convert(table, kind, strict=False)
     except msgspec.ValidationError as error:
         message, _, where = str(error).partition(" - at `$")
-        place = where.rstrip("`").lstrip(".")
-        if not place:  # from __post_init__: the sentence begins with the key
-            place, _, message = message.partition(": ") if ": " in message else ("", "", message)
-        raise ConfigError(f"{section}.{place}" if place else section, message) from None
+        place = section + where.rstrip("`")
+        key, colon, sentence = message.partition(": ")
+        if colon and key.isidentifier():  # from __post_init__: the sentence begins with the key
+            place, message = f"{place}.{key}", sentence
+        raise ConfigError(place, message) from None
+
+
+def _refuse_unknown(place: str, table: dict[str, Any], kind: type[msgspec.Struct]) -> None:
+    fields = _fields(kind)
+    for key, value in table.items():
+        if key not in fields:
+            raise ConfigError(f"{place}.{key}", f"unknown key{_nearest(key, fields)}")
+        if _is_struct(fields[key].type) and isinstance(value, dict):
+            _refuse_unknown(f"{place}.{key}", value, fields[key].type)
 
 
 def _nearest(name: str, known: Iterable[str]) -> str:

@@ -40,7 +40,7 @@ class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=
         for name in self.__struct_fields__:
             value = getattr(self, name)
             if not (math.isfinite(value) and value > 0):
-                raise ValueError(f"{name} must be a positive number of seconds")
+                raise ValueError(f"{name}: must be a positive number of seconds")
 
 
 class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):

@@ -13,6 +13,10 @@ from service.config import ConfigError, exit_for, load, overriding
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     drain: float = 1.0
 
+    def __post_init__(self) -> None:
+        if self.drain <= 0:
+            raise ValueError("drain: must be positive")
+
 
 class Relay(msgspec.Struct, frozen=True, kw_only=True):
     listen: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.1:3478"])
@@ -59,6 +63,9 @@ def test_an_environment_written_for_a_child_process_is_read_back_equal():
         ("[relay]\nmax_flows = 'many'", {}, "relay.max_flows"),
         ("[relay]\nmax_flows = 0", {}, "relay.max_flows"),
         ("[relay]\nlisten = [1]", {}, "relay.listen[0]"),
+        ("[relay.timeouts]\ndrian = 1", {}, "relay.timeouts.drian"),
+        ("[relay.timeouts]\ndrain = 'soon'", {}, "relay.timeouts.drain"),
+        ("[relay.timeouts]\ndrain = 0", {}, "relay.timeouts.drain"),
         ("", {"ANTIPHON_RELAY_MAX_FLOW": "1"}, "ANTIPHON_RELAY_MAX_FLOW"),
         ("", {"ANTIPHON_RELAY_VERIFY": "perhaps"}, "relay.verify"),
         ("", {"ANTIPHON_REALY_VERIFY": "1"}, "ANTIPHON_REALY_VERIFY"),

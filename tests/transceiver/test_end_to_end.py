@@ -377,8 +377,8 @@ WRONG_CONFIGURATIONS = {
     "lisen = '127.0.0.1:0'\ndirect = true": "transceiver.lisen",
     "listen = 'nonsense'\ndirect = true": "transceiver.listen",
     "direct = true\nagents = ['http://127.0.0.1/']": "transceiver.agents",
-    "direct = true\n[transceiver.timeouts]\nsetup = -1": "transceiver.timeouts: setup",
-    "direct = true\n[transceiver.timeouts]\nsetups = 1": "transceiver.timeouts: Object contains unknown field `setups`",
+    "direct = true\n[transceiver.timeouts]\nsetup = -1": "transceiver.timeouts.setup: ",
+    "direct = true\n[transceiver.timeouts]\nsetups = 1": "transceiver.timeouts.setups: unknown key",
     "listen = '127.0.0.1:0'": "transceiver.advertise",
 }
 
