@@ -10,8 +10,10 @@ _default:
     @{{ just_executable() }} --justfile {{ justfile() }} --list --unsorted
 
 # Run the whole stack on this machine: relay, transceiver, agent and the page (--help tells the options).
+[no-cd]
+[no-exit-message]
 up *arguments: (_env "run")
-    @exec {{ python }} -m stack "$@"
+    @PYTHONPATH={{ quote(justfile_directory()) }} exec {{ quote(justfile_directory() / python) }} -m stack "$@"
 
 # The default tests: every core, the stack, and the real peers that are installed.
 test *arguments: (_env "dev")
@@ -26,14 +28,17 @@ conformance *arguments: (_env "dev")
     {{ python }} -m pytest -m conformance "$@"
 
 # Place real calls on a running stack, or on one of its own: --calls 20 --seconds 10 (--help tells the rest).
+[no-exit-message]
 load *arguments: (_env "run")
     @exec {{ python }} -m loadgen "$@"
 
 # Look at this machine as a relay would: ports, socket buffers, public address, NAT (--help tells the options).
+[no-exit-message]
 doctor *arguments: (_env "run")
     @exec {{ python }} -m relay doctor "$@"
 
 # Measure: relay CPU per packet, transceiver CPU per call-second, set-up.
+[no-exit-message]
 bench *arguments: (_env "dev")
     @exec {{ python }} -m bench "$@"
 

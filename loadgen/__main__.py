@@ -66,11 +66,16 @@ def _unwritable(file: Path) -> str | None:
 
 
 def _deliver(options: Options, summary: Summary) -> None:
-    """With `--json -` standard output is for the program that reads it; the table goes to standard error."""
+    """The table, and the JSON: in one line without the single calls, or whole where `--json` says.
+
+    With `--json -` standard output is for the program that reads it; the table goes to standard error.
+    """
     console = Console(stderr=options.json == "-")
     for part in render(summary):
         console.print(part, soft_wrap=True)
     if options.json is None:
+        brief = {key: value for key, value in msgspec.structs.asdict(summary).items() if key != "each"}
+        print(msgspec.json.encode(brief).decode())
         return
     text = msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
     if options.json == "-":

@@ -181,8 +181,8 @@ def _sentences(summary: Summary) -> Iterable[str]:
         yield f"[red]failed: {count} × {reason}[/]"
     verdict = "[bold green]well[/]" if summary.ok else "[bold red]not well[/]"
     yield (
-        f"{verdict}: {_calls(calls['wanted'])}, {calls['failed']} failed, {summary.audio['lost']} frames lost, "
-        f"in {summary.seconds:.1f} s"
+        f"{verdict}: {_calls(calls['wanted'])}, {calls['failed']} failed, {summary.audio['lost']} frames and "
+        f"{summary.data['lost']} messages lost, in {summary.seconds:.1f} s"
     )
 
 

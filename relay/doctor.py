@@ -76,6 +76,12 @@ def report(findings: list[Finding], console: Console) -> int:
 
 
 def _configuration(routing: RoutingConfig) -> list[Finding]:
+    if not routing.keys and not routing.trunk_keys:
+        return [
+            Finding(
+                "keys", Verdict.NOTE, "none configured: `just up` makes its own, a relay of its own needs [routing]"
+            )
+        ]
     findings = []
     try:
         keys = KeyRing.parse(routing)

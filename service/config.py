@@ -17,7 +17,7 @@ from typing import Any, NoReturn, TypeVar
 
 import msgspec
 
-__all__ = ["SECTIONS", "Config", "ConfigError", "exit_for", "given_keys", "load", "overriding"]
+__all__ = ["EXIT_CONFIG", "SECTIONS", "Config", "ConfigError", "exit_for", "given_keys", "load", "overriding"]
 
 Section = TypeVar("Section", bound=msgspec.Struct)
 

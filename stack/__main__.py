@@ -14,12 +14,12 @@ import sys
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from pathlib import Path
-from typing import NoReturn
+from typing import NoReturn, TypeVar
 
 import trio
 
 from service.addresses import own_addresses
-from service.config import Config, ConfigError, exit_for, load, overriding
+from service.config import EXIT_CONFIG, Config, ConfigError, exit_for, load, overriding
 from service.logs import LogConfig, configure
 from service.ready import stop_signals
 from stack.config import StackConfig
@@ -30,9 +30,13 @@ __all__ = ["main"]
 
 EXIT_FAILED = 1
 
+Failure = TypeVar("Failure", bound=Exception)
+
 
 def main() -> NoReturn:
     options = _parser().parse_args()
+    if options.config is not None:
+        options.config = options.config.resolve()  # the processes run elsewhere
     environ = dict(os.environ)
     given = {key: getattr(options, key) for key in StackConfig.__struct_fields__}
     environ |= overriding("stack", {key: value for key, value in given.items() if value})
@@ -69,28 +73,38 @@ async def _run(config: Config, file: Path | None, environ: dict[str, str]) -> in
     status = 0
     with stop_signals() as signals:
         try:
-            async with trio.open_nursery() as nursery:
-                nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
-                await _start(stack, plan, children, nursery)
+            async with trio.open_nursery() as watch:
+                work = trio.CancelScope()
+                watch.start_soon(_end_on_signal, signals, work)
+                try:
+                    with work:
+                        async with trio.open_nursery() as nursery:
+                            await _start(stack, plan, children, nursery)
+                finally:
+                    with trio.CancelScope(shield=True):
+                        for child in reversed(children):
+                            await child.stop()
+                watch.cancel_scope.cancel()
+        except* ConfigError as wrong:
+            print(f"config: {_first(wrong)}", file=sys.stderr)
+            status = EXIT_CONFIG
         except* StartFailed as failed:
-            print(f"just up: {_first(failed)}; its reason is above", file=sys.stderr)
-            status = EXIT_FAILED
-        finally:
-            with trio.CancelScope(shield=True):
-                for child in reversed(children):
-                    await child.stop()
+            first = _first(failed)
+            status = EXIT_CONFIG if first.status == EXIT_CONFIG else EXIT_FAILED
+            if status == EXIT_FAILED:
+                print(f"just up: {first}; its reason is above", file=sys.stderr)
     return status
 
 
-def _first(group: BaseExceptionGroup[StartFailed]) -> StartFailed:
+def _first(group: BaseExceptionGroup[Failure]) -> Failure:
     inner = group.exceptions[0]
     return _first(inner) if isinstance(inner, BaseExceptionGroup) else inner
 
 
 async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
+    """The first signal ends the stack; more of them change nothing, for it ends in a second or two."""
     async for _ in signals:
         scope.cancel()
-        return
 
 
 async def _start(stack: StackConfig, plan: Plan, children: list[Child], nursery: trio.Nursery) -> None:

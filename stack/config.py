@@ -15,9 +15,9 @@ class StackConfig(msgspec.Struct, frozen=True, kw_only=True):
     host: str = "127.0.0.1"
     """Address of the page and of signalling."""
     port: int = 8080
-    """Their TCP port; 0 takes any free one."""
+    """Their TCP port; 0 takes any free one. (`transceiver.http`, if set, decides instead of these two.)"""
     udp_port: int = 3478
-    """The relay's public UDP port; 0 takes any free one."""
+    """The relay's public UDP port; 0 takes any free one. (`relay.listen`, if set, decides instead.)"""
     public_address: tuple[str, ...] = ()
     """IP addresses offered to callers; empty: every address of this machine, loopback too."""
     agent: str = "parrot"

@@ -6,18 +6,21 @@ What the user configured (file or environment) is left alone; only what is open 
 from __future__ import annotations
 
 import ipaddress
+import os
 import secrets
 import socket
 from collections.abc import Mapping
 from pathlib import Path
 
 from service.addresses import own_addresses, parse_host_port, to_host_port
-from service.config import given_keys, overriding
+from service.config import ConfigError, given_keys, overriding
 from stack.config import StackConfig
 
 __all__ = ["Plan"]
 
 MAX_ADVERTISED = 8
+DRAIN_SECONDS = 2.0  # who ends a stack on his own machine does not want to wait for its calls
+_WILDCARDS = {4: "0.0.0.0", 6: "::"}
 
 
 class Plan:
@@ -32,7 +35,10 @@ class Plan:
         self._environ |= self._open("routing", keys)
 
     def agent(self) -> dict[str, str]:
-        return self._environ | self._open("agent", {"agent": self._config.agent, "listen": "127.0.0.1:0"})
+        values = {"agent": self._config.agent, "listen": "127.0.0.1:0", "drain_seconds": DRAIN_SECONDS}
+        # An agent of the user's own is looked for where he stands, after the checkout.
+        found_at = os.pathsep.join([os.getcwd(), *filter(None, [self._environ.get("PYTHONPATH")])])
+        return self._environ | self._open("agent", values) | {"PYTHONPATH": found_at}
 
     def relay(self) -> dict[str, str]:
         return self._environ | self._open("relay", {"listen": self.listen_addresses(), "trunk": "127.0.0.1:0"})
@@ -40,25 +46,27 @@ class Plan:
     def transceiver(self, agent: str, relay_listen: list[str]) -> dict[str, str]:
         """`agent` is the agent's WebSocket address, `relay_listen` what the relay bound (empty: serve callers directly)."""
         http = [to_host_port(self._config.host, self._config.port)]
-        values: dict[str, object] = {"http": http, "agents": [agent]}
+        values: dict[str, object] = {"http": http, "agents": [agent], "timeouts_drain": DRAIN_SECONDS}
         if relay_listen:
             values |= {"listen": "127.0.0.1:0", "advertise": self._advertised(relay_listen)}
         else:
             # One socket for all callers: the transceiver has no ingress per address, so it takes the first address only.
             first = self.listen_addresses()[0]
-            host = parse_host_port(first)[0]
+            host = ipaddress.ip_address(parse_host_port(first)[0])
+            if host.is_unspecified:
+                raise ConfigError("stack.public_address", "with `direct` the first must be an address of this machine")
             values |= {"listen": first, "direct": True}
-            self._environ |= self._open("routing", {"prefix": _network_of(host)})
+            self._environ |= self._open("routing", {"prefix": str(ipaddress.ip_network(host))})
         return self._environ | self._open("transceiver", values)
 
     def listen_addresses(self) -> list[str]:
         """Where the relay listens: one socket for each address, so that replies leave from where the caller spoke to."""
         own = _bindable(own_addresses())
-        hosts = [host for host in self._config.public_address if host in own] if self._config.public_address else own
-        foreign = [host for host in self._config.public_address if host not in own]
-        # Behind a one-to-one NAT the public address is not ours: it arrives on whatever interface there is.
-        hosts += sorted({"::" if ":" in host else "0.0.0.0" for host in foreign})
-        return [to_host_port(host, self._config.udp_port) for host in hosts[:MAX_ADVERTISED]]
+        wanted = self._config.public_address or own
+        # Behind a one-to-one NAT a public address is not ours: what is sent to it arrives on whatever interface there is.
+        wildcards = {_WILDCARDS[_version(host)] for host in wanted if host not in own}
+        hosts = [host for host in wanted if host in own and _WILDCARDS[_version(host)] not in wildcards]
+        return [to_host_port(host, self._config.udp_port) for host in [*hosts, *sorted(wildcards)][:MAX_ADVERTISED]]
 
     def rebind_relay(self, bound: Mapping[str, object]) -> dict[str, str]:
         """A relay that comes back takes the addresses it had: callers and transceivers hold them."""
@@ -75,16 +83,14 @@ class Plan:
     def _advertised(self, relay_listen: list[str]) -> list[str]:
         if not self._config.public_address:
             return relay_listen
-        ports = {parse_host_port(text)[0]: parse_host_port(text)[1] for text in relay_listen}
-        wildcard = {4: "0.0.0.0", 6: "::"}
-        return [
-            to_host_port(host, ports.get(host) or ports[wildcard[ipaddress.ip_address(host).version]])
-            for host in self._config.public_address
-        ]
+        ports = dict(map(parse_host_port, relay_listen))
+        public = self._config.public_address
+        return [to_host_port(host, ports.get(host) or ports[_WILDCARDS[_version(host)]]) for host in public]
 
     def _open(self, section: str, values: Mapping[str, object]) -> dict[str, str]:
         given = given_keys(section, self._file, self._environ)
-        return overriding(section, {key: value for key, value in values.items() if key not in given})
+        left = {key: value for key, value in values.items() if key not in given and key.partition("_")[0] not in given}
+        return overriding(section, left)
 
 
 def _bindable(hosts: list[str]) -> list[str]:
@@ -100,5 +106,5 @@ def _bindable(hosts: list[str]) -> list[str]:
     return usable
 
 
-def _network_of(host: str) -> str:
-    return f"{host}/{128 if ':' in host else 32}" if not ipaddress.ip_address(host).is_loopback else "127.0.0.0/8"
+def _version(host: str) -> int:
+    return ipaddress.ip_address(host).version

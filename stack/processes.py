@@ -42,6 +42,10 @@ log = get_logger()
 class StartFailed(Exception):
     """A child ended before it served, or did not serve in time; its own words are on standard error."""
 
+    def __init__(self, name: str, status: int) -> None:
+        super().__init__(f"{name} did not come up (exit status {status})")
+        self.status = status
+
 
 class Child:
     """One supervised process. `bound` is what its last ready line said."""
@@ -129,7 +133,7 @@ class Child:
         if patience.cancelled_caught:
             process.kill()
         status = await _wait(process)
-        raise StartFailed(f"{self.name} did not come up (exit status {status})")
+        raise StartFailed(self.name, status)
 
     async def _read_output(
         self,

@@ -5,7 +5,7 @@
 3. The sentence ends after half a second of silence: the parrot says it, without most of that silence.
 
 Data messages go back as they came, and what happens is told as JSON text on the data channel:
-`parrot.listening`, `parrot.speaking {ms}`, `parrot.finished {played_ms}`, `parrot.interrupted {played_ms}`.
+`parrot.listening`, `parrot.speaking {ms}`, `parrot.finished {played_ms}`, `parrot.interrupted {played_ms}` of that sentence.
 """
 
 from __future__ import annotations
@@ -35,19 +35,19 @@ async def parrot(call: Call) -> None:
     async with trio.open_nursery() as nursery:
         nursery.start_soon(echo_messages, call)
         if call.codec is not None:
-            await Parrot(call, nursery).listen()
+            await Parrot(call).listen(nursery)
 
 
 class Parrot:
-    def __init__(self, call: Call, nursery: trio.Nursery) -> None:
+    def __init__(self, call: Call) -> None:
         self._call = call
-        self._nursery = nursery
         self._decoder = call.decoder()
         self._voice = VoiceActivity(self._decoder.rate)
         self._recording = Recording()
         self._speech: trio.CancelScope | None = None
+        self._before = 0.0  # milliseconds that were played before the present sentence
 
-    async def listen(self) -> None:
+    async def listen(self, nursery: trio.Nursery) -> None:
         frames = self._call.frames()
         while True:
             frame: Frame | None = None
@@ -62,7 +62,7 @@ class Parrot:
                     self._recording.begin()
                     self._tell("listening")
                 else:
-                    self._say(self._recording.finish(self._voice.silent_ms))
+                    self._say(self._recording.finish(self._voice.silent_ms), nursery)
 
     def _hear(self, frame: Frame | None) -> list[Turn]:
         if frame is None:
@@ -77,19 +77,20 @@ class Parrot:
         if self._speech is not None:
             self._speech.cancel()
             self._speech = None
-            played = await self._call.flush()
+            played = await self._call.flush() - self._before
             self._tell("interrupted", played_ms=round(played))
 
-    def _say(self, sentence: list[Frame]) -> None:
+    def _say(self, sentence: list[Frame], nursery: trio.Nursery) -> None:
         self._speech = trio.CancelScope()
-        self._nursery.start_soon(self._speak, sentence, self._speech)
+        nursery.start_soon(self._speak, sentence, self._speech)
 
     async def _speak(self, sentence: list[Frame], scope: trio.CancelScope) -> None:
         with scope:
+            self._before = self._call.played
             self._tell("speaking", ms=round(sum(frame.duration_ms for frame in sentence)))
             for frame in sentence:
                 await self._call.send_frame(frame.payload)
-            played = await self._call.wait_played()
+            played = await self._call.wait_played() - self._before
             self._speech = None
             self._tell("finished", played_ms=round(played))
 

@@ -171,7 +171,7 @@ def test_the_table_says_what_the_json_says(world):
     text = console.file.getvalue()
     assert "longest gap of a call" in text
     assert str(summary.audio["sent"]) in text
-    assert "well: 1 call, 0 failed, 0 frames lost" in text
+    assert "well: 1 call, 0 failed, 0 frames and 0 messages lost" in text
 
 
 @pytest.mark.parametrize(

@@ -63,11 +63,18 @@ async def test_a_good_machine_has_no_complaint():
     assert found["public address"] == Verdict.NOTE
 
 
-async def test_missing_keys_and_a_wrong_clock_and_a_foreign_address_fail():
-    config = RelayConfig(listen=("192.0.2.1:5000",), trunk="127.0.0.1:0")
-    found = verdicts(await examine(config, RoutingConfig(), wall_time=lambda: 0.0))
+async def test_wrong_keys_and_a_wrong_clock_and_a_foreign_address_fail():
+    config = RelayConfig(listen=("198.51.100.1:5000",), trunk="127.0.0.1:0")
+    routing = RoutingConfig(keys=("1:short",))
+    found = verdicts(await examine(config, routing, wall_time=lambda: 0.0))
     failed = {subject for subject, verdict in found.items() if verdict is Verdict.FAIL}
-    assert failed == {"routing", "trunk key", "listen 192.0.2.1:5000", "clock"}
+    assert failed == {"routing", "trunk key", "listen 198.51.100.1:5000", "clock"}
+
+
+async def test_no_keys_at_all_are_only_noted_because_a_stack_makes_its_own():
+    found = verdicts(await examine(RelayConfig(listen=("127.0.0.1:0",), trunk="127.0.0.1:0"), RoutingConfig()))
+    assert found["keys"] == Verdict.NOTE
+    assert Verdict.FAIL not in found.values()
 
 
 async def test_a_port_in_use_is_only_a_warning():

@@ -11,7 +11,7 @@ import pytest
 from agent.config import AgentConfig
 from protocol.routing import KeyRing, RoutingConfig, Trunk
 from relay.config import RelayConfig
-from service.config import load
+from service.config import ConfigError, load
 from stack.config import StackConfig
 from stack.plan import Plan
 from transceiver.config import TransceiverConfig
@@ -65,6 +65,13 @@ def test_a_public_address_that_is_not_ours_is_offered_and_the_wildcard_is_listen
     assert read(environ, TransceiverConfig).advertise == ("198.51.100.7:3478",)
 
 
+def test_a_wildcard_replaces_the_addresses_of_its_own_family_only():
+    plan = Plan(StackConfig(public_address=("198.51.100.7", "127.0.0.1", "::1")), None, {})
+    assert plan.listen_addresses() == ["[::1]:3478", "0.0.0.0:3478"]
+    environ = plan.transceiver("ws://127.0.0.1:1/", plan.listen_addresses())
+    assert read(environ, TransceiverConfig).advertise == ("198.51.100.7:3478", "127.0.0.1:3478", "[::1]:3478")
+
+
 def test_what_the_user_configured_is_left_alone(tmp_path: Path):
     file = tmp_path / "antiphon.toml"
     key = "00" * 32
@@ -92,6 +99,12 @@ def test_without_a_relay_callers_reach_the_transceiver_itself():
     transceiver = read(plan.transceiver("ws://127.0.0.1:1/", []), TransceiverConfig)
     assert transceiver.direct
     assert transceiver.listen == "127.0.0.1:0"
+
+
+def test_without_a_relay_a_public_address_that_is_not_ours_is_refused():
+    plan = Plan(StackConfig(direct=True, public_address=("198.51.100.7",)), None, {})
+    with pytest.raises(ConfigError, match=r"stack\.public_address"):
+        plan.transceiver("ws://127.0.0.1:1/", [])
 
 
 @pytest.mark.parametrize("wrong", [{"port": 65536}, {"host": "localhost"}, {"public_address": ("relay.example",)}])

@@ -139,9 +139,25 @@ def test_a_wrong_configuration_is_one_line_that_names_the_key_and_status_2(
     assert finished.stderr.count("\n") == 1
 
 
+@pytest.mark.parametrize("variable", ["ANTIPHON_RELAY_LISTENS", "ANTIPHON_TRANSCEIVER_HTPP", "ANTIPHON_AGENT_LISTENS"])
+def test_a_wrong_key_of_a_child_is_told_by_the_child_and_ends_the_stack_with_status_2(variable: str):
+    finished = run(**{variable: "1"})
+    assert finished.returncode == 2
+    assert variable in finished.stderr
+
+
+async def test_without_a_relay_it_serves_on_ipv6_too():
+    process = await start(ANTIPHON_STACK_DIRECT="true", ANTIPHON_STACK_PUBLIC_ADDRESS="::1")
+    await ready(process)
+    assert set(children(process)) == {"transceiver", "agent"}
+    process.send_signal(signal.SIGTERM)
+    with trio.fail_after(10):
+        assert await process.wait() == 0
+
+
 def test_an_unknown_agent_is_told_in_words():
     finished = run("--agent", "nobody")
-    assert finished.returncode == 1
+    assert finished.returncode == 2
     assert "nobody" in finished.stderr
     assert "Traceback" not in finished.stderr
 

@@ -209,7 +209,7 @@ async def test_pages_of_other_origins_may_call_and_read_the_location(client: htt
     assert "x-openai-agents-sdk" in allowed
     assert "DELETE" in preflight.headers["access-control-allow-methods"]
     response = await client.post(CALLS, content=b"v=0", headers={**SDP, "Origin": "https://page.example"})
-    assert response.headers["access-control-expose-headers"] == "Location"
+    assert response.headers["access-control-expose-headers"] == "Location, Retry-After"
     assert response.headers["access-control-allow-origin"] == "*"
 
 

@@ -18,7 +18,7 @@ TARGET = Path(__file__).parents[2] / "docs" / "generated" / "session-states.md"
 
 HEADER = """# The states of a call
 
-Generated from `transceiver/session/tables.py` by `python -m transceiver.session.draw`. Do not edit.
+Generated from `transceiver/session/tables.py` by `./just docs`. Do not edit.
 
 A dot means that the event is legal there and changes nothing; a cross, that it cannot happen (our bug if it does).
 Effects stand in parentheses.

@@ -83,7 +83,7 @@ def create_app(
         allow_origins=allow_origins,
         allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
         allow_headers=["*"],  # Authorization, Content-Type and whatever else an SDK adds
-        expose_headers=["Location"],  # a browser's SDK reads the call id from it
+        expose_headers=["Location", "Retry-After"],  # a browser's SDK reads the call id from Location
         max_age=PREFLIGHT_SECONDS,
     )
     return Starlette(
