@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import selectors
 import signal
@@ -16,6 +15,7 @@ from typing import Any
 
 import msgspec
 
+from service.children import die_with_parent
 from service.ready import parse_announcement
 
 __all__ = ["ROOT", "BenchFailed", "Child", "clean_environment", "python"]
@@ -24,7 +24,6 @@ __all__ = ["ROOT", "BenchFailed", "Child", "clean_environment", "python"]
 START_LIMIT = 30.0
 STOP_PATIENCE = 5.0
 
-PR_SET_PDEATHSIG = 1
 ROOT = Path(__file__).resolve().parents[1]
 
 
@@ -52,8 +51,11 @@ class Child:
         self.name = name
         self._heard = b""
 
+        end_with_us = die_with_parent(signal.SIGKILL)
+
         def prepare() -> None:
-            ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+            if end_with_us is not None:
+                end_with_us()
             if cpu is not None:
                 os.sched_setaffinity(0, {cpu})
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import os
 import re
 import selectors
@@ -14,13 +13,14 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 
+from service.children import die_with_parent
+
 __all__ = ["StackFailed", "own_stack"]
 
 # Implementation constants, seconds
 START_LIMIT = 40.0
 STOP_PATIENCE = 15.0
 
-PR_SET_PDEATHSIG = 1
 MAX_LINE = 4096
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -47,7 +47,7 @@ def own_stack(agent: str, environ: Mapping[str, str] = os.environ) -> Iterator[s
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         start_new_session=True,  # a Ctrl-C is ours: calls first, then the stack
-        preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+        preexec_fn=die_with_parent(),
     )
     try:
         yield _read_ready_line(process)
@@ -87,7 +87,3 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         except subprocess.TimeoutExpired:
             continue
         return
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)

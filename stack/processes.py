@@ -9,7 +9,6 @@
 
 from __future__ import annotations
 
-import ctypes
 import math
 import os
 import signal
@@ -20,6 +19,7 @@ from pathlib import Path
 
 import trio
 
+from service.children import die_with_parent
 from service.logs import get_logger
 from service.ready import parse_announcement
 
@@ -33,7 +33,6 @@ STEADY = 10.0  # alive that long, a child's earlier deaths are forgotten
 POLL_SECONDS = 0.02
 STOP_PATIENCE = 1.0  # after the first SIGTERM (calls are told), and three times that after the second
 
-PR_SET_PDEATHSIG = 1
 ROOT = Path(__file__).resolve().parents[1]
 
 log = get_logger()
@@ -122,7 +121,7 @@ class Child:
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             start_new_session=True,  # a Ctrl-C in the terminal is ours to pass on, in our order
-            preexec_fn=_die_with_parent if sys.platform == "linux" else None,
+            preexec_fn=die_with_parent(),
         )
         self._process = process
         with trio.move_on_after(START_LIMIT) as patience:
@@ -166,7 +165,3 @@ async def _wait(process: subprocess.Popen[bytes]) -> int:
     while (status := process.poll()) is None:  # noqa: ASYNC110
         await trio.sleep(POLL_SECONDS)
     return status
-
-
-def _die_with_parent() -> None:
-    ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGTERM)
