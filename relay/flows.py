@@ -158,6 +158,8 @@ class FlowTable:
         part, self._sweep = self._sweep[:_SWEEP_SLICE], self._sweep[_SWEEP_SLICE:]
         limit = now - self._idle
         for flow in part:
+            if self.by_ingress[flow.ingress].get(flow.client) is not flow:
+                continue  # it had to make room since the sweep began
             if flow.target is not None and flow.seen <= limit:
                 self._remove(flow)
                 self.expired += 1

@@ -225,10 +225,12 @@ class Engine:
             self.drops["path_taken"] += 1
             return
         self._by_path[path] = session
+        if path in session.paths:  # another call had it in between
+            session.paths.remove(path)
         session.paths.append(path)
-        if len(session.paths) > MAX_PATHS_PER_CALL:
-            oldest = session.paths.pop(0)
-            if self._by_path.get(oldest) is session and oldest != path:
+        if len(session.paths) > MAX_PATHS_PER_CALL:  # the one in use stays, however old
+            oldest = session.paths.pop(1 if session.paths[0] == session.peer.ice.selected else 0)
+            if self._by_path.get(oldest) is session:
                 del self._by_path[oldest]
 
     # Deadlines

@@ -123,6 +123,8 @@ class Registry:
             self._engine.command(session, Session.close, CloseReason.SHUTDOWN)
             self._engine.command(session, Session.release_now)
         self._engine.flush(trio.current_time())
+        if not self.sessions:
+            self._empty.set()
 
     async def wait_empty(self) -> None:
         """Until the last call has ended, once draining."""

@@ -299,3 +299,28 @@ def test_a_large_table_is_swept_in_slices(make_bench: MakeBench):
         steps += 1
     assert bench.size == 0
     assert steps == 3
+
+
+def test_a_flow_that_made_room_during_a_sweep_is_not_forgotten_twice(make_bench: MakeBench):
+    bench = make_bench()
+    for n in range(16):
+        bench.establish(client=pack_address("198.51.100.9", 1 + n))
+    for port in range(1, 10001):
+        bench.core.flows.learn(pack_address("192.0.2.1", port), 0, bench.A, bench.now)
+    for _ in range(3):  # a whole sweep that finds nothing
+        bench.core.handle_timeout(bench.now)
+    table = bench.core.flows.by_ingress[0]
+    last = bench.core.flows.open(pack_address("198.51.100.10", 1), 0, b"token", bench.now)
+    kin = [bench.core.flows.open(pack_address("198.51.100.10", 2 + n), 0, b"token", bench.now) for n in range(15)]
+    for flow in (last, *kin):
+        bench.core.flows.establish(flow, bench.A)
+    bench.now += 121
+    bench.core.handle_timeout(bench.now)  # the first slice
+    assert table[last.client] is last
+    newest = bench.core.flows.open(pack_address("198.51.100.11", 1), 0, b"token", bench.now)
+    bench.core.flows.establish(newest, bench.A)
+    assert bench.core.flows.evicted == 1
+    while bench.core.next_timeout() <= bench.now:
+        bench.core.handle_timeout(bench.now)
+    assert list(table.values()) == [newest]
+    assert bench.core.flows.established == 1

@@ -76,6 +76,10 @@ class Caller:
             ice_lite=False,
         )
 
+    @property
+    def ufrag(self) -> str:
+        return self._capabilities.ice.ufrag
+
     def offer(self) -> str:
         return create_offer(self._capabilities, audio=self._with[0], data=self._with[1])
 

@@ -12,6 +12,7 @@ import trio
 from protocol.address import pack_address
 from protocol.agentlink import DataMessage, MediaRecord, PlayedReason
 from protocol.codecs import OPUS
+from protocol.stun.binding import binding_request
 from transceiver.backends.base import Ended, Flushed, Lost
 from transceiver.config import Timeouts
 from transceiver.media import Played
@@ -371,6 +372,37 @@ async def test_a_caller_cannot_take_the_path_of_another_by_checks_from_a_forged_
     victim.speak()
     victim.say("still mine")
     await wait_until(lambda: victim.audio and victim.messages == ["still mine"])
+
+
+async def test_a_caller_who_checks_many_paths_is_still_heard_on_the_one_in_use(
+    autojump_clock: Any, world: Any, wait_until: Any
+) -> None:
+    """A laptop with a few interfaces against a relay with a few addresses: each pair is a path, and is checked."""
+    caller, call_id = await world.live_call()
+    session = world.registry.sessions[call_id]
+    password = world.registry._keys.derive_password(session.ufrag)
+    in_use = session.peer.ice.selected
+    for number in range(40):
+        check = binding_request(
+            number.to_bytes(12, "big"),
+            session.ufrag + b":" + caller.ufrag.encode(),
+            password.encode(),
+            priority=1,
+            controlling=True,
+            tie_breaker=1,
+        )
+        world.network.open(f"127.0.1.{number + 1}").send_batch([(check, world.address)])
+    caller.speak()
+    await wait_until(lambda: caller.audio)
+    assert session.peer.ice.selected == in_use
+    assert len(session.paths) == 16
+    assert world.engine.drops["unknown_path"] == 0
+
+
+async def test_shutting_down_without_a_call_is_over_at_once(autojump_clock: Any, world: Any) -> None:
+    world.registry.shut_down()
+    with trio.fail_after(1):
+        await world.registry.wait_empty()
 
 
 class ForgingSocket:

@@ -177,6 +177,18 @@ def test_a_flush_drops_what_waits_and_reports_where_playing_stopped() -> None:
     assert len(downlink.take_due(0.23)) == 1
 
 
+def test_what_one_agent_has_played_is_not_told_to_the_next() -> None:
+    downlink = Downlink(OPUS, 0)
+    for number in range(100):
+        downlink.push(number * 960, FRAME, 0.0)
+    run(downlink, 0.0, 10)
+    downlink.restart(0.2)
+    assert downlink.take_report() is None
+    downlink.push(0, FRAME, 0.2)
+    downlink.flush(0.2)
+    assert downlink.take_report() == (0, 0, PlayedReason.FLUSHED)
+
+
 def test_a_flush_of_nothing_is_answered_too() -> None:
     downlink = Downlink(OPUS, 0)
     downlink.flush(1.0)

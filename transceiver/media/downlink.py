@@ -117,6 +117,12 @@ class Downlink:
         self.playing = False
         self._put_report(PlayedReason.FLUSHED, now)
 
+    def restart(self, now: float) -> None:
+        """Another agent speaks from now on, on a timeline of its own: what was played of the last one's says nothing to it."""
+        self.flush(now)
+        self._played_to = 0
+        self._report = None
+
     def next_action(self) -> float:
         """When `take_due` has something to do."""
         if self._queue:

@@ -83,8 +83,7 @@ class Conversation:
         """Forget the agent and what it had still to say: half a sentence of an agent that is gone helps nobody."""
         self.forget()
         if self._downlink is not None:
-            self._downlink.flush(now)
-            self._downlink.take_report()
+            self._downlink.restart(now)
 
     def end(self, reason: str, now: float) -> None:
         self.flowing = False
