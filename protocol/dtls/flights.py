@@ -127,8 +127,10 @@ class Retransmitter:
             return []
         if now > self._forget_at:
             self.stop()
-        allowance = self._config.flight_sendings
-        return self._again(now, allowance if is_proven else allowance // 2)
+        allowance = self._config.flight_sendings if is_proven else self._config.flight_sendings // 2
+        if self._sendings >= allowance:
+            return []  # and the timer stays as it is: a stranger must not put it off
+        return self._again(now, allowance)
 
     def _again(self, now: float, allowance: int) -> list[bytes]:
         if not self._items or self._sendings >= allowance:

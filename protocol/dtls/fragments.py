@@ -46,10 +46,6 @@ class Fragment(NamedTuple):
     offset: int
     body: bytes
 
-    @property
-    def is_complete(self) -> bool:
-        return len(self.body) == self.length
-
 
 class HandshakeMessage(NamedTuple):
     message_type: int

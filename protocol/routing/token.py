@@ -38,7 +38,6 @@ __all__ = ["UFRAG_LENGTH", "KeyRing", "RouteToken", "derive_key", "parse_secret"
 # Specification constants
 
 UFRAG_LENGTH = 48
-PASSWORD_LENGTH = 32
 FORMAT = 1
 MAX_KEY_ID = 6
 EPOCH = 1_704_067_200  # 2024-01-01T00:00:00Z; three bytes of minutes last until 2055

@@ -102,10 +102,6 @@ class Sender:
         return not self._turns and not self._outstanding
 
     @property
-    def congestion_window(self) -> int:
-        return self._window.size
-
-    @property
     def flight(self) -> int:
         return self._flight
 

@@ -185,6 +185,20 @@ def test_one_repetition_in_many_datagrams_is_answered_once(dtls: SimpleNamespace
     assert len([answer for answer in answers if answer]) == 1
 
 
+def test_repetitions_beyond_their_allowance_do_not_put_off_the_timer(dtls: SimpleNamespace) -> None:
+    client, server = dtls.make_pair()
+    hello = client.drain()
+    now = 0.0
+    while any(server.receive(data, now) for data in hello):
+        now += 0.02
+    due = server.endpoint.next_timeout()
+    for _ in range(10):
+        now += 0.02
+        assert [server.receive(data, now) for data in hello] == [[]] * len(hello)
+    assert server.endpoint.next_timeout() == due
+    assert server.timeout(due)
+
+
 def test_application_data_that_overtakes_the_last_flight_is_delivered_after_it(dtls: SimpleNamespace) -> None:
     client, server = dtls.make_pair()
     flight4 = [answer for data in client.drain() for answer in server.receive(data)]
