@@ -18,6 +18,7 @@ from pathlib import Path
 
 import httpx
 import trio
+from processes import children_of
 
 ROOT = Path(__file__).parents[2]
 SAMPLE_RATE = 48_000
@@ -34,12 +35,7 @@ class Stack:
 
     def pid_of(self, package: str) -> int:
         """The process id of one of the stack's children, by the package it runs."""
-        children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        for pid in children:
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-            if "-m" in words and words[words.index("-m") + 1] == package:
-                return int(pid)
-        raise AssertionError(f"no {package} among the children")
+        return children_of(self.process.pid)[package]
 
     async def hang_up(self, call: str) -> httpx.Response:
         async with httpx.AsyncClient(base_url=self.url) as client:

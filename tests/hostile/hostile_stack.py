@@ -9,11 +9,12 @@ import socket
 import subprocess
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import httpx
+from processes import children_of
 
 ROOT = Path(__file__).parents[2]
 KEY, TRUNK_KEY = "11" * 32, "22" * 32
@@ -73,16 +74,15 @@ class LiveStack:
 
     def children(self) -> dict[str, int]:
         """Package → process id."""
-        found = {}
-        for pid in Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split():
-            words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-            if "-m" in words:
-                found[words[words.index("-m") + 1]] = int(pid)
-        return found
+        return children_of(self.process.pid)
 
     def zombies(self) -> int:
         pids = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return sum(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "Z" for pid in pids)
+        states = []
+        for pid in pids:
+            with suppress(FileNotFoundError, ProcessLookupError):  # it ended while we looked
+                states.append(Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0])
+        return states.count("Z")
 
     def kill(self, package: str) -> int:
         pid = self.children()[package]

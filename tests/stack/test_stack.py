@@ -12,6 +12,7 @@ from pathlib import Path
 import httpx
 import pytest
 import trio
+from processes import children_of
 
 pytestmark = pytest.mark.slow
 
@@ -49,12 +50,7 @@ async def ready(process: trio.Process) -> str:
 
 
 def children(process: trio.Process) -> dict[str, int]:
-    """Package → process id."""
-    found = {}
-    for pid in Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split():
-        words = Path(f"/proc/{pid}/cmdline").read_bytes().decode().split("\0")
-        found[words[words.index("-m") + 1]] = int(pid)
-    return found
+    return children_of(process.pid)
 
 
 def run(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
