@@ -1,10 +1,13 @@
 """A DTLS endpoint: what the peer layer holds. Chooses the association and hands the verbs on.
 
+The association is made when the first verb needs it: a call that nobody follows up must be cheap.
+
 There is one association today, of DTLS 1.2; which version a hello asks for is judged here once there are two.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 
 from protocol.dtls.association12 import Association12, Life
@@ -16,6 +19,8 @@ from protocol.dtls.identity import Identity
 from protocol.wire import Entropy
 
 __all__ = ["DtlsEndpoint"]
+
+_DEFAULTS = DtlsConfig()
 
 
 class DtlsEndpoint:
@@ -33,21 +38,27 @@ class DtlsEndpoint:
     ) -> None:
         self.role = role
         self.drops: Counter[str] = Counter()
-        parameters = Parameters(identity, peer_fingerprints, srtp_profiles, entropy, config or DtlsConfig())
-        self._association = Association12(role, parameters, self.drops)
+        self._parameters = Parameters(identity, peer_fingerprints, srtp_profiles, entropy, config or _DEFAULTS)
+        self._made: Association12 | None = None
+
+    @property
+    def _association(self) -> Association12:
+        if self._made is None:
+            self._made = Association12(self.role, self._parameters, self.drops)
+        return self._made
 
     @property
     def is_connected(self) -> bool:
-        return self._association.life is Life.CONNECTED
+        return self._made is not None and self._made.life is Life.CONNECTED
 
     @property
     def is_closed(self) -> bool:
-        return self._association.life is Life.CLOSED
+        return self._made is not None and self._made.life is Life.CLOSED
 
     @property
     def retransmissions(self) -> int:
         """How often a whole flight was sent again."""
-        return self._association.retransmissions
+        return self._made.retransmissions if self._made is not None else 0
 
     @property
     def maximum_application_data(self) -> int:
@@ -63,13 +74,14 @@ class DtlsEndpoint:
         self._association.receive_untrusted(data if type(data) is bytes else bytes(data), now)
 
     def handle_timeout(self, now: float) -> None:
-        self._association.handle_timeout(now)
+        if self._made is not None:
+            self._made.handle_timeout(now)
 
     def next_timeout(self) -> float:
-        return self._association.next_timeout()
+        return self._made.next_timeout() if self._made is not None else math.inf
 
     def poll(self) -> list[Output]:
-        return self._association.poll()
+        return self._made.poll() if self._made is not None else []
 
     def send(self, data: bytes, now: float) -> None:
         self._association.send(data)

@@ -116,14 +116,14 @@ class Handshake12(ABC):
         self._suite: CipherSuite | None = None
         self._srtp_profile: int | None = None
         self._schedule: Schedule12 | None = None
-        self._handlers = self._make_handlers()
 
     @abstractmethod
     def start(self) -> list[Action]:
         """What is to be done before the peer has said anything."""
 
     @abstractmethod
-    def _make_handlers(self) -> dict[Enum, Handler]: ...
+    def _make_handlers(self) -> dict[Enum, Handler]:
+        """By step. Not kept: bound methods in an attribute are a cycle, and calls come and go by reference counts alone."""
 
     def expects(self, message_type: int) -> bool:
         """Whether the table lets a message of this type come now."""
@@ -136,7 +136,7 @@ class Handshake12(ABC):
         message = self._parse(raw)
         actions: list[Action] = []
         for step in self._machine.fire(message):
-            actions += self._handlers[step](message, raw)
+            actions += self._make_handlers()[step](message, raw)
         return actions
 
     @staticmethod

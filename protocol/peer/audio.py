@@ -24,31 +24,21 @@ MAX_PAYLOAD = 1172  # bytes: with the RTP header and the longest SRTP tag a data
 
 
 class AudioStream:
-    """Keys come once, by `install`; before them nothing is received and nothing can be sent."""
+    """Made when the keys are there; before them nothing could be received or sent."""
 
-    def __init__(self, parameters: AudioParameters, entropy: Entropy) -> None:
+    def __init__(self, parameters: AudioParameters, keys: SrtpKeys, entropy: Entropy) -> None:
         self.parameters = parameters
         self.reporter = RtcpReporter(
             ssrc=parameters.ssrc, cname=parameters.cname, clock_rate=parameters.clock_rate, entropy=entropy
         )
         self.drops: Counter[str] = Counter()
-        self._srtp: SrtpTransport | None = None
+        self._srtp = SrtpTransport(SrtpProfile(keys.profile), keys.local, keys.remote)
         # Below 2^15, as RFC 3711 §3.3.1 advises: a first packet lost then cannot confuse the rollover counter.
         self._sequence = int.from_bytes(entropy(2), "big") & 0x7FFF
         self._timestamp_offset = int.from_bytes(entropy(4), "big")
 
-    @property
-    def has_keys(self) -> bool:
-        return self._srtp is not None
-
-    def install(self, keys: SrtpKeys) -> None:
-        self._srtp = SrtpTransport(SrtpProfile(keys.profile), keys.local, keys.remote)
-
     def receive_rtp_untrusted(self, data: bytes, now: float) -> tuple[bool, RtpPacket | None]:
         """(whether it authenticated, the packet if it is one for us); never raises."""
-        if self._srtp is None:
-            self.drops["srtp_no_keys"] += 1
-            return False, None
         try:
             plain = self._srtp.unprotect_rtp_untrusted(data)
         except DecodeError as error:
@@ -66,9 +56,6 @@ class AudioStream:
 
     def receive_rtcp_untrusted(self, data: bytes, now: float) -> bool:
         """Whether it authenticated; never raises."""
-        if self._srtp is None:
-            self.drops["srtp_no_keys"] += 1
-            return False
         try:
             plain = self._srtp.unprotect_rtcp_untrusted(data)
         except DecodeError as error:
@@ -78,8 +65,7 @@ class AudioStream:
         return True
 
     def packet(self, payload: bytes, timestamp: int, marker: bool, now: float) -> bytes:
-        """The next protected RTP packet. Only after `install`, and with a payload of at most MAX_PAYLOAD bytes."""
-        assert self._srtp is not None
+        """The next protected RTP packet, with a payload of at most MAX_PAYLOAD bytes."""
         parameters = self.parameters
         sequence = self._sequence
         self._sequence = sequence + 1 & 0xFFFF
@@ -90,8 +76,6 @@ class AudioStream:
 
     def rtcp(self) -> list[bytes]:
         """Protected RTCP that is due."""
-        if self._srtp is None:
-            return []
         return [
             self._srtp.protect_rtcp(output.data) for output in self.reporter.poll() if isinstance(output, RtcpDatagram)
         ]

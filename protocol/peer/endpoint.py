@@ -64,7 +64,10 @@ class Peer:
         self.ice = ice
         self.drops: collections.Counter[str] = collections.Counter()
         self._dtls = dtls
-        self._audio = AudioStream(audio, entropy) if audio is not None else None
+        # What needs keys is made when they are there, and DTLS makes its own when it starts: a call that nobody follows
+        # up must be cheap.
+        self._audio_parameters = audio
+        self._audio: AudioStream | None = None
         self._data = data
         self._sctp: sctp.Association | None = None
         self._entropy = entropy
@@ -167,7 +170,7 @@ class Peer:
         if len(payload) > MAX_PAYLOAD:
             self.drops["audio_payload_too_long"] += 1
             return False
-        if self._audio is None or not self._sending or path is None or self._closed or not self._audio.has_keys:
+        if self._audio is None or not self._sending or path is None or self._closed:
             return False
         self._outputs.append(SendTo(self._audio.packet(payload, timestamp, marker, now), path))
         return True
@@ -222,7 +225,7 @@ class Peer:
 
     def _receive_rtp_untrusted(self, data: bytes, path: Path, now: float) -> None:
         if self._audio is None:
-            self.drops["rtp_not_negotiated"] += 1
+            self._drop_media()
             return
         authentic, packet = self._audio.receive_rtp_untrusted(data, now)
         if not authentic:
@@ -235,9 +238,12 @@ class Peer:
 
     def _receive_rtcp_untrusted(self, data: bytes, path: Path, now: float) -> None:
         if self._audio is None:
-            self.drops["rtp_not_negotiated"] += 1
+            self._drop_media()
         elif self._audio.receive_rtcp_untrusted(data, now):
             self.ice.media_authenticated(path, now)
+
+    def _drop_media(self) -> None:
+        self.drops["rtp_not_negotiated" if self._audio_parameters is None else "srtp_no_keys"] += 1
 
     def _receive_dtls_untrusted(self, data: bytes, now: float) -> None:
         if self._dtls_started:
@@ -283,8 +289,8 @@ class Peer:
 
     def _become_connected(self, connected: Connected, now: float) -> None:
         self._connected = connected
-        if self._audio is not None and connected.srtp is not None:
-            self._audio.install(connected.srtp)
+        if self._audio_parameters is not None and connected.srtp is not None:
+            self._audio = AudioStream(self._audio_parameters, connected.srtp, self._entropy)
         if self._data is not None:
             self._sctp = sctp.Association(
                 is_client=self._dtls.role is Role.CLIENT,
