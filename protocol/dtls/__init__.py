@@ -7,6 +7,7 @@ Files that end in 12 belong to DTLS 1.2 alone; the others know no version.
 from __future__ import annotations
 
 from protocol.dtls.config import DtlsConfig
+from protocol.dtls.cookies import CookieExchange, VerifiedHello
 from protocol.dtls.endpoint import DtlsEndpoint
 from protocol.dtls.events import ApplicationData, Closed, Connected, Datagram, Output, Role, SrtpKeys
 from protocol.dtls.fingerprint import Fingerprint
@@ -20,6 +21,7 @@ __all__ = [
     "ApplicationData",
     "Closed",
     "Connected",
+    "CookieExchange",
     "Datagram",
     "DtlsConfig",
     "DtlsEndpoint",
@@ -28,4 +30,5 @@ __all__ = [
     "Output",
     "Role",
     "SrtpKeys",
+    "VerifiedHello",
 ]

@@ -102,9 +102,10 @@ class Association12:
         self._is_client = role is Role.CLIENT
         self._machine = Machine((_TABLE,))
         self._handshake: Handshake12 = Client12(parameters) if self._is_client else Server12(parameters)
-        self._epochs = Epochs12()
+        verified = parameters.verified
+        self._epochs = Epochs12(verified.record_sequence if verified else 0)
         self._retransmitter = Retransmitter(parameters.config, self._epochs)
-        self._reassembler = Reassembler(drops)
+        self._reassembler = Reassembler(drops, verified.message_sequence if verified else 0)
         self._drops = drops
         self._outputs: list[Output] = []
         self._schedule: Schedule12 | None = None

@@ -25,6 +25,8 @@ from __future__ import annotations
 from enum import Enum, auto
 from typing import ClassVar
 
+from cryptography.hazmat.primitives.asymmetric.rsa import RSAPublicKey
+
 from protocol.dtls.alerts import AlertDescription
 from protocol.dtls.flights import FlightItem
 from protocol.dtls.fragments import HandshakeMessage
@@ -69,6 +71,7 @@ class _Step(Enum):
     JUDGE = auto()
     VERIFY = auto()
     CONSIDER_REQUEST = auto()
+    REFUSE = auto()
     ANSWER = auto()
     FINISH = auto()
 
@@ -94,7 +97,12 @@ _TABLE = Region(
         ),
         ClientState.WAIT_CERTIFICATE: (*(_X,) * 2, to(ClientState.WAIT_KEY_EXCHANGE, _Step.JUDGE), *(_X,) * 4),
         ClientState.WAIT_KEY_EXCHANGE: (*(_X,) * 3, to(ClientState.WAIT_REQUEST, _Step.VERIFY), *(_X,) * 3),
-        ClientState.WAIT_REQUEST: (*(_X,) * 4, to(ClientState.WAIT_HELLO_DONE, _Step.CONSIDER_REQUEST), *(_X,) * 2),
+        ClientState.WAIT_REQUEST: (
+            *(_X,) * 4,
+            to(ClientState.WAIT_HELLO_DONE, _Step.CONSIDER_REQUEST),
+            to(ClientState.WAIT_REQUEST, _Step.REFUSE),
+            _X,
+        ),
         ClientState.WAIT_HELLO_DONE: (*(_X,) * 5, to(ClientState.WAIT_FINISHED, _Step.ANSWER), _X),
         ClientState.WAIT_FINISHED: (*(_X,) * 6, to(ClientState.DONE, _Step.FINISH)),
         ClientState.DONE: (_X,) * 7,
@@ -130,6 +138,7 @@ class Client12(Handshake12):
             _Step.JUDGE: self._judge_certificate,
             _Step.VERIFY: self._verify_key_exchange,
             _Step.CONSIDER_REQUEST: self._consider_request,
+            _Step.REFUSE: self._refuse,
             _Step.ANSWER: self._answer,
             _Step.FINISH: self._finish,
         }
@@ -152,6 +161,9 @@ class Client12(Handshake12):
 
     def _judge_certificate(self, message: Certificate, raw: HandshakeMessage) -> list[Action]:
         self._judge(message)
+        # RFC 8422 §2.1, §2.2: the suite says which kind of key the server has.
+        if self._suite is None or (self._suite.authentication == "rsa") != isinstance(self._peer_key, RSAPublicKey):
+            raise RemoteError(AlertDescription.UNSUPPORTED_CERTIFICATE, "certificate_of_another_suite")
         self._transcript.add(raw)
         return []
 
@@ -170,6 +182,9 @@ class Client12(Handshake12):
         self._signature_scheme = schemes[0]
         self._transcript.add(raw)
         return []
+
+    def _refuse(self, _message: ServerHelloDone, _raw: HandshakeMessage) -> list[Action]:
+        raise RemoteError(AlertDescription.HANDSHAKE_FAILURE, "certificate_not_requested")
 
     def _answer(self, _message: ServerHelloDone, raw: HandshakeMessage) -> list[Action]:
         parameters = self._parameters

@@ -10,7 +10,7 @@ from protocol.errors import LocalError
 
 __all__ = ["DtlsConfig"]
 
-_MINIMUM_MTU = 228  # room for a record of each kind with some bytes of a message in it (RFC 6347 §4.1.1.1)
+_MINIMUM_MTU = 128  # room for a record of each kind with some bytes of a message in it
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,8 +18,8 @@ class DtlsConfig:
     suites: tuple[CipherSuite, ...] = SUITES  # preference order
     groups: tuple[Group, ...] = GROUPS  # preference order
     mtu: int = 1200  # bytes of UDP payload
-    mtu_fallback: int = 548  # once the same flight was sent `mtu_attempts` times in vain (RFC 6347 §4.1.1.1)
-    mtu_attempts: int = 3
+    mtu_fallbacks: tuple[int, ...] = (548, 256)  # one after the other, if large datagrams seem not to arrive
+    mtu_attempts: int = 3  # sendings of a flight in vain before the next fallback (RFC 6347 §4.1.1.1)
     retransmit_initial: float = 0.05  # doubling; RFC 6347 §4.2.4.1 says 1 s, browsers begin with 50 ms
     retransmit_maximum: float = 3.2
     flight_sendings: int = 24  # of one flight, whatever made us send it
@@ -29,5 +29,5 @@ class DtlsConfig:
     def __post_init__(self) -> None:
         if not self.suites or not self.groups:
             raise LocalError("a DTLS endpoint needs a cipher suite and a group")
-        if min(self.mtu, self.mtu_fallback) < _MINIMUM_MTU:
+        if min((self.mtu, *self.mtu_fallbacks)) < _MINIMUM_MTU:
             raise LocalError(f"an MTU below {_MINIMUM_MTU} leaves no room")

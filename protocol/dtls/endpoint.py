@@ -12,10 +12,12 @@ from collections import Counter
 
 from protocol.dtls.association12 import Association12, Life
 from protocol.dtls.config import DtlsConfig
+from protocol.dtls.cookies import VerifiedHello
 from protocol.dtls.events import Output, Role
 from protocol.dtls.fingerprint import Fingerprint
 from protocol.dtls.handshake12 import Parameters
 from protocol.dtls.identity import Identity
+from protocol.errors import LocalError
 from protocol.wire import Entropy
 
 __all__ = ["DtlsEndpoint"]
@@ -35,10 +37,14 @@ class DtlsEndpoint:
         srtp_profiles: tuple[int, ...],
         entropy: Entropy,
         config: DtlsConfig | None = None,
+        verified: VerifiedHello | None = None,  # a server behind a cookie exchange: what that has found
     ) -> None:
+        if verified is not None and role is not Role.SERVER:
+            raise LocalError("only a server follows a cookie exchange")
         self.role = role
         self.drops: Counter[str] = Counter()
-        self._parameters = Parameters(identity, peer_fingerprints, srtp_profiles, entropy, config or _DEFAULTS)
+        config = config or _DEFAULTS
+        self._parameters = Parameters(identity, peer_fingerprints, srtp_profiles, entropy, config, verified)
         self._made: Association12 | None = None
 
     @property

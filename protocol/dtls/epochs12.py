@@ -21,11 +21,11 @@ _EPOCH_1 = 1 << EPOCH_SHIFT
 class Epochs12:
     __slots__ = ("_next", "_read", "_window", "_write")
 
-    def __init__(self) -> None:
+    def __init__(self, first: int = 0) -> None:
         self._read: Protection12 | None = None
         self._write: Protection12 | None = None
         self._window = ReplayWindow()
-        self._next = [0, _EPOCH_1]  # the next record number of each epoch; never reused, retransmissions included
+        self._next = [first, _EPOCH_1]  # the next record number of each epoch; never reused, retransmissions included
 
     @property
     def can_read(self) -> bool:

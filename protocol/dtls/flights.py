@@ -2,7 +2,7 @@
 
 1. `send` packs a flight into datagrams and starts the timer; the flight is kept.
 2. No answer in time: the whole flight again under new record numbers, the timer doubled. After some attempts in vain
-   the datagrams become smaller: perhaps the large ones do not pass.
+   the datagrams become smaller: perhaps the large ones do not pass. The next flight begins with the size that did.
 3. The peer repeats the flight that ours answered: it has not seen ours, so send it again, without touching the timer's
    growth, and not more than once for the several datagrams of one repetition.
 4. The last flight of a handshake has no timer: it is only sent again on 3, as long as it is remembered.
@@ -85,6 +85,7 @@ class Retransmitter:
         "_interval",
         "_is_final",
         "_items",
+        "_mtu_step",
         "_sendings",
         "_sent_at",
         "deadline",
@@ -98,6 +99,7 @@ class Retransmitter:
         self._is_final = False
         self._interval = config.retransmit_initial
         self._sendings = 0
+        self._mtu_step = 0  # fallbacks taken
         self._sent_at = -math.inf
         self._forget_at = math.inf
         self.deadline = math.inf
@@ -141,7 +143,9 @@ class Retransmitter:
 
     def _pack(self, now: float) -> list[bytes]:
         config = self._config
-        mtu = config.mtu if self._sendings < config.mtu_attempts else min(config.mtu, config.mtu_fallback)
+        if self._sendings and self._sendings % config.mtu_attempts == 0:
+            self._mtu_step = min(self._mtu_step + 1, len(config.mtu_fallbacks))
+        mtu = min((config.mtu, *config.mtu_fallbacks[: self._mtu_step]))
         self._sendings += 1
         self._sent_at = now
         self.deadline = math.inf if self._is_final else now + self._interval

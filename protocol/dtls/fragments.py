@@ -113,8 +113,8 @@ class Reassembler:
 
     __slots__ = ("_drops", "_next", "_partials", "_reserved")
 
-    def __init__(self, drops: Counter[str]) -> None:
-        self._next = 0
+    def __init__(self, drops: Counter[str], first: int = 0) -> None:
+        self._next = first
         self._partials: dict[int, _Partial] = {}
         self._reserved = 0
         self._drops = drops

@@ -23,6 +23,7 @@ from typing import Any, ClassVar, TypeAlias
 from protocol.dtls.alerts import AlertDescription
 from protocol.dtls.certificates import PublicKey, public_key_untrusted
 from protocol.dtls.config import DtlsConfig
+from protocol.dtls.cookies import VerifiedHello
 from protocol.dtls.fingerprint import Fingerprint, matches_any
 from protocol.dtls.flights import FlightItem
 from protocol.dtls.fragments import HandshakeMessage
@@ -59,6 +60,7 @@ class Parameters:
     srtp_profiles: tuple[int, ...]  # preference order; none: no SRTP
     entropy: Entropy
     config: DtlsConfig
+    verified: VerifiedHello | None = None  # a cookie exchange went before
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +109,8 @@ class Handshake12(ABC):
         self._parameters = parameters
         self._machine = Machine((self.region,))
         self._transcript = Transcript()
-        self._next_sequence = 0
+        # The hello that was answered with a cookie, and its answer, had the numbers before.
+        self._next_sequence = parameters.verified.message_sequence if parameters.verified else 0
         self._client_random = b""
         self._server_random = b""
         self._peer_key: PublicKey | None = None

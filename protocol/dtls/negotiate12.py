@@ -69,7 +69,8 @@ def choose(hello: ClientHello, config: DtlsConfig, srtp_profiles: Sequence[int])
         raise _failure("no_extended_master_secret")
     if extensions[ExtensionType.EXTENDED_MASTER_SECRET]:
         raise RemoteError(AlertDescription.DECODE_ERROR, "extension_malformed")
-    suite = next((suite for suite in config.suites if suite.code in hello.cipher_suites), None)
+    ours = (suite for suite in config.suites if suite.authentication == "ecdsa")  # as our certificate is
+    suite = next((suite for suite in ours if suite.code in hello.cipher_suites), None)
     if suite is None:
         raise _failure("no_common_cipher_suite")
     group = _choose_group(extensions, config.groups)

@@ -15,7 +15,8 @@
                                          ◀──  ChangeCipherSpec
                                               Finished          flight 6
 
-Flights 2 and 3 (HelloVerifyRequest) do not exist: ICE has proved the address before DTLS begins.
+Flights 2 and 3 (HelloVerifyRequest) are not here: ICE has proved the address before DTLS begins, or a bare listener
+has by its cookie exchange.
 """
 
 from __future__ import annotations

@@ -27,7 +27,7 @@ from loadgen.frames import read_frame_untrusted
 from loadgen.tally import AudioTally, DataTally
 from protocol.address import Path as NetworkPath
 from protocol.address import pack_address
-from protocol.dtls import DtlsEndpoint, Identity, Role
+from protocol.dtls import CookieExchange, DtlsEndpoint, Identity, Role
 from protocol.dtls.groups import GROUPS
 from protocol.errors import DecodeError
 from protocol.ice import IceCredentials, IceFull, IceLite
@@ -118,6 +118,9 @@ def group_drivers() -> dict[str, Callable[[], Feed]]:
 
 
 DRIVERS: dict[str, Callable[[], Feed]] = {
+    "protocol.dtls.cookies.CookieExchange.receive_untrusted": lambda: (
+        lambda data: CookieExchange(entropy(), 0.0).receive_untrusted(data, b"address", 0.0)
+    ),
     "protocol.dtls.endpoint.DtlsEndpoint.receive_untrusted": lambda: at_zero(dtls(Role.SERVER).receive_untrusted),
     "protocol.ice.full.IceFull.receive_untrusted": lambda: from_client(
         IceFull(OURS, THEIRS, entropy=entropy()).receive_untrusted

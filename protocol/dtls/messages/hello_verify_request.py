@@ -1,4 +1,4 @@
-"""HelloVerifyRequest: RFC 6347 §4.2.1. Only our client meets it: our server knows the address from ICE.
+"""HelloVerifyRequest: RFC 6347 §4.2.1. Our client answers it, a bare listener sends it.
 
     struct { ProtocolVersion server_version; opaque cookie<0..2^8-1>; } HelloVerifyRequest;
 

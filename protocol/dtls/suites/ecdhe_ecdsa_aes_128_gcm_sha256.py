@@ -11,6 +11,7 @@ __all__ = ["ECDHE_ECDSA_AES_128_GCM_SHA256"]
 ECDHE_ECDSA_AES_128_GCM_SHA256 = CipherSuite(
     code=0xC02B,
     name="TLS_ECDHE_ECDSA_WITH_AES_128_GCM_SHA256",
+    authentication="ecdsa",
     hash_name="sha256",
     key_length=16,
     fixed_iv_length=4,

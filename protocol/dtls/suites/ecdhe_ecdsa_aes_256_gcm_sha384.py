@@ -11,6 +11,7 @@ __all__ = ["ECDHE_ECDSA_AES_256_GCM_SHA384"]
 ECDHE_ECDSA_AES_256_GCM_SHA384 = CipherSuite(
     code=0xC02C,
     name="TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384",
+    authentication="ecdsa",
     hash_name="sha384",
     key_length=32,
     fixed_iv_length=4,

@@ -11,6 +11,7 @@ __all__ = ["ECDHE_ECDSA_CHACHA20_POLY1305_SHA256"]
 ECDHE_ECDSA_CHACHA20_POLY1305_SHA256 = CipherSuite(
     code=0xCCA9,
     name="TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256",
+    authentication="ecdsa",
     hash_name="sha256",
     key_length=32,
     fixed_iv_length=12,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
 
 __all__ = ["Aead", "CipherSuite"]
 
@@ -19,6 +19,7 @@ class Aead(Protocol):
 class CipherSuite:
     code: int
     name: str  # IANA spelling
+    authentication: Literal["ecdsa", "rsa"]  # what the key in the server's certificate signs with
     hash_name: str  # of the pseudo-random function and the transcript, as hashlib spells it
     key_length: int
     fixed_iv_length: int  # bytes of nonce from the key block

@@ -8,8 +8,11 @@ import pytest
 
 from protocol.dtls import GROUPS, SUITES, DtlsConfig
 
+# Our server has an elliptic key; the suites of servers with an RSA one are tried against OpenSSL.
+SERVER_SUITES = [suite for suite in SUITES if suite.authentication == "ecdsa"]
 
-@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
+
+@pytest.mark.parametrize("suite", SERVER_SUITES, ids=lambda suite: suite.name)
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
 def test_every_suite_and_group_connects_and_both_sides_have_the_same_keys(dtls: SimpleNamespace, suite, group) -> None:
     client, server = dtls.connect(client_config=DtlsConfig(suites=(suite,), groups=(group,)))

@@ -132,7 +132,8 @@ def test_a_fair_choice_of_the_server_is_accepted() -> None:
     [
         (server_hello(version=0xFEFF), 70),
         (server_hello(version=0xFEFC), 70),
-        (server_hello(cipher_suite=0xC02F), 47),
+        (server_hello(cipher_suite=0x009C), 47),
+        (server_hello(cipher_suite=0xC013), 47),
         (server_hello(compression_method=1), 47),
         (server_hello(extensions={16: b"alpn"}), 110),
         (server_hello(extensions={E.EXTENDED_MASTER_SECRET: b"x"}), 40),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import random
 from types import SimpleNamespace
 
 import pytest
 
 from protocol.dtls import DtlsConfig, Role
+from protocol.dtls.groups import X25519
 from protocol.errors import LocalError
 
 NORMAL = 0.001
@@ -23,8 +25,7 @@ def connected(client, server) -> bool:
 def test_any_one_of_the_first_datagrams_may_be_lost_repeated_or_late(
     dtls: SimpleNamespace, direction: int, number: int, delays: list[float]
 ) -> None:
-    # A small MTU makes more than ten datagrams of a handshake.
-    client, server = dtls.make_pair(config=DtlsConfig(mtu=300, mtu_fallback=300))
+    client, server = dtls.make_pair(config=DtlsConfig(mtu=160))  # six datagrams a side at least
 
     def fate(way: int, count: int, _data: bytes) -> list[float]:
         return delays if (way, count) == (direction, number) else [NORMAL]
@@ -44,6 +45,52 @@ def test_any_two_of_the_first_datagrams_of_both_sides_may_be_lost(
     lost = {(0, first), (1, second)}
     dtls.run(client, server, lambda way, count, _: [] if (way, count) in lost else [NORMAL])
     assert connected(client, server)
+
+
+def matrix(disturbed: dict[int, str]):
+    """Counts the datagrams of both sides as they leave; those named are dropped, doubled or swapped with the next."""
+    number = -1
+
+    def fate(_way: int, _count: int, _data: bytes) -> list[float]:
+        nonlocal number
+        number += 1
+        match disturbed.get(number):
+            case "dropped":
+                return []
+            case "doubled":
+                return [NORMAL, NORMAL]
+            case "swapped":
+                return [NORMAL + (number + 1.5) * 1e-6]
+            case _:
+                return [NORMAL + number * 1e-6]
+
+    return fate
+
+
+FATES = ("dropped", "doubled", "swapped")
+DISTURBED = [{number: fate} for number in range(10) for fate in FATES]
+DISTURBED += [
+    {first: fate, second: other}
+    for first, second in itertools.combinations(range(10), 2)
+    for fate, other in itertools.product(FATES, repeat=2)
+]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("mtu", [1200, 160])  # four datagrams in all, and twelve
+def test_each_of_the_first_ten_datagrams_dropped_doubled_or_swapped_alone_and_in_pairs(
+    dtls: SimpleNamespace, mtu: int
+) -> None:
+    assert len(DISTURBED) == 30 + 45 * 9
+    client, server = dtls.connect(config=DtlsConfig(mtu=mtu, groups=(X25519,)))
+    assert len(client.sent) + len(server.sent) == (4 if mtu == 1200 else 12)
+    for disturbed in DISTURBED:
+        client, server = dtls.make_pair(config=DtlsConfig(mtu=mtu, groups=(X25519,)))
+        at = dtls.run(client, server, matrix(disturbed))
+        assert connected(client, server), disturbed
+        assert client.connected.srtp.local == server.connected.srtp.remote, disturbed
+        assert len(client.events) == len(server.events) == 1, disturbed
+        assert at < 1.0, disturbed
 
 
 def test_a_hundred_handshakes_over_a_terrible_network(dtls: SimpleNamespace) -> None:
@@ -109,7 +156,7 @@ def test_a_handshake_that_nobody_answers_ends(dtls: SimpleNamespace) -> None:
     assert len(client.sent) <= DtlsConfig().flight_sendings
 
 
-@pytest.mark.parametrize("limit", [600, 560])
+@pytest.mark.parametrize("limit", [600, 548, 400, 256])
 def test_a_path_that_swallows_large_datagrams_is_passed_in_small_ones(dtls: SimpleNamespace, limit: int) -> None:
     client, server = dtls.make_pair()
     at = dtls.run(client, server, lambda _way, _n, data: [NORMAL] if len(data) <= limit else [], until=5.0)
@@ -117,9 +164,31 @@ def test_a_path_that_swallows_large_datagrams_is_passed_in_small_ones(dtls: Simp
     assert at < 5.0
 
 
-@pytest.mark.parametrize("mtu", [228, 300, 548, 1200])
+def test_a_flight_shrinks_step_by_step_and_the_next_one_begins_small(dtls: SimpleNamespace) -> None:
+    client, server = dtls.make_pair()
+    for data in client.drain():
+        server.receive(data)
+    longest = [max(map(len, server.sent))]
+    longest += [max(map(len, server.timeout(server.endpoint.next_timeout()))) for _ in range(8)]
+    assert longest[0] == longest[1] == longest[2] > 548
+    assert 256 < longest[3] == longest[4] == longest[5] <= 548
+    assert longest[6] == longest[7] == longest[8] <= 256
+    server.sent.clear()
+    dtls.run(client, server, now=20.0, until=21.0)
+    assert connected(client, server)
+    assert max(map(len, server.sent)) <= 256
+
+
+def test_a_flight_that_is_answered_in_time_does_not_shrink(dtls: SimpleNamespace) -> None:
+    client, server = dtls.make_pair()
+    dtls.run(client, server, lambda _way, count, _: [] if count < 2 else [NORMAL])
+    assert connected(client, server)
+    assert max(map(len, server.sent)) > 548
+
+
+@pytest.mark.parametrize("mtu", [128, 228, 300, 548, 1200])
 def test_no_datagram_is_longer_than_the_mtu(dtls: SimpleNamespace, mtu: int) -> None:
-    client, server = dtls.connect(config=DtlsConfig(mtu=mtu, mtu_fallback=228))
+    client, server = dtls.connect(config=DtlsConfig(mtu=mtu, mtu_fallbacks=(228,)))
     client.endpoint.send(bytes(client.endpoint.maximum_application_data), 1.0)
     client.drain()
     assert max(map(len, client.sent + server.sent)) <= mtu
@@ -177,7 +246,7 @@ def test_a_repeated_client_flight_with_the_same_record_numbers_is_answered_again
 
 
 def test_one_repetition_in_many_datagrams_is_answered_once(dtls: SimpleNamespace) -> None:
-    client, server = dtls.make_pair(client_config=DtlsConfig(mtu=228, mtu_fallback=228))
+    client, server = dtls.make_pair(client_config=DtlsConfig(mtu=228, mtu_fallbacks=(228,)))
     hello = client.drain()
     for data in hello:
         server.receive(data, 0.0)
@@ -227,7 +296,7 @@ def test_early_records_are_held_in_bounded_number(dtls: SimpleNamespace) -> None
 def test_shuffled_doubled_and_replayed_handshakes_deliver_nothing_twice(dtls: SimpleNamespace) -> None:
     for seed in range(10):
         chance = random.Random(seed)
-        client, server = dtls.make_pair(seed=seed, config=DtlsConfig(mtu=300, mtu_fallback=300))
+        client, server = dtls.make_pair(seed=seed, config=DtlsConfig(mtu=300, mtu_fallbacks=(300,)))
         for _ in range(12):
             datagrams = client.drain() * 2
             chance.shuffle(datagrams)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import warnings
 from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
@@ -12,7 +13,7 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, ed25519, rsa
 from OpenSSL import SSL, crypto
 
-from protocol.dtls import GROUPS, SUITES, DtlsConfig, Fingerprint, Role
+from protocol.dtls import GROUPS, SUITES, DtlsConfig, Fingerprint, Role, negotiate12
 from protocol.dtls.groups import SECP256R1
 
 CIPHERS = {
@@ -20,6 +21,8 @@ CIPHERS = {
     "TLS_ECDHE_ECDSA_WITH_AES_256_GCM_SHA384": b"ECDHE-ECDSA-AES256-GCM-SHA384",
     "TLS_ECDHE_ECDSA_WITH_CHACHA20_POLY1305_SHA256": b"ECDHE-ECDSA-CHACHA20-POLY1305",
 }
+CIPHERS |= {name.replace("ECDSA", "RSA"): value.replace(b"ECDSA", b"RSA") for name, value in CIPHERS.items()}
+SERVER_SUITES = [suite for suite in SUITES if suite.authentication == "ecdsa"]  # what our own certificate is good for
 SRTP_NAMES = {
     1: b"SRTP_AES128_CM_SHA1_80",
     7: b"SRTP_AEAD_AES_128_GCM",
@@ -35,6 +38,7 @@ KEYS = {
 }
 
 
+@functools.cache
 def make_certificate(wall, kind: str):
     key = KEYS[kind]()
     name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, kind)])
@@ -134,7 +138,7 @@ def check_keys(side, peer: OpenSslPeer, is_client: bool) -> None:
     )
 
 
-@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
+@pytest.mark.parametrize("suite", SERVER_SUITES, ids=lambda suite: suite.name)
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
 def test_our_server_serves_an_openssl_client(dtls: SimpleNamespace, suite, group) -> None:
     peer = make_openssl(dtls.wall, "client", ciphers=CIPHERS[suite.name])
@@ -149,7 +153,7 @@ def test_our_server_serves_an_openssl_client(dtls: SimpleNamespace, suite, group
 @pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.name)
 @pytest.mark.parametrize("group", GROUPS, ids=lambda group: group.name)
 def test_our_client_is_served_by_an_openssl_server(dtls: SimpleNamespace, suite, group) -> None:
-    peer = make_openssl(dtls.wall, "server")
+    peer = make_openssl(dtls.wall, "server", kind="rsa2048" if suite.authentication == "rsa" else "p256")
     # OpenSSL presents a certificate only if its curve is among the client's groups (RFC 4492 §5.1 read strictly).
     config = DtlsConfig(suites=(suite,), groups=(group, SECP256R1))
     side = dtls.make_side(Role.CLIENT, peer=(peer.fingerprint,), config=config)
@@ -162,7 +166,7 @@ def test_our_client_is_served_by_an_openssl_server(dtls: SimpleNamespace, suite,
 
 
 @pytest.mark.parametrize("kind", KEYS)
-@pytest.mark.parametrize("suite", SUITES, ids=lambda suite: suite.hash_name + str(suite.key_length))
+@pytest.mark.parametrize("suite", SERVER_SUITES, ids=lambda suite: suite.hash_name + str(suite.key_length))
 def test_our_server_takes_client_certificates_of_every_kind(dtls: SimpleNamespace, kind: str, suite) -> None:
     peer = make_openssl(dtls.wall, "client", kind=kind)
     side = dtls.make_side(Role.SERVER, peer=(peer.fingerprint,), config=DtlsConfig(suites=(suite,)))
@@ -176,6 +180,27 @@ def test_our_client_takes_server_certificates_of_every_ecdsa_kind(dtls: SimpleNa
     peer = make_openssl(dtls.wall, "server", kind=kind)
     config = DtlsConfig(groups=(*GROUPS, replace(SECP256R1, code=25)))  # OpenSSL wants to see the curve of its key
     side = dtls.make_side(Role.CLIENT, peer=(peer.fingerprint,), config=config)
+    side.endpoint.start(0.0)
+    exchange(side, peer)
+    check_keys(side, peer, is_client=True)
+
+
+def test_our_client_takes_a_server_with_an_rsa_certificate(dtls: SimpleNamespace) -> None:
+    peer = make_openssl(dtls.wall, "server", kind="rsa2048")
+    side = dtls.make_side(Role.CLIENT, peer=(peer.fingerprint,))
+    side.endpoint.start(0.0)
+    exchange(side, peer)
+    assert side.connected.cipher_suite == "TLS_ECDHE_RSA_WITH_AES_128_GCM_SHA256"
+    check_keys(side, peer, is_client=True)
+
+
+@pytest.mark.parametrize("scheme", [0x0401, 0x0501, 0x0601, 0x0804, 0x0805, 0x0806], ids=hex)
+def test_our_client_verifies_each_rsa_signature_of_an_openssl_server(
+    dtls: SimpleNamespace, monkeypatch: pytest.MonkeyPatch, scheme: int
+) -> None:
+    monkeypatch.setattr(negotiate12, "SCHEMES", (scheme,))  # all that our hello offers
+    peer = make_openssl(dtls.wall, "server", kind="rsa2048")
+    side = dtls.make_side(Role.CLIENT, peer=(peer.fingerprint,))
     side.endpoint.start(0.0)
     exchange(side, peer)
     check_keys(side, peer, is_client=True)

@@ -1,0 +1,119 @@
+"""The cookie exchange of a bare listener: RFC 6347 §4.2.1. No state before an address has proved that it can hear us.
+
+    client                                  listener
+    ClientHello                  ──▶
+                                 ◀──        HelloVerifyRequest: a cookie, and nothing remembered
+    ClientHello with the cookie  ──▶        now an endpoint is made for this address and given the same datagram
+
+The cookie is an HMAC over the address and what the client must repeat (version, random, session, suites, compression).
+Its secret is drawn anew every minute, and the one before is honoured for another. A wrong cookie is treated as none:
+the secret may have changed meanwhile. A request is never shorter than its answer, so we are no amplifier.
+
+Nothing of this is used behind ICE: there the address is proved before DTLS begins, and a browser's hello spans two
+datagrams, of which no cookie can be computed without remembering the first.
+"""
+
+from __future__ import annotations
+
+import hmac
+from collections import Counter
+from dataclasses import dataclass
+
+from protocol.dtls.events import Datagram
+from protocol.dtls.fragments import Fragment, HandshakeMessage, parse_fragments_untrusted
+from protocol.dtls.messages import ClientHello, HelloVerifyRequest
+from protocol.dtls.messages.client_hello import parse_client_hello_untrusted
+from protocol.dtls.record12 import Record, pack_record, split_records_untrusted
+from protocol.dtls.registry import ContentType, HandshakeType, ProtocolVersion
+from protocol.errors import DecodeError
+from protocol.wire import Entropy, Writer
+
+__all__ = ["CookieExchange", "VerifiedHello"]
+
+# Implementation constants
+
+_SECRET_LENGTH = 32
+_SECRET_LIFETIME = 60.0  # seconds; a cookie is good for one to two of them, a handshake needs a round trip
+_MAXIMUM_MESSAGE_SEQUENCE = 8  # an honest client is at 1, or a little higher if cookies went stale
+_MAXIMUM_RECORD_SEQUENCE = 1 << 32  # our own numbers go on from there and must not run into the next epoch
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedHello:
+    """A hello with a good cookie: where the numbers of the server's messages and records begin."""
+
+    message_sequence: int
+    record_sequence: int
+
+
+class CookieExchange:
+    """One for each listening socket. `drops` counts what was no hello, by reason."""
+
+    def __init__(self, entropy: Entropy, now: float) -> None:
+        self._entropy = entropy
+        self._current = self._previous = entropy(_SECRET_LENGTH)
+        self._changes_at = now + _SECRET_LIFETIME
+        self.drops: Counter[str] = Counter()
+
+    def receive_untrusted(self, data: bytes, address: bytes, now: float) -> Datagram | VerifiedHello | None:
+        """Judges a datagram from an address (host and port, in any unambiguous form) that has no endpoint yet.
+
+        A Datagram goes back to the address. For a VerifiedHello make the endpoint and give it this datagram. None:
+        dropped; so is a hello that does not come whole in one record, since half of one has no cookie.
+        """
+        try:
+            record, fragment, hello = _hello_untrusted(data)
+        except DecodeError as error:
+            self.drops[error.reason] += 1
+            return None
+        self._change_secret(now)
+        bound = _bound(address, hello)
+        cookie = hmac.digest(self._current, bound, "sha256")
+        # Both are compared, so that time does not tell which secret it was.
+        good = hmac.compare_digest(cookie, hello.cookie)
+        good |= hmac.compare_digest(hmac.digest(self._previous, bound, "sha256"), hello.cookie)
+        if good:
+            return VerifiedHello(fragment.sequence, record.number)
+        # The server does not know how often it has been asked: it repeats the client's numbers, so that none comes
+        # twice. RFC 6347 §4.2.1 asks for the version of DTLS 1.0 here, whatever will be negotiated.
+        answer = HelloVerifyRequest(ProtocolVersion.DTLS_1_0, cookie)
+        message = HandshakeMessage(answer.message_type, fragment.sequence, answer.encode())
+        payload = message.fragment(0, len(message.body))
+        return Datagram(pack_record(ContentType.HANDSHAKE, record.number, payload, ProtocolVersion.DTLS_1_0))
+
+    def _change_secret(self, now: float) -> None:
+        late = now - self._changes_at
+        if late < 0:
+            return
+        self._previous = self._current if late < _SECRET_LIFETIME else self._entropy(_SECRET_LENGTH)
+        self._current = self._entropy(_SECRET_LENGTH)
+        self._changes_at = now + _SECRET_LIFETIME
+
+
+def _hello_untrusted(data: bytes) -> tuple[Record, Fragment, ClientHello]:
+    records, damage = split_records_untrusted(data)
+    if not records:
+        raise DecodeError(damage or "record_truncated")
+    record = records[0]
+    if record.content_type != ContentType.HANDSHAKE or record.number > _MAXIMUM_RECORD_SEQUENCE:
+        raise DecodeError("not_a_hello")
+    fragment = parse_fragments_untrusted(record.fragment)[0]
+    if fragment.message_type != HandshakeType.CLIENT_HELLO or fragment.sequence > _MAXIMUM_MESSAGE_SEQUENCE:
+        raise DecodeError("not_a_hello")
+    if len(fragment.body) != fragment.length:
+        raise DecodeError("hello_in_pieces")
+    return record, fragment, parse_client_hello_untrusted(fragment.body)
+
+
+def _bound(address: bytes, hello: ClientHello) -> bytes:
+    """What the cookie is bound to: all that a client repeats in its second hello (RFC 6347 §4.2.1)."""
+    writer = Writer()
+    writer.opaque(address, 1)
+    writer.u16(hello.version)
+    writer.put(hello.random)
+    writer.opaque(hello.session_id, 1)
+    with writer.block(2):
+        for suite in hello.cipher_suites:
+            writer.u16(suite)
+    writer.opaque(hello.compression_methods, 1)
+    return writer.finish()
