@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
@@ -54,6 +55,9 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Serve clients on the socket itself, without a relay; without it only the trunk is answered."""
     advertise: tuple[str, ...] = ()
     """UDP addresses (of relays) that answers offer to clients; empty with `direct`: our own."""
+    setup: Literal["passive", "active"] = "passive"
+    """The DTLS role we take when an offer leaves the choice to us (`a=setup:actpass`): `passive`, the server, or `active`,
+    the client."""
     http: tuple[str, ...] = ("127.0.0.1:0",)
     """Where signalling listens."""
     admin: str = "127.0.0.1:0"

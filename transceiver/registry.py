@@ -3,7 +3,7 @@
 An offer becomes a call in one synchronous step, so that its first check finds it even if it overtakes the answer:
 
 1. No new calls while draining, or at the limit (503).
-2. The offer is read and answered (400 with the reason of the refusal).
+2. The offer is read and answered (400 with the reason of the refusal; 422 if nothing is wrong with it but our abilities).
 3. The ufrag of the answer is a route token that names us; the ICE password is derived from it.
 4. The cores are joined into a peer, the peer into a session, the session is given to the engine.
 """
@@ -23,7 +23,7 @@ from protocol.address import TransportAddress
 from protocol.ice import Candidate, IceCredentials, IceLite, IceLiteConfig
 from protocol.peer import AudioParameters, DataParameters, Peer, PeerConfig
 from protocol.routing import KeyRing
-from protocol.sdp import Answer, Capabilities, OfferRefused, answer, parse_untrusted, read_offer
+from protocol.sdp import Answer, Capabilities, OfferRefused, OfferUnsupported, answer, parse_untrusted, read_offer
 from protocol.srtp import SERVER_PREFERENCE
 from service.logs import get_logger
 from transceiver.backends.base import Backend
@@ -151,10 +151,13 @@ class Registry:
                     cname=cname,
                     candidates=self._candidates,
                     codecs=self._backend.codecs,
+                    setup=self._config.setup,
+                    tls_id=secrets.token_urlsafe(18),
                 ),
             )
         except OfferRefused as error:
-            raise SignallingError(400, error.code, error.message, param=error.param) from None
+            status = 422 if isinstance(error, OfferUnsupported) else 400
+            raise SignallingError(status, error.code, error.message, param=error.param) from None
         session = Session(
             SessionParts(
                 call_id=f"rtc_{secrets.token_hex(12)}",

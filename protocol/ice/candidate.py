@@ -3,7 +3,7 @@
     foundation SP component SP transport SP priority SP address SP port SP "typ" SP type
     [SP "raddr" SP address] [SP "rport" SP port] *(SP name SP value)
 
-Candidates that we cannot use (TCP, a component of RTCP, domain names, mDNS `.local` names)
+Candidates that we cannot use (TCP, a component of RTCP, domain names, mDNS `.local` names, types of the future)
 parse without failing and say so by `usable`: RFC 8839 §5.1 asks to ignore what is not understood, not to refuse it.
 """
 
@@ -96,6 +96,8 @@ class Candidate:
     def transport_address(self) -> TransportAddress | None:
         """Where to send; None if not `usable`."""
         if self.transport.lower() != "udp" or self.component != COMPONENT_RTP or self.port == 0:
+            return None
+        if self.type not in TYPE_PREFERENCES:
             return None
         try:
             address = ipaddress.ip_address(self.address)

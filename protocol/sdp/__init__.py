@@ -3,7 +3,8 @@
     offer = read_offer(parse_untrusted(body))
     answered = answer(offer, capabilities)
 
-Each step raises `OfferRefused` with a code, a sentence and the line at fault.
+Each step raises `OfferRefused` with a code, a sentence and the line at fault; `OfferUnsupported` if nothing is wrong with
+the offer but that we cannot do what it asks.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from protocol.sdp.answer import answer
 from protocol.sdp.attributes import Direction, HeaderExtension, PayloadFormat
 from protocol.sdp.create import create_offer, read_answer
-from protocol.sdp.errors import OfferRefused
+from protocol.sdp.errors import OfferRefused, OfferUnsupported
 from protocol.sdp.grammar import MAX_BYTES, Line, MediaSection, Section, SessionDescription, parse_untrusted
 from protocol.sdp.negotiation import Answer, Capabilities, Negotiated, NegotiatedAudio, NegotiatedData
 from protocol.sdp.offer import AudioOffer, DataOffer, Offer, OfferedSection, read_offer
@@ -32,6 +33,7 @@ __all__ = [
     "NegotiatedData",
     "Offer",
     "OfferRefused",
+    "OfferUnsupported",
     "OfferedSection",
     "PayloadFormat",
     "Section",

@@ -6,9 +6,11 @@
 4. The transport is that of the first accepted section of the BUNDLE group (RFC 9143 §7.3), for all of them. The
    section the offerer tagged cannot be rejected while others of its group live (§7.3.3; Chromium with max-bundle
    drops them all): one that we do not take is kept, inactive.
-5. Offered actpass or active we are the DTLS server, offered passive the client (RFC 5763 §5).
+5. Offered active we are the DTLS server, offered passive the client; offered actpass, what `Capabilities.setup` says
+   (RFC 5763 §5).
 
-Nothing is accepted that is not used: no rtcp-fb, no RED, no header extension outside `Capabilities.extensions`.
+Nothing is accepted that is not used: no rtcp-fb, no RED, no header extension outside `Capabilities.extensions`. What is
+accepted stands in the answer only if it stood in the offer: rtcp-rsize, extmap-allow-mixed, ice-options, tls-id.
 """
 
 from __future__ import annotations
@@ -17,14 +19,15 @@ from dataclasses import dataclass, replace
 
 from protocol.codecs import TELEPHONE_EVENT, Codec
 from protocol.sdp.attributes import Direction, HeaderExtension, PayloadFormat
-from protocol.sdp.errors import OfferRefused
-from protocol.sdp.negotiation import Answer, Capabilities, NegotiatedAudio, NegotiatedData, Role
+from protocol.sdp.errors import OfferUnsupported
+from protocol.sdp.negotiation import Answer, AnsweredSection, Capabilities, NegotiatedAudio, NegotiatedData, Role, Use
 from protocol.sdp.offer import AUDIO_PROTOCOLS, AudioOffer, Offer, OfferedSection
 from protocol.sdp.transport import Transport, read_transport
 from protocol.sdp.write import (
     audio_lines,
     codec_lines,
     data_lines,
+    dtls_lines,
     event_lines,
     join_lines,
     kept_lines,
@@ -50,12 +53,19 @@ class _Choice:
     group: tuple[str, ...]
     """The mids of the answer's BUNDLE group; empty when the offer had none."""
 
+    def use_of(self, section: OfferedSection) -> Use:
+        if section is self.audio:
+            return "audio"
+        if section is self.data:
+            return "data"
+        return "kept" if section is self.kept else "rejected"
+
 
 def answer(offer: Offer, capabilities: Capabilities) -> Answer:
     """The answer; raises OfferRefused when nothing of the offer can be taken."""
     if offer.ice_lite and capabilities.ice_lite:
         message = "The offerer is ICE-lite and so are we: nobody would send connectivity checks."
-        raise OfferRefused("ice_lite_offer", message, "a=ice-lite")
+        raise OfferUnsupported("ice_lite_offer", message, "a=ice-lite")
     choice = _choose(offer, capabilities)
     data = None
     if choice.data is not None and choice.data.data is not None:
@@ -69,7 +79,9 @@ def answer(offer: Offer, capabilities: Capabilities) -> Answer:
         remote_fingerprints=choice.transport.fingerprints,
         remote_candidates=choice.transport.candidates,
         remote_ice_lite=offer.ice_lite,
+        remote_tls_id=choice.transport.tls_id,
         role=role,
+        sections=tuple(AnsweredSection(s.media.media, s.mid, choice.use_of(s)) for s in offer.sections),
         sdp=_write(offer, capabilities, choice, "active" if role == "client" else "passive"),
     )
 
@@ -91,7 +103,9 @@ def _choose(offer: Offer, capabilities: Capabilities) -> _Choice:
         group = tuple(mid for mid in offer.bundles[alive[0].bundle].mids if mid in by_mid)
         alive = [by_mid[mid] for mid in group]
     if not alive:  # read_offer and _choose_audio leave no such offer
-        raise OfferRefused("no_audio_or_data", "The SDP offer has neither audio nor a data channel we can take.", "m=")
+        raise OfferUnsupported(
+            "no_audio_or_data", "The SDP offer has neither audio nor a data channel we can take.", "m="
+        )
     tagged = alive[0]
     transport = tagged.transport or read_transport((tagged.media, offer.description.session))
     return _Choice(audio, negotiated, data, kept, tagged, transport, group)
@@ -117,7 +131,7 @@ def _choose_audio(offer: Offer, capabilities: Capabilities) -> tuple[OfferedSect
                 return section, audio
     if offered and all(section.data is None for section in offer.sections):
         names = ", ".join(codec.name for codec in capabilities.codecs)
-        raise OfferRefused("no_common_codec", f"The SDP offer has none of the audio codecs {names}.", "a=rtpmap")
+        raise OfferUnsupported("no_common_codec", f"The SDP offer has none of the audio codecs {names}.", "a=rtpmap")
     return None, None
 
 
@@ -173,27 +187,36 @@ def _choose_data(offer: Offer, audio: OfferedSection | None) -> OfferedSection |
 
 
 def _write(offer: Offer, capabilities: Capabilities, choice: _Choice, setup: str) -> str:
-    lines = session_lines(capabilities, choice.group, extmap_allow_mixed=offer.extmap_allow_mixed)
+    lines = session_lines(
+        capabilities,
+        choice.group,
+        extmap_allow_mixed=offer.extmap_allow_mixed,
+        trickle=choice.transport.trickle,
+    )
+    # RFC 8842 §5.3: the name of the association is answered only if it was offered.
+    tls_id = capabilities.tls_id if choice.transport.tls_id is not None else None
     for section in offer.sections:
         protocol = section.media.protocol
-        # RFC 9143 §7.3: candidates stand in the tagged section only.
+        # RFC 9143 §7.3: candidates stand in the tagged section only, and so does the name of the DTLS association.
         candidates = capabilities.candidates if section is choice.tagged else ()
+        dtls = dtls_lines(setup, tls_id if section is choice.tagged else None)
         if section is choice.audio and section.audio is not None and choice.negotiated is not None:
             lines += audio_lines(
                 capabilities,
                 section.mid,
                 protocol,
-                setup,
+                dtls,
                 candidates,
                 formats=_describe(choice.negotiated),
                 direction=choice.negotiated.direction,
                 rtcp_rsize=choice.negotiated.rtcp_rsize,
+                extmap_allow_mixed=section.audio.extmap_allow_mixed,
                 extensions=_common_extensions(section.audio, capabilities),
             )
         elif section is choice.data:
-            lines += data_lines(capabilities, section.mid, protocol, setup, candidates)
+            lines += data_lines(capabilities, section.mid, protocol, dtls, candidates)
         elif section is choice.kept:
-            lines += kept_lines(capabilities, section.media, section.mid, setup, candidates)
+            lines += kept_lines(capabilities, section.media, section.mid, dtls, candidates)
         else:
             lines += rejected_lines(section.media, section.mid)
     return join_lines(lines)

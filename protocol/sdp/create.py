@@ -10,7 +10,15 @@ from protocol.sdp.answer import negotiate_audio
 from protocol.sdp.grammar import SessionDescription
 from protocol.sdp.negotiation import Capabilities, Negotiated, NegotiatedData, Role
 from protocol.sdp.offer import read_offer
-from protocol.sdp.write import audio_lines, codec_lines, data_lines, event_lines, join_lines, session_lines
+from protocol.sdp.write import (
+    audio_lines,
+    codec_lines,
+    data_lines,
+    dtls_lines,
+    event_lines,
+    join_lines,
+    session_lines,
+)
 
 __all__ = ["create_offer", "read_answer"]
 
@@ -24,13 +32,13 @@ EVENT_PAYLOAD_TYPES = {48_000: 110, 8000: 126}  # the same as Chromium's
 def create_offer(capabilities: Capabilities, *, audio: bool = True, data: bool = True) -> str:
     """An offer of audio, of a data channel, or of both bundled; `capabilities.setup` is left to the answerer."""
     mids = [mid for mid, wanted in ((AUDIO_MID, audio), (DATA_MID, data)) if wanted]
-    lines = session_lines(capabilities, mids, extmap_allow_mixed=False)
+    lines = session_lines(capabilities, mids)
     if audio:
         lines += audio_lines(
             capabilities,
             AUDIO_MID,
             AUDIO_PROTOCOL,
-            "actpass",
+            dtls_lines("actpass"),
             capabilities.candidates,
             formats=_offered_formats(capabilities),
             direction=capabilities.direction,
@@ -39,7 +47,7 @@ def create_offer(capabilities: Capabilities, *, audio: bool = True, data: bool =
         )
     if data:
         candidates = () if audio else capabilities.candidates
-        lines += data_lines(capabilities, DATA_MID, DATA_PROTOCOL, "actpass", candidates)
+        lines += data_lines(capabilities, DATA_MID, DATA_PROTOCOL, dtls_lines("actpass"), candidates)
     return join_lines(lines)
 
 
@@ -88,5 +96,6 @@ def read_answer(description: SessionDescription, capabilities: Capabilities) -> 
         remote_fingerprints=transport.fingerprints,
         remote_candidates=transport.candidates,
         remote_ice_lite=answered.ice_lite,
+        remote_tls_id=transport.tls_id,
         role=role,
     )

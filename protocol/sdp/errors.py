@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from protocol.errors import DecodeError
 
-__all__ = ["OfferRefused"]
+__all__ = ["OfferRefused", "OfferUnsupported"]
 
 
 class OfferRefused(DecodeError):
@@ -16,3 +16,7 @@ class OfferRefused(DecodeError):
         self.code = code
         self.message = message
         self.param = param
+
+
+class OfferUnsupported(OfferRefused):
+    """The description is well formed and we understand it; what it asks for we cannot do."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, NamedTuple
 
 from protocol.codecs import CODECS, Codec
 from protocol.dtls.fingerprint import Fingerprint
@@ -11,10 +11,20 @@ from protocol.ice.candidate import Candidate
 from protocol.ice.credentials import IceCredentials
 from protocol.sdp.attributes import Direction
 
-__all__ = ["Answer", "Capabilities", "Negotiated", "NegotiatedAudio", "NegotiatedData", "Role"]
+__all__ = [
+    "Answer",
+    "AnsweredSection",
+    "Capabilities",
+    "Negotiated",
+    "NegotiatedAudio",
+    "NegotiatedData",
+    "Role",
+    "Use",
+]
 
 Role = Literal["server", "client"]
 """In the DTLS handshake."""
+Use = Literal["audio", "data", "kept", "rejected"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -24,12 +34,17 @@ class Capabilities:
     ice: IceCredentials
     fingerprint: Fingerprint
     session_id: int
+    """Of our `o=` line: the same in all descriptions of a session."""
     ssrc: int
     cname: str
     candidates: tuple[Candidate, ...] = ()
     setup: Literal["passive", "active"] = "passive"
     """The DTLS role we take when the peer leaves the choice to us."""
     ice_lite: bool = True
+    tls_id: str | None = None
+    """Our name of the DTLS association, told to a peer that names it too (RFC 8842 §5)."""
+    session_version: int = 1
+    """Of our `o=` line: one more in each description (RFC 3264 §8)."""
     stream_id: str = "antiphon"
     track_id: str = "audio"
     """Of `a=msid`: browsers hand a track to the page with the streams named there."""
@@ -80,11 +95,22 @@ class Negotiated:
     remote_fingerprints: tuple[Fingerprint, ...]
     remote_candidates: tuple[Candidate, ...]
     remote_ice_lite: bool
+    remote_tls_id: str | None = None
     role: Role
     """Ours in the DTLS handshake."""
 
 
+class AnsweredSection(NamedTuple):
+    """What became of one m= line."""
+
+    media: str
+    mid: str | None
+    use: Use
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Answer(Negotiated):
+    sections: tuple[AnsweredSection, ...]
+    """One for each m= line of the offer, in order."""
     sdp: str
     """Ends in CRLF: some libwebrtc builds reject an unterminated last line."""

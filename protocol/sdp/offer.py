@@ -22,7 +22,7 @@ from protocol.sdp.attributes import (
     read_number,
 )
 from protocol.sdp.bundle import BundleGroup, read_bundle_groups, read_mids
-from protocol.sdp.errors import OfferRefused
+from protocol.sdp.errors import OfferRefused, OfferUnsupported
 from protocol.sdp.grammar import MediaSection, Section, SessionDescription
 from protocol.sdp.transport import Transport, check_candidate_count, read_transport
 
@@ -58,6 +58,8 @@ class AudioOffer:
     """As the offerer wrote it: `sendonly` means that it sends."""
     extensions: tuple[HeaderExtension, ...]
     rtcp_rsize: bool
+    extmap_allow_mixed: bool
+    """In this section; `Offer.extmap_allow_mixed` is the session's (RFC 8285 §6)."""
     ptime: int | None
     maxptime: int | None
 
@@ -104,7 +106,7 @@ def read_offer(description: SessionDescription) -> Offer:
         sections.append(_read_section(media, mid, bundle, tagged, description.session))
     if all(section.transport is None for section in sections):
         message = "The SDP offer has neither audio (DTLS-SRTP) nor a data channel that is switched on."
-        raise OfferRefused("no_audio_or_data", message, "m=")
+        raise OfferUnsupported("no_audio_or_data", message, "m=")
     return Offer(
         description,
         tuple(sections),
@@ -126,14 +128,18 @@ def _read_section(
         places.append(tagged)
     if media.media == "audio" and media.protocol in AUDIO_PROTOCOLS:
         transport = read_transport(places)
-        # RFC 9143 §7.1: a bundle-only section leaves rtcp-mux to the tagged one.
-        if not (media.has("rtcp-mux") or (bundle_only and tagged is not None and tagged.has("rtcp-mux"))):
+        if not any(_shares_port_with_rtcp(place) for place in (media, tagged) if place is not None):
             message = "The audio section of the SDP offer has no a=rtcp-mux; RTP and RTCP must share one port."
-            raise OfferRefused("no_rtcp_mux", message, "a=rtcp-mux")
+            raise OfferUnsupported("no_rtcp_mux", message, "a=rtcp-mux")
         return OfferedSection(media, mid, bundle, audio=read_audio(media, session), transport=transport)
     if media.media == "application" and media.protocol in DATA_PROTOCOLS and DATA_FORMAT in media.formats:
         return OfferedSection(media, mid, bundle, data=read_data(media), transport=read_transport(places))
     return OfferedSection(media, mid, bundle)
+
+
+def _shares_port_with_rtcp(section: Section) -> bool:
+    """RFC 9143 §7.1.3: a bundled section may leave rtcp-mux to the tagged one. RFC 8858 §3: rtcp-mux-only says it too."""
+    return section.has("rtcp-mux") or section.has("rtcp-mux-only")
 
 
 def read_audio(media: MediaSection, session: Section) -> AudioOffer:
@@ -142,6 +148,7 @@ def read_audio(media: MediaSection, session: Section) -> AudioOffer:
         direction=read_direction(media, session),
         extensions=read_extensions(media, session),
         rtcp_rsize=media.has("rtcp-rsize"),
+        extmap_allow_mixed=media.has("extmap-allow-mixed"),
         ptime=read_number(media.value("ptime"), 1000),
         maxptime=read_number(media.value("maxptime"), 1000),
     )

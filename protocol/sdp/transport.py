@@ -6,6 +6,7 @@ the tagged section of the BUNDLE group (a bundle-only section has none of its ow
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
@@ -13,7 +14,7 @@ from protocol.dtls.fingerprint import Fingerprint
 from protocol.errors import DecodeError
 from protocol.ice.candidate import Candidate
 from protocol.ice.credentials import IceCredentials
-from protocol.sdp.errors import OfferRefused
+from protocol.sdp.errors import OfferRefused, OfferUnsupported
 from protocol.sdp.grammar import Section, SessionDescription
 
 __all__ = ["Transport", "check_candidate_count", "read_transport"]
@@ -21,6 +22,8 @@ __all__ = ["Transport", "check_candidate_count", "read_transport"]
 # Specification constants
 _SETUPS = ("active", "passive", "actpass", "holdconn")  # RFC 4145 §4
 _DEFAULT_SETUP = "active"  # RFC 4145 §4: the default of an offer
+_TLS_ID = re.compile(r"[A-Za-z0-9+/\-_]{20,255}")  # RFC 8842 §4
+_OPTION = re.compile(r"[A-Za-z0-9+/]+")  # RFC 8839 §5.6: ice-options are ice-chars; libdatachannel puts commas between
 
 # Implementation constants
 MAX_CANDIDATES = 100
@@ -34,6 +37,10 @@ class Transport:
     setup: str
     candidates: tuple[Candidate, ...]
     """Those a UDP datagram can be sent to; `.local`, TCP, RTCP and unreadable ones are left out (RFC 8839 §5.1)."""
+    tls_id: str | None = None
+    """Names the DTLS association (RFC 8842 §4); most peers know it by the fingerprint alone."""
+    trickle: bool = False
+    """More candidates may follow (RFC 8840 §4.1)."""
 
 
 def check_candidate_count(description: SessionDescription) -> None:
@@ -51,6 +58,8 @@ def read_transport(places: Sequence[Section]) -> Transport:
         fingerprints=_read_fingerprints(places),
         setup=_read_setup(places),
         candidates=tuple(_read_candidates(_all(places, "candidate"))),
+        tls_id=_read_tls_id(places),
+        trickle=any("trickle" in _OPTION.findall(options) for options in _all(places, "ice-options")),
     )
 
 
@@ -93,7 +102,7 @@ def _read_fingerprints(places: Sequence[Section]) -> tuple[Fingerprint, ...]:
                 raise OfferRefused("invalid_fingerprint", message, "a=fingerprint") from None
     if not fingerprints:
         message = "The SDP offer has only weak or unknown fingerprints; sha-256, sha-384 or sha-512 is needed."
-        raise OfferRefused("weak_fingerprint", message, "a=fingerprint")
+        raise OfferUnsupported("weak_fingerprint", message, "a=fingerprint")
     return tuple(fingerprints)
 
 
@@ -106,6 +115,16 @@ def _read_setup(places: Sequence[Section]) -> str:
     if setup == "holdconn":  # RFC 8842 §5.1 forbids it
         raise OfferRefused("invalid_setup", "The a=setup must not be holdconn.", "a=setup")
     return setup
+
+
+def _read_tls_id(places: Sequence[Section]) -> str | None:
+    values = _all(places, "tls-id")
+    if not values:
+        return None
+    if _TLS_ID.fullmatch(values[0]) is None:
+        message = "The a=tls-id must be 20 to 255 letters, digits, “+”, “/”, “-” or “_”."
+        raise OfferRefused("invalid_tls_id", message, "a=tls-id")
+    return values[0]
 
 
 def _read_candidates(values: Iterable[str]) -> Iterable[Candidate]:

@@ -14,6 +14,7 @@ __all__ = [
     "audio_lines",
     "codec_lines",
     "data_lines",
+    "dtls_lines",
     "event_lines",
     "join_lines",
     "kept_lines",
@@ -30,10 +31,16 @@ def join_lines(lines: Iterable[str]) -> str:
     return "".join(f"{line}\r\n" for line in lines)
 
 
-def session_lines(capabilities: Capabilities, group: Sequence[str], *, extmap_allow_mixed: bool) -> list[str]:
+def session_lines(
+    capabilities: Capabilities,
+    group: Sequence[str],
+    *,
+    extmap_allow_mixed: bool = False,
+    trickle: bool = False,
+) -> list[str]:
     lines = [
         "v=0",
-        f"o=- {capabilities.session_id} 1 IN IP4 0.0.0.0",
+        f"o=- {capabilities.session_id} {capabilities.session_version} IN IP4 0.0.0.0",
         "s=-",
         "t=0 0",
         "a=msid-semantic:WMS *",
@@ -41,6 +48,8 @@ def session_lines(capabilities: Capabilities, group: Sequence[str], *, extmap_al
     ]
     if capabilities.ice_lite:
         lines.append("a=ice-lite")
+    if trickle:
+        lines.append("a=ice-options:trickle")
     if extmap_allow_mixed:
         lines.append("a=extmap-allow-mixed")
     if group:
@@ -48,29 +57,37 @@ def session_lines(capabilities: Capabilities, group: Sequence[str], *, extmap_al
     return lines
 
 
+def dtls_lines(setup: str, tls_id: str | None = None) -> list[str]:
+    """What a section says of the DTLS association; its name, if any, stands in the tagged section only."""
+    return [f"a=setup:{setup}"] if tls_id is None else [f"a=setup:{setup}", f"a=tls-id:{tls_id}"]
+
+
 def audio_lines(
     capabilities: Capabilities,
     mid: str | None,
     protocol: str,
-    setup: str,
+    dtls: Sequence[str],
     candidates: Sequence[Candidate],
     *,
     formats: Mapping[int, Sequence[str]],
     direction: Direction,
     rtcp_rsize: bool,
+    extmap_allow_mixed: bool = False,
     extensions: Iterable[HeaderExtension],
 ) -> list[str]:
-    """`formats`: the payload types in order, each with the lines that describe it."""
+    """`formats`: the payload types in order, each with the lines that describe it. `dtls`: see `dtls_lines`."""
     lines = [
         f"m=audio {DISCARD_PORT} {protocol} {' '.join(map(str, formats))}",
         NO_ADDRESS,
-        f"a=setup:{setup}",
+        *dtls,
         *_mid_lines(mid),
         *_ice_lines(capabilities),
         "a=rtcp-mux",
     ]
     if rtcp_rsize:
         lines.append("a=rtcp-rsize")
+    if extmap_allow_mixed:
+        lines.append("a=extmap-allow-mixed")
     lines += [_extension_line(extension) for extension in extensions]
     for described in formats.values():
         lines += described
@@ -86,12 +103,12 @@ def audio_lines(
 
 
 def data_lines(
-    capabilities: Capabilities, mid: str | None, protocol: str, setup: str, candidates: Sequence[Candidate]
+    capabilities: Capabilities, mid: str | None, protocol: str, dtls: Sequence[str], candidates: Sequence[Candidate]
 ) -> list[str]:
     return [
         f"m=application {DISCARD_PORT} {protocol} webrtc-datachannel",
         NO_ADDRESS,
-        f"a=setup:{setup}",
+        *dtls,
         *_mid_lines(mid),
         "a=sendrecv",
         f"a=sctp-port:{capabilities.sctp_port}",
@@ -102,7 +119,11 @@ def data_lines(
 
 
 def kept_lines(
-    capabilities: Capabilities, media: MediaSection, mid: str | None, setup: str, candidates: Sequence[Candidate]
+    capabilities: Capabilities,
+    media: MediaSection,
+    mid: str | None,
+    dtls: Sequence[str],
+    candidates: Sequence[Candidate],
 ) -> list[str]:
     """An RTP section that carries nothing but the transport of its group: its first format, inactive."""
     first = media.formats[0]
@@ -110,7 +131,7 @@ def kept_lines(
     return [
         f"m={media.media} {DISCARD_PORT} {media.protocol} {first}",
         NO_ADDRESS,
-        f"a=setup:{setup}",
+        *dtls,
         *_mid_lines(mid),
         *_ice_lines(capabilities),
         "a=rtcp-mux",

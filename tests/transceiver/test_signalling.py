@@ -213,6 +213,18 @@ async def test_pages_of_other_origins_may_call_and_read_the_location(client: htt
     assert response.headers["access-control-allow-origin"] == "*"
 
 
+async def test_options_says_what_may_be_posted_with_and_without_a_pages_question(client: httpx.AsyncClient) -> None:
+    plain = await client.options(CALLS)
+    preflight = await client.options(
+        CALLS, headers={"Origin": "https://page.example", "Access-Control-Request-Method": "POST"}
+    )
+    for response in (plain, preflight):
+        assert response.status_code == 200
+        assert "application/sdp" in response.headers["accept-post"]
+    assert plain.headers["allow"] == "OPTIONS, POST"
+    assert plain.content == b""
+
+
 async def test_unknown_places_and_methods_answer_with_the_same_shape_of_error(client: httpx.AsyncClient) -> None:
     assert error_of(await client.get("/v1/nowhere"))["code"] == "not_found"
     assert error_of(await client.get(CALLS))["code"] == "method_not_allowed"

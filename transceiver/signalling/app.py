@@ -1,6 +1,7 @@
 """The signalling API as a Starlette application.
 
     POST   /v1/realtime/calls              offer → 201, Location, answer (application/sdp)
+    OPTIONS /v1/realtime/calls             → 200, Accept-Post
     POST   /v1/realtime/calls/{id}/hangup  → 200
     DELETE /v1/realtime/calls/{id}         → 200
     GET    /v1/info                        → what this transceiver is
@@ -14,6 +15,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from starlette.applications import Starlette
+from starlette.datastructures import Headers
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
@@ -23,7 +25,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from transceiver.signalling.body import SDP_TYPE, read_call_request
+from transceiver.signalling.body import ACCEPT_POST, SDP_TYPE, read_call_request
 from transceiver.signalling.calls import Calls
 from transceiver.signalling.errors import SignallingError, error_response
 
@@ -35,6 +37,15 @@ CALLS_PATH = "/realtime/calls"
 
 # Implementation constants
 PREFLIGHT_SECONDS = 600
+
+
+class _Cors(CORSMiddleware):
+    """Tells browsers who ask before they post what they may post, too (RFC 9725 §4.2: in the answer to any OPTIONS)."""
+
+    def preflight_response(self, request_headers: Headers) -> Response:
+        response = super().preflight_response(request_headers)
+        response.headers["Accept-Post"] = ACCEPT_POST
+        return response
 
 
 class _Page(StaticFiles):
@@ -57,6 +68,9 @@ def create_app(
         headers = {"Location": f"{VERSION_PATH}{CALLS_PATH}/{created.call_id}", "Cache-Control": "no-store"}
         return Response(created.answer, 201, headers, SDP_TYPE)
 
+    async def options(_: Request) -> Response:
+        return Response(status_code=200, headers={"Allow": "OPTIONS, POST", "Accept-Post": ACCEPT_POST})
+
     async def hang_up(request: Request) -> Response:
         if not calls.hang_up(request.path_params["call_id"]):
             raise SignallingError(404, "call_not_found", "There is no such call.", param="call_id")
@@ -70,6 +84,7 @@ def create_app(
             VERSION_PATH,
             routes=[
                 Route(CALLS_PATH, create, methods=["POST"]),
+                Route(CALLS_PATH, options, methods=["OPTIONS"]),
                 Route(CALLS_PATH + "/{call_id}/hangup", hang_up, methods=["POST"]),
                 Route(CALLS_PATH + "/{call_id}", hang_up, methods=["DELETE"]),
                 Route("/info", info),
@@ -79,7 +94,7 @@ def create_app(
     if web is not None:
         routes.append(Mount("/", _Page(directory=web, html=True)))
     cors = Middleware(
-        CORSMiddleware,
+        _Cors,
         allow_origins=allow_origins,
         allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
         allow_headers=["*"],  # Authorization, Content-Type and whatever else an SDK adds

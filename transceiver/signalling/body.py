@@ -21,7 +21,7 @@ from service.http import REQUEST_BEGAN
 from transceiver.signalling.calls import CallRequest
 from transceiver.signalling.errors import SignallingError
 
-__all__ = ["read_call_request"]
+__all__ = ["ACCEPT_POST", "SDP_TYPE", "read_call_request"]
 
 # Implementation constants
 MAX_BODY_BYTES = 64 * 1024
@@ -44,7 +44,7 @@ async def read_call_request(request: Request, seconds: float) -> CallRequest:
     if "content-length" in request.headers and "transfer-encoding" in request.headers:
         raise SignallingError(400, "ambiguous_length", "Content-Length and Transfer-Encoding exclude each other.")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    read = {SDP_TYPE: _from_sdp, "application/json": _from_json, "multipart/form-data": _from_form}.get(kind)
+    read = _READERS.get(kind)
     if read is None or request.headers.get("content-encoding", "identity").lower() != "identity":
         raise SignallingError(
             415, "unsupported_media_type", "Send the offer as application/sdp, multipart/form-data or application/json."
@@ -130,3 +130,7 @@ async def _field(form: FormData, name: str) -> bytes | None:
     if isinstance(value, UploadFile):
         return await value.read()
     return None if value is None else value.encode()
+
+
+_READERS = {SDP_TYPE: _from_sdp, "multipart/form-data": _from_form, "application/json": _from_json}
+ACCEPT_POST = ", ".join(_READERS)

@@ -23,7 +23,7 @@ USABLE = "1 1 udp 2130706431 192.0.2.7 50000 typ host"
             "842163049 1 UDP 1677729535 2001:db8::7 9 typ srflx raddr 0.0.0.0 rport 0 generation 0 network-cost 999",
             True,
         ),
-        ("1 1 udp 1 10.0.0.1 5000 typ future", True),
+        ("1 1 udp 1 10.0.0.1 5000 typ future", False),
         ("0 1 UDP 2122187007 4f2f1b9c-3a1b.local 40118 typ host", False),
         ("0 1 udp 2122187007 host.example.org 40118 typ host", False),
         ("3 1 TCP 2105458943 192.0.2.7 9 typ host tcptype active", False),

@@ -18,6 +18,7 @@ from protocol.sdp import (
     Capabilities,
     Direction,
     OfferRefused,
+    OfferUnsupported,
     SessionDescription,
     create_offer,
     parse_untrusted,
@@ -73,6 +74,21 @@ def test_the_answer_has_the_shape_that_browsers_need(captured: str, respond: Res
 def test_reduced_size_rtcp_is_answered_only_when_offered(respond: Respond, parts: Parts):
     assert "rtcp-rsize" not in respond(parts["both"]).sdp
     assert "a=rtcp-rsize" in respond(parts["both"].replace("a=rtcp-mux\n", "a=rtcp-mux\na=rtcp-rsize\n")).sdp
+
+
+def test_mixed_header_forms_trickling_and_an_associations_name_are_answered_where_they_were_offered(
+    respond: Respond, parts: Parts, capabilities: Capabilities
+):
+    named = dataclasses.replace(capabilities, tls_id="ours-" * 5)
+    plain = respond(parts["both"], named).sdp
+    assert not any(word in plain for word in ("extmap-allow-mixed", "ice-options", "tls-id"))
+    offer = parts["both"].replace("a=mid:0\n", f"a=mid:0\na=extmap-allow-mixed\na=tls-id:{'x' * 20}\n")
+    answered = respond(offer.replace("t=0 0\n", "t=0 0\na=ice-options:trickle renomination\n"), named)
+    session, (audio, data) = described(answered).session, described(answered).media
+    assert (session.has("extmap-allow-mixed"), audio.has("extmap-allow-mixed")) == (False, True)
+    assert session.value("ice-options") == "trickle"
+    assert (audio.value("tls-id"), data.value("tls-id")) == ("ours-" * 5, None)  # the tagged section speaks for all
+    assert answered.remote_tls_id == "x" * 20
 
 
 def test_the_answer_is_a_pure_function(captured: str, respond: Respond):
@@ -231,6 +247,29 @@ def test_bundle_only_audio_takes_transport_and_rtcp_mux_from_the_tagged_section(
     assert "a=group:BUNDLE 2 0\r\n" in answered.sdp
 
 
+def test_a_bundled_section_may_leave_everything_about_the_transport_to_the_tagged_one(respond: Respond, parts: Parts):
+    # Not only bundle-only ones: RFC 9143 §7.1.3 has all offers after the first so.
+    bare = "m=audio 9 UDP/TLS/RTP/SAVPF 111\na=mid:0\na=rtpmap:111 opus/48000/2\n"
+    answered = respond(parts["session"] + "a=group:BUNDLE 2 0\n" + parts["video"] + bare)
+    assert answered.audio is not None
+    assert described(answered).media[1].has("rtcp-mux")
+    with pytest.raises(OfferRefused):
+        respond(parts["session"] + "a=group:BUNDLE 0\n" + parts["video"] + bare)
+
+
+def test_a_group_of_bundle_only_sections_alone_is_off(respond: Respond, parts: Parts):
+    offer = parts["both"].replace("m=audio 9", "m=audio 0").replace("m=application 9", "m=application 0")
+    with pytest.raises(OfferRefused) as refused:
+        respond(offer.replace("a=mid:", "a=bundle-only\na=mid:"))
+    assert refused.value.code == "no_audio_or_data"
+
+
+def test_exclusive_multiplexing_of_rtcp_is_taken_and_not_said_back(respond: Respond, parts: Parts):
+    answered = respond(parts["both"].replace("a=rtcp-mux\n", "a=rtcp-mux-only\n"))
+    audio = described(answered).media[0]
+    assert (audio.has("rtcp-mux"), audio.has("rtcp-mux-only")) == (True, False)  # RFC 8858 §3
+
+
 def test_a_tagged_section_we_do_not_take_is_kept_inactive_for_its_group(respond: Respond, parts: Parts):
     video = parts["video"].replace("a=ice-ufrag:abcd", "a=ice-ufrag:tagg").replace("SAVPF 96", "SAVPF 96 97")
     video += "a=rtpmap:97 rtx/90000\na=fmtp:97 apt=96\n"
@@ -305,6 +344,7 @@ a=candidate:4 1 tcp 2122260220 192.0.2.9 9 typ host tcptype active
 a=candidate:5 2 udp 2122260219 192.0.2.9 50003 typ host
 a=candidate:6 1 udp 2122260218 host.example.net 50004 typ host
 a=candidate:7 1 udp nonsense
+a=candidate:8 1 udp 2122260217 192.0.2.9 50005 typ quantum
 a=candidate
 """
     answered = respond(parts["both"].replace("a=mid:0\n", f"a=mid:0\n{candidates}"))
@@ -417,6 +457,14 @@ def test_aiortc_takes_our_answer(respond: Respond, capabilities: Capabilities):
         assert json.loads(peer.stdout.readline()) == ["stable", 1, "sendrecv"]
     assert answered.audio is not None
     assert answered.audio.codec is OPUS
+
+
+def test_what_we_cannot_do_is_told_apart_from_what_is_wrong(respond: Respond, parts: Parts):
+    with pytest.raises(OfferUnsupported):
+        respond(parts["session"] + parts["audio"].replace("111 0 8 126", "9"))
+    with pytest.raises(OfferRefused) as refused:
+        respond(parts["both"].replace("a=ice-ufrag:abcd", "a=ice-ufrag:ab"))
+    assert not isinstance(refused.value, OfferUnsupported)
 
 
 def test_two_lite_sides_are_refused_because_nobody_would_check(respond: Respond, parts: Parts):

@@ -46,6 +46,8 @@ SPOILED = [
     ("an empty mid", "a=mid:1", "a=mid:", "invalid_mid", "a=mid"),
     ("holdconn", "a=setup:actpass", "a=setup:holdconn", "invalid_setup", "a=setup"),
     ("an unknown setup", "a=setup:actpass", "a=setup:maybe", "invalid_setup", "a=setup"),
+    ("a short tls-id", "a=setup:actpass", "a=setup:actpass\na=tls-id:abc", "invalid_tls_id", "a=tls-id"),
+    ("a tls-id with a space", "a=setup:actpass", f"a=tls-id:{'a ' * 20}", "invalid_tls_id", "a=tls-id"),
     ("sctp-port 0", "a=sctp-port:5000", "a=sctp-port:0", "invalid_sctp_port", "a=sctp-port"),
     ("sctp-port 65536", "a=sctp-port:5000", "a=sctp-port:65536", "invalid_sctp_port", "a=sctp-port"),
     ("no number", "size:262144", "size:lots", "invalid_max_message_size", "a=max-message-size"),
