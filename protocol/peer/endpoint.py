@@ -175,9 +175,22 @@ class Peer:
         self._outputs.append(SendTo(self._audio.packet(payload, timestamp, marker, now), path))
         return True
 
-    def open_channel(self, label: str, now: float, protocol: str = "", *, negotiated: int | None = None) -> int:
-        """Open a data channel; its number. Raises LocalError before the association may begin."""
-        channel = self._association().open_channel(label, protocol, negotiated_id=negotiated)
+    def open_channel(
+        self,
+        label: str,
+        now: float,
+        protocol: str = "",
+        *,
+        negotiated: int | None = None,
+        ordered: bool = True,
+        max_retransmits: int | None = None,
+        max_lifetime: float | None = None,
+    ) -> int:
+        """Open a data channel; its number. `max_lifetime` is in seconds; for the limits see `sctp.Association`.
+        Raises LocalError, before the association may begin too."""
+        channel = self._association().open_channel(
+            label, protocol, ordered, negotiated, max_retransmits=max_retransmits, max_lifetime=max_lifetime
+        )
         self._settle(now)
         return channel
 

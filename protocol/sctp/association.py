@@ -28,6 +28,7 @@ from protocol.sctp.chunks import (
     parse_sack_untrusted,
     parse_shutdown_untrusted,
 )
+from protocol.sctp.dcep import Delivery
 from protocol.sctp.engine import OPENING, RECEIVES, SENDS, Engine
 from protocol.sctp.events import Output
 from protocol.sctp.handshake import StaleCookie
@@ -65,12 +66,20 @@ class Association(Engine):
         ordered: bool = True,
         negotiated_id: int | None = None,
         now: float | None = None,
+        *,
+        max_retransmits: int | None = None,
+        max_lifetime: float | None = None,
     ) -> int:
         """Open a channel, or adopt a negotiated one; before the association is up, too. Without `now` the OPEN goes
-        out with the next call that has one: `next_timeout` says at once. Raises ChannelLimit, MessageTooLarge."""
+        out with the next call that has one: `next_timeout` says at once.
+
+        A message is given up after `max_retransmits` retransmissions of any of its parts, or when `max_lifetime`
+        seconds have passed since it was sent (RFC 8831 §6.4; at most one of the two, both directions alike, and
+        nothing if the peer does not know RFC 3758). Raises LocalError, ChannelLimit, MessageTooLarge."""
         if self.state is _S.DEAD:
             raise LocalError("the association is closed")
-        number = self._channels.open(label, protocol, ordered, negotiated_id)
+        delivery = Delivery(ordered, max_retransmits, max_lifetime)
+        number = self._channels.open(label, protocol, delivery, negotiated_id)
         self._dirty = True
         if now is not None:
             self._flush(now)
@@ -79,14 +88,14 @@ class Association(Engine):
     def send(self, channel: int, data: str | bytes, now: float) -> bool:
         """False: the buffer is full (ChannelWritable follows) or the channel is closing, and nothing was taken.
         Raises UnknownChannel, MessageTooLarge."""
-        if not self._channels.send(channel, data):
+        if not self._channels.send(channel, data, now):
             return False
         self._flush(now)
         return True
 
     def buffered_amount(self, channel: int) -> int:
         """Bytes accepted and not yet sent."""
-        return self._sender.buffered(channel)
+        return self._sender.queue.buffered(channel)
 
     @property
     def drained(self) -> bool:
@@ -238,7 +247,7 @@ class Association(Engine):
 
     def _meet_peer(self) -> None:
         if (peer := self._handshake.peer) is not None:
-            self._sender.set_peer_window(peer.window)
+            self._sender.meet_peer(peer.window, peer.forward_tsn)
             self._receiver.start(peer.tsn)
             self._resets.start(peer.tsn)
 

@@ -13,7 +13,7 @@ from collections import Counter
 
 from protocol.errors import DecodeError, LocalError
 from protocol.sctp.config import SctpConfig
-from protocol.sctp.dcep import ACK, DcepOpen, Ppid, build_open, parse_dcep_untrusted
+from protocol.sctp.dcep import ACK, DcepOpen, Delivery, Ppid, build_open, parse_dcep_untrusted
 from protocol.sctp.events import (
     ChannelClosed,
     ChannelLimit,
@@ -25,6 +25,7 @@ from protocol.sctp.events import (
     UnknownChannel,
 )
 from protocol.sctp.outbound import Sender
+from protocol.sctp.outqueue import Message as Outgoing
 from protocol.sctp.reassembly import Message
 from protocol.sctp.resets import StreamResets
 
@@ -40,18 +41,18 @@ class _Channel:
     __slots__ = (
         "acknowledged",
         "closing",
+        "delivery",
         "incoming_reset",
         "label",
         "open",
-        "ordered",
         "outgoing_reset",
         "protocol",
     )
 
-    def __init__(self, label: str, protocol: str, ordered: bool) -> None:
+    def __init__(self, label: str, protocol: str, delivery: Delivery) -> None:
         self.label = label
         self.protocol = protocol
-        self.ordered = ordered
+        self.delivery = delivery
         self.open = False  # ChannelOpened was told
         self.acknowledged = False  # the peer knows it: unordered may begin
         self.closing = False
@@ -86,18 +87,18 @@ class Channels:
 
     # Commands
 
-    def open(self, label: str, protocol: str, ordered: bool, negotiated_id: int | None) -> int:
+    def open(self, label: str, protocol: str, delivery: Delivery, negotiated_id: int | None) -> int:
         name, subprotocol = _encode(label), _encode(protocol)
         if len(name) > 0xFFFF or len(subprotocol) > 0xFFFF:
             raise LocalError("label or protocol longer than 65535 bytes")
         if len(self._channels) >= self._config.max_channels:
             raise ChannelLimit(f"{self._config.max_channels} channels are open")
-        channel = _Channel(label, protocol, ordered)
+        channel = _Channel(label, protocol, delivery)
         if negotiated_id is None:
             number = self._free()
             self._check_size(12 + len(name) + len(subprotocol))
             self._channels[number] = channel
-            self._sender.enqueue(number, Ppid.WEBRTC_DCEP, build_open(name, subprotocol, ordered), True)
+            self._say(number, build_open(name, subprotocol, delivery))
             return number
         if not 0 <= negotiated_id < self._streams:
             raise ChannelLimit(f"stream {negotiated_id} is not among {self._streams}")
@@ -115,7 +116,11 @@ class Channels:
                 return number
         raise ChannelLimit("no stream identifier is free")
 
-    def send(self, number: int, data: str | bytes) -> bool:
+    def _say(self, number: int, message: bytes) -> None:
+        """DCEP is reliable and ordered, whatever the channel is (RFC 8832)."""
+        self._sender.queue.put(Outgoing(number, Ppid.WEBRTC_DCEP, message, True))
+
+    def send(self, number: int, data: str | bytes, now: float) -> bool:
         channel = self._channels.get(number)
         if channel is None:
             raise UnknownChannel(f"channel {number}")
@@ -128,8 +133,8 @@ class Channels:
         self._check_size(len(payload))
         if channel.closing:
             return False
-        buffered = self._sender.buffered(number)
-        total = self._sender.buffered_total
+        queue, delivery = self._sender.queue, channel.delivery
+        buffered, total = queue.buffered(number), queue.buffered_total
         # A single message may exceed the buffer: otherwise the largest could never be sent.
         if (buffered and buffered + len(payload) > self._config.send_buffer) or (
             total and total + len(payload) > self._config.send_buffer_total
@@ -137,7 +142,12 @@ class Channels:
             self._blocked.add(number)
             self._drops["send_buffer"] += 1
             return False
-        self._sender.enqueue(number, ppid, payload or _EMPTY, channel.ordered or not channel.acknowledged)
+        message = Outgoing(number, ppid, payload or _EMPTY, delivery.ordered or not channel.acknowledged)
+        if delivery.max_retransmits is not None:
+            message.max_retransmits = delivery.max_retransmits
+        elif delivery.max_lifetime is not None:
+            message.expires = now + delivery.max_lifetime
+        queue.put(message)
         return True
 
     def _check_size(self, size: int) -> None:
@@ -180,10 +190,10 @@ class Channels:
 
     def flushed(self) -> None:
         """Something was sent: whoever was refused may try again."""
-        if not self._blocked or self._sender.buffered_total > self._config.send_buffer_total // 2:
+        if not self._blocked or self._sender.queue.buffered_total > self._config.send_buffer_total // 2:
             return
         for number in sorted(self._blocked):
-            if self._sender.buffered(number) <= self._config.send_buffer_low:
+            if self._sender.queue.buffered(number) <= self._config.send_buffer_low:
                 self._blocked.discard(number)
                 self._outputs.append(ChannelWritable(number))
 
@@ -214,7 +224,17 @@ class Channels:
 
     def _tell_open(self, number: int, channel: _Channel) -> None:
         channel.open = True
-        self._outputs.append(ChannelOpened(number, channel.label, channel.protocol, channel.ordered))
+        delivery = channel.delivery
+        self._outputs.append(
+            ChannelOpened(
+                number,
+                channel.label,
+                channel.protocol,
+                delivery.ordered,
+                delivery.max_retransmits,
+                delivery.max_lifetime,
+            )
+        )
 
     # Messages
 
@@ -276,9 +296,9 @@ class Channels:
         if len(message.label.encode()) + len(message.protocol.encode()) > self._config.max_label:
             self._refuse(number, channel)
             raise DecodeError("channel_label")
-        channel = self._channels[number] = _Channel(message.label, message.protocol, message.ordered)
+        channel = self._channels[number] = _Channel(message.label, message.protocol, message.delivery)
         channel.acknowledged = True
-        self._sender.enqueue(number, Ppid.WEBRTC_DCEP, ACK, True)
+        self._say(number, ACK)
         self._tell_open(number, channel)
 
     def _refuse(self, number: int, channel: _Channel | None) -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "Sack",
     "build_cause",
     "build_data",
+    "build_forward_tsn",
     "build_sack",
     "build_shutdown",
     "parse_causes_untrusted",
@@ -160,6 +161,12 @@ def parse_forward_tsn_untrusted(value: bytes) -> ForwardTsn:
         raise DecodeError("forward_tsn_length")
     streams = [(reader.u16(), reader.u16()) for _ in range(reader.remaining // 4)]
     return ForwardTsn(cumulative_tsn, tuple(streams))
+
+
+def build_forward_tsn(forward: ForwardTsn) -> bytes:
+    value = forward.cumulative_tsn.to_bytes(4, "big")
+    value += b"".join(struct.pack("!HH", stream, ssn) for stream, ssn in forward.streams)
+    return build_chunk(ChunkType.FORWARD_TSN, 0, value)
 
 
 def parse_shutdown_untrusted(value: bytes) -> int:

@@ -9,10 +9,10 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from protocol.errors import DecodeError
+from protocol.errors import DecodeError, LocalError
 from protocol.wire import Reader, Writer
 
-__all__ = ["DcepAck", "DcepOpen", "Ppid", "build_open", "parse_dcep_untrusted"]
+__all__ = ["DcepAck", "DcepOpen", "Delivery", "Ppid", "build_open", "parse_dcep_untrusted"]
 
 
 # Specification constants
@@ -34,7 +34,38 @@ class DcepMessageType(enum.IntEnum):
 
 
 UNORDERED = 0x80
-RELIABILITY_MASK = 0x7F  # 0 reliable, 1 limited retransmissions, 2 limited lifetime
+RELIABILITY_MASK = 0x7F
+RELIABLE, LIMITED_RETRANSMISSIONS, LIMITED_LIFETIME = range(3)
+
+
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """What a channel promises. `max_lifetime` is in seconds, on the wire in milliseconds. Raises LocalError."""
+
+    ordered: bool = True
+    max_retransmits: int | None = None
+    max_lifetime: float | None = None
+
+    def __post_init__(self) -> None:
+        if self.max_retransmits is not None and self.max_lifetime is not None:
+            raise LocalError("a channel limits retransmissions or lifetime, not both")
+        if not 0 <= self.parameter <= 0xFFFFFFFF:
+            raise LocalError(f"the limit of a channel is not among 0..4294967295: {self.parameter}")
+
+    @property
+    def channel_type(self) -> int:
+        kind = RELIABLE
+        if self.max_retransmits is not None:
+            kind = LIMITED_RETRANSMISSIONS
+        elif self.max_lifetime is not None:
+            kind = LIMITED_LIFETIME
+        return kind if self.ordered else kind | UNORDERED
+
+    @property
+    def parameter(self) -> int:
+        if self.max_lifetime is not None:
+            return round(self.max_lifetime * 1000)
+        return self.max_retransmits or 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,8 +77,13 @@ class DcepOpen:
     protocol: str
 
     @property
-    def ordered(self) -> bool:
-        return not self.channel_type & UNORDERED
+    def delivery(self) -> Delivery:
+        kind = self.channel_type & RELIABILITY_MASK
+        return Delivery(
+            not self.channel_type & UNORDERED,
+            self.reliability if kind == LIMITED_RETRANSMISSIONS else None,
+            self.reliability / 1000 if kind == LIMITED_LIFETIME else None,
+        )
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +99,7 @@ def parse_dcep_untrusted(data: bytes) -> DcepOpen | DcepAck:
     if kind != DcepMessageType.DATA_CHANNEL_OPEN:
         raise DecodeError("dcep_type")
     channel_type, priority, reliability = reader.u8(), reader.u16(), reader.u32()
-    if channel_type & RELIABILITY_MASK > 2:
+    if channel_type & RELIABILITY_MASK > LIMITED_LIFETIME:
         raise DecodeError("dcep_channel_type")
     label_length, protocol_length = reader.u16(), reader.u16()
     label, protocol = reader.take(label_length), reader.take(protocol_length)
@@ -74,12 +110,12 @@ def parse_dcep_untrusted(data: bytes) -> DcepOpen | DcepAck:
         raise DecodeError("dcep_utf8") from None
 
 
-def build_open(label: bytes, protocol: bytes, ordered: bool) -> bytes:
+def build_open(label: bytes, protocol: bytes, delivery: Delivery) -> bytes:
     writer = Writer()
     writer.u8(DcepMessageType.DATA_CHANNEL_OPEN)
-    writer.u8(0 if ordered else UNORDERED)
+    writer.u8(delivery.channel_type)
     writer.u16(0)  # priority: not used by any peer we know
-    writer.u32(0)
+    writer.u32(delivery.parameter)
     writer.u16(len(label))
     writer.u16(len(protocol))
     writer.put(label)

@@ -259,6 +259,9 @@ class Engine:
                 else:
                     break
             self._riding = False
+        # After the data: what was found too old a moment ago is in it.
+        if state in SENDS and (forward := sender.forward_tsn(now)) is not None:
+            chunks.append(forward)
         if state is _S.ESTABLISHED and (request := self._resets.poll(now)) is not None:
             chunks.append(request)
         if chunks:

@@ -36,10 +36,14 @@ class AssociationUp:
 
 @dataclass(frozen=True, slots=True)
 class ChannelOpened:
+    """`max_lifetime` is in seconds; with neither limit the channel is reliable."""
+
     channel: int
     label: str
     protocol: str
     ordered: bool
+    max_retransmits: int | None = None
+    max_lifetime: float | None = None
 
 
 @dataclass(frozen=True, slots=True)

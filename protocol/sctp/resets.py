@@ -65,7 +65,7 @@ class StreamResets:
     def poll(self, now: float) -> bytes | None:
         """A RE-CONFIG chunk to send now."""
         if self._request is None:
-            streams = [stream for stream in self._waiting if not self._sender.buffered(stream)][:MAX_STREAMS]
+            streams = [stream for stream in self._waiting if not self._sender.queue.buffered(stream)][:MAX_STREAMS]
             if not streams:
                 return None
             for stream in streams:
@@ -106,7 +106,7 @@ class StreamResets:
         if response.result not in _DONE:
             self._drops["reset_denied"] += 1  # nothing more can be done: the channel is closed on our side
         for stream in request.streams:
-            self._sender.restart_stream(stream)
+            self._sender.queue.restart(stream)
         self.outgoing += request.streams
         self._request = None
         self.deadline = math.inf

@@ -351,7 +351,7 @@ async def test_a_client_that_closes_its_window_costs_a_bounded_buffer(autojump_c
     channels = session.conversation.channels
     assert channels._blocked_bytes <= 1024 * 1024
     assert channels.drops["blocked"] > 100
-    assert session.peer._sctp._sender.buffered_total <= 4 * 1024 * 1024 + 50_000
+    assert session.peer._sctp._sender.queue.buffered_total <= 4 * 1024 * 1024 + 50_000
     assert ("blocked", 0) in attachment.told
 
 

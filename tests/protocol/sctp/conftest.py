@@ -129,14 +129,19 @@ class RawPeer:
     TAG = 0x01020304
     TSN = 1000
 
-    def __init__(self, config: SctpConfig | None = None, extensions: frozenset[int] = frozenset({130, 192})) -> None:
+    def __init__(
+        self,
+        config: SctpConfig | None = None,
+        extensions: frozenset[int] = frozenset({130, 192}),
+        forward_tsn: bool = True,
+    ) -> None:
         self.now = 50.0
         self.association = Association(
             is_client=False, max_message_size_remote=262144, entropy=seeded_entropy(9), config=config
         )
         self.events: list[Output] = []
         self.tag = 0
-        init = Init(self.TAG, 1 << 20, 1024, 1024, self.TSN, extensions=extensions, forward_tsn=True)
+        init = Init(self.TAG, 1 << 20, 1024, 1024, self.TSN, extensions=extensions, forward_tsn=forward_tsn)
         (answer,) = self.say(build_init(ChunkType.INIT, init))
         self.init_ack = parse_init_untrusted(answer.value)
         self.tag = self.init_ack.tag

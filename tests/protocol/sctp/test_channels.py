@@ -10,7 +10,7 @@ import pytest
 from protocol.errors import LocalError
 from protocol.sctp import ChannelClosed, ChannelLimit, ChannelMessage, ChannelOpened, SctpConfig, UnknownChannel
 from protocol.sctp.chunks import ChunkType
-from protocol.sctp.dcep import DcepOpen, build_open, parse_dcep_untrusted
+from protocol.sctp.dcep import DcepOpen, Delivery, build_open, parse_dcep_untrusted
 
 Make = Callable[..., Any]
 
@@ -157,18 +157,18 @@ def test_data_on_our_channel_opens_it_without_an_ack(make_raw_peer: Make):
 )
 def test_payload_protocols(make_raw_peer: Make, ppid: int, payload: bytes, value: str | bytes):
     peer = make_raw_peer()
-    peer.say(peer.data(0, build_open(b"x", b"", True), ppid=50), peer.data(1, payload, ppid=ppid, ssn=1))
+    peer.say(peer.data(0, build_open(b"x", b"", Delivery()), ppid=50), peer.data(1, payload, ppid=ppid, ssn=1))
     assert peer.events[-1] == ChannelMessage(0, value)
 
 
 @pytest.mark.parametrize(
     ("stream", "payload", "ppid", "reason"),
     [
-        (1, build_open(b"x", b"", True), 50, "channel_parity"),
+        (1, build_open(b"x", b"", Delivery()), 50, "channel_parity"),
         (0, b"\x03short", 50, "truncated"),
         (0, b"\x09", 50, "dcep_type"),
-        (0, build_open(b"\xff", b"", True), 50, "dcep_utf8"),
-        (0, build_open(b"x", b"", True) + b"!", 50, "trailing_bytes"),
+        (0, build_open(b"\xff", b"", Delivery()), 50, "dcep_utf8"),
+        (0, build_open(b"x", b"", Delivery()) + b"!", 50, "trailing_bytes"),
         (0, b"\x02", 50, "channel_unknown"),
         (0, b"no channel", 51, "channel_unknown"),
     ],
@@ -178,26 +178,26 @@ def test_nonsense_on_a_stream_is_dropped(make_raw_peer: Make, stream: int, paylo
     peer.say(peer.data(0, payload, stream=stream, ppid=ppid))
     assert peer.association.drops[reason] == 1
     assert not [event for event in peer.events if isinstance(event, ChannelOpened)]
-    peer.say(peer.data(1, build_open(b"good", b"", True), stream=2, ppid=50))
+    peer.say(peer.data(1, build_open(b"good", b"", Delivery()), stream=2, ppid=50))
     assert peer.events[-1] == ChannelOpened(2, "good", "", True)
 
 
 def test_an_open_of_the_wrong_parity_is_answered_by_a_reset(make_raw_peer: Make):
     peer = make_raw_peer()
-    heard = peer.say(peer.data(0, build_open(b"x", b"", True), stream=1, ppid=50))
+    heard = peer.say(peer.data(0, build_open(b"x", b"", Delivery()), stream=1, ppid=50))
     (reset,) = [chunk for chunk in heard if chunk.type == ChunkType.RE_CONFIG]
     assert reset.value[-2:] == b"\0\1" or reset.value[16:18] == b"\0\1"
 
 
 def test_unknown_and_deprecated_payload_protocols_are_dropped(make_raw_peer: Make):
     peer = make_raw_peer()
-    peer.say(peer.data(0, build_open(b"x", b"", True), ppid=50))
+    peer.say(peer.data(0, build_open(b"x", b"", Delivery()), ppid=50))
     for number, ppid in enumerate((0, 52, 54, 99), 1):
         peer.say(peer.data(number, ssn=number, ppid=ppid))
     assert peer.association.drops["message_ppid"] == 4
 
 
 def test_the_open_message_as_the_rfc_draws_it():
-    message = build_open("é".encode(), b"p", False)
+    message = build_open("é".encode(), b"p", Delivery(ordered=False))
     assert message == bytes.fromhex("03 80 0000 00000000 0002 0001 c3a9 70")
     assert parse_dcep_untrusted(message) == DcepOpen(0x80, 0, 0, "é", "p")

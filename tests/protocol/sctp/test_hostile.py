@@ -32,7 +32,7 @@ from protocol.sctp.chunks import (
     parse_causes_untrusted,
     parse_sack_untrusted,
 )
-from protocol.sctp.dcep import build_open
+from protocol.sctp.dcep import Delivery, build_open
 from protocol.sctp.packet import RawChunk, build_chunk, build_packet, parse_packet_untrusted
 from protocol.sctp.parameters import OutgoingReset, ResetResponse, build_reconfig, parse_init_untrusted
 
@@ -40,7 +40,7 @@ Make = Callable[..., Any]
 SETTINGS = settings(
     max_examples=60, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture]
 )
-OPEN = build_open(b"theirs", b"", True)
+OPEN = build_open(b"theirs", b"", Delivery())
 
 
 def causes(chunks: list[RawChunk], kind: int) -> list[int]:
