@@ -1,18 +1,26 @@
-"""UDP sockets for packet loops: whole batches in and out, errors counted. Linux gets recvmmsg/sendmmsg."""
+"""UDP sockets for packet loops: whole batches in and out, errors counted. Linux gets recvmmsg/sendmmsg.
+
+Beside them, for tests and the load generator: a network in memory, and what bad networks do to datagrams.
+"""
 
 from udpio.batch import BatchSocket, is_batch_supported
 from udpio.interface import Datagram, UdpCounters, UdpSocket
 from udpio.kernel import KernelSocket, SocketOptions, bind_udp
 from udpio.memory import MemoryNetwork, MemorySocket
+from udpio.nat import Nat
 from udpio.plain import PlainSocket
+from udpio.shaper import Conditions, Shaper
 
 __all__ = [
     "BatchSocket",
+    "Conditions",
     "Datagram",
     "KernelSocket",
     "MemoryNetwork",
     "MemorySocket",
+    "Nat",
     "PlainSocket",
+    "Shaper",
     "SocketOptions",
     "UdpCounters",
     "UdpSocket",
