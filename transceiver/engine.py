@@ -60,7 +60,7 @@ class Engine:
     ) -> None:
         self.drops: Counter[str] = Counter()
         self.turns = 0
-        self.sessions: dict[bytes, Session] = {}  # by our ufrag
+        self.sessions: dict[bytes, Session] = {}  # by our ufrag; by two of them while ICE restarts
         self.outbox = Outbox(socket, trunk, mtu)
         self.on_connected: Callable[[Session], None] = _ignore
         self.on_release: Callable[[Session], None] = _ignore
@@ -83,6 +83,17 @@ class Engine:
     def add(self, session: Session) -> None:
         """From now on its datagrams find it."""
         self.sessions[session.ufrag] = session
+        self._touched[session] = None
+        self._wake()
+
+    def rename(self, session: Session, ufrag: bytes) -> None:
+        """ICE restarts: checks with the new ufrag find the session too, those with the one in use still do."""
+        selected = session.ufrags[0] if session.peer.ice.selected is not None else None
+        for old in session.ufrags:
+            if old != selected:
+                self.sessions.pop(old, None)
+        session.ufrags = [ufrag] if selected is None else [selected, ufrag]
+        self.sessions[ufrag] = session
         self._touched[session] = None
         self._wake()
 
@@ -109,8 +120,14 @@ class Engine:
     def connected(self, session: Session) -> None:
         self.on_connected(session)
 
+    def retire(self, session: Session) -> None:
+        for old in session.ufrags[:-1]:
+            self.sessions.pop(old, None)
+        del session.ufrags[:-1]
+
     def release(self, session: Session) -> None:
-        self.sessions.pop(session.ufrag, None)
+        for ufrag in session.ufrags:
+            self.sessions.pop(ufrag, None)
         for path in session.paths:
             if self._by_path.get(path) is session:
                 del self._by_path[path]

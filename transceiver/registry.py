@@ -89,6 +89,17 @@ class Registry:
             self.refused[error.code] += 1
             raise
 
+    def restart_ice(self, session: Session, remote: IceCredentials) -> IceCredentials:
+        """The client has new ICE credentials: new ones of ours, good at once. Nothing else of the call changes.
+
+        The call must not be closing. The caller writes the answer: an sdpfrag, or a whole description.
+        """
+        local = self._credentials()
+        session.restart_ice(local, remote, trio.current_time())
+        self._engine.rename(session, local.ufrag.encode())
+        log.info("ICE restart", call=session.call_id)
+        return local
+
     def hang_up(self, call_id: str) -> bool:
         session = self.sessions.get(call_id)
         if session is None:

@@ -2,7 +2,7 @@
 
 from protocol.ice.candidate import Candidate, candidate_priority
 from protocol.ice.credentials import IceCredentials
-from protocol.ice.events import ConsentLate, ConsentRestored, Failed, IceOutput, PathSelected, SendTo
+from protocol.ice.events import ConsentLate, ConsentRestored, Failed, IceOutput, PathSelected, RestartCompleted, SendTo
 from protocol.ice.full import IceFull
 from protocol.ice.full_state import IceFullConfig, Nomination
 from protocol.ice.lite import IceLite, IceLiteConfig
@@ -20,6 +20,7 @@ __all__ = [
     "IceOutput",
     "Nomination",
     "PathSelected",
+    "RestartCompleted",
     "SendTo",
     "candidate_priority",
 ]

@@ -76,6 +76,7 @@ class Checks:
         entropy: Entropy,
         transmissions: int,
         final_wait: float,
+        rtt: float | None = None,
     ) -> None:
         self._username = f"{remote.ufrag}:{local.ufrag}".encode()
         self._key = remote.pwd.encode()
@@ -84,13 +85,16 @@ class Checks:
         self._final_wait = final_wait
         self._checks: dict[bytes, Check] = {}
         self._next = math.inf
-        self.rtt: float | None = None
+        self.rtt = rtt
 
     def __len__(self) -> int:
         return len(self._checks)
 
     def __iter__(self) -> Iterator[Check]:
         return iter(self._checks.values())
+
+    def is_under_way(self, transaction_id: bytes) -> bool:
+        return transaction_id in self._checks
 
     def find(self, path: Path) -> Check | None:
         """The newest check under way along this path."""

@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from protocol.address import Path
 
-__all__ = ["ConsentLate", "ConsentRestored", "Failed", "IceOutput", "PathSelected", "SendTo"]
+__all__ = ["ConsentLate", "ConsentRestored", "Failed", "IceOutput", "PathSelected", "RestartCompleted", "SendTo"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +32,11 @@ class PathSelected:
 
 
 @dataclass(frozen=True, slots=True)
+class RestartCompleted:
+    """The new credentials have selected a path (told before, if it is another one); the old ones are good no more."""
+
+
+@dataclass(frozen=True, slots=True)
 class ConsentLate:
     """No valid STUN on the selected path for `consent_late` seconds: stop sending media (RFC 7675)."""
 
@@ -48,4 +53,4 @@ class Failed:
     reason: str
 
 
-IceOutput: TypeAlias = SendTo | PathSelected | ConsentLate | ConsentRestored | Failed
+IceOutput: TypeAlias = SendTo | PathSelected | RestartCompleted | ConsentLate | ConsentRestored | Failed

@@ -15,6 +15,7 @@ __all__ = [
     "GaveUp",
     "IceFullConfig",
     "Nomination",
+    "Restarted",
     "Selected",
     "Started",
     "State",
@@ -54,6 +55,7 @@ class State(enum.Enum):
     CHECKING = "checking"
     VALID = "valid"
     CONNECTED = "connected"
+    RESTARTING = "restarting"  # the old pair carries the call, new ones are checked
     FAILED = "failed"
     CLOSED = "closed"
 
@@ -70,6 +72,10 @@ class Selected:
     """A pair was nominated, and its check succeeded."""
 
 
+class Restarted:
+    """The owner gave new credentials of both sides."""
+
+
 class GaveUp:
     """Nothing was selected in time, or consent is lost."""
 
@@ -83,18 +89,27 @@ _ILLEGAL, _IGNORE = Cell.ILLEGAL, Cell.IGNORE
 FULL_AGENT = Region(
     name="ice full agent",
     initial=State.NEW,
-    events=(Started, Validated, Selected, GaveUp, Closed),
+    events=(Started, Validated, Selected, Restarted, GaveUp, Closed),
     rows={
-        State.NEW: (to(State.CHECKING), _ILLEGAL, _ILLEGAL, _ILLEGAL, to(State.CLOSED)),
-        State.CHECKING: (_ILLEGAL, to(State.VALID), _ILLEGAL, to(State.FAILED), to(State.CLOSED)),
-        State.VALID: (_ILLEGAL, _IGNORE, to(State.CONNECTED), to(State.FAILED), to(State.CLOSED)),
-        State.CONNECTED: (_ILLEGAL, _IGNORE, _IGNORE, to(State.FAILED), to(State.CLOSED)),
-        State.FAILED: (_ILLEGAL, _ILLEGAL, _ILLEGAL, _ILLEGAL, to(State.CLOSED)),
-        State.CLOSED: (_ILLEGAL, _ILLEGAL, _ILLEGAL, _ILLEGAL, _IGNORE),
+        State.NEW: (to(State.CHECKING), _ILLEGAL, _ILLEGAL, _IGNORE, _ILLEGAL, to(State.CLOSED)),
+        State.CHECKING: (_ILLEGAL, to(State.VALID), _ILLEGAL, _IGNORE, to(State.FAILED), to(State.CLOSED)),
+        State.VALID: (
+            _ILLEGAL,
+            _IGNORE,
+            to(State.CONNECTED),
+            to(State.RESTARTING),
+            to(State.FAILED),
+            to(State.CLOSED),
+        ),
+        State.CONNECTED: (_ILLEGAL, _IGNORE, _IGNORE, to(State.RESTARTING), to(State.FAILED), to(State.CLOSED)),
+        State.RESTARTING: (_ILLEGAL, _IGNORE, to(State.CONNECTED), _IGNORE, to(State.FAILED), to(State.CLOSED)),
+        State.FAILED: (_ILLEGAL, _ILLEGAL, _ILLEGAL, _IGNORE, _ILLEGAL, to(State.CLOSED)),
+        State.CLOSED: (_ILLEGAL, _ILLEGAL, _ILLEGAL, _IGNORE, _ILLEGAL, _IGNORE),
     },
     deadlines={
         State.CHECKING: Deadline("connect_timeout", GaveUp),
         State.VALID: Deadline("connect_timeout", GaveUp),
         State.CONNECTED: Deadline("consent_expired", GaveUp),
+        State.RESTARTING: Deadline("consent_expired", GaveUp),
     },
 )

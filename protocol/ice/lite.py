@@ -20,6 +20,9 @@
    while no answer has proven the selected path, the copy may be the one that came first. Then the second address is
    asked too, and only its answer makes it valid.
 5. Consent (RFC 7675; a lite agent may count requests): see `protocol.ice.consent`.
+6. After `restart` the path stays where it is, checks with the old credentials are still answered, and consent is asked
+   for under them. A nomination with the new credentials along the selected path, or a move that they prove, completes
+   the restart; then the old credentials are worth nothing (RFC 8445 §9, RFC 7675 §5.1).
 
 We are always controlled; a peer that claims to be controlled too is told 487.
 """
@@ -34,11 +37,11 @@ from dataclasses import dataclass
 from protocol.address import Path
 from protocol.errors import DecodeError, LocalError
 from protocol.fsm import Cell, Machine, Region, to
-from protocol.ice.checks import Checks, Purpose
+from protocol.ice.checks import Purpose
 from protocol.ice.consent import INTERVAL, Consent
 from protocol.ice.credentials import IceCredentials
-from protocol.ice.events import ConsentLate, ConsentRestored, IceOutput, PathSelected, SendTo
-from protocol.ice.responder import Responder
+from protocol.ice.events import ConsentLate, ConsentRestored, IceOutput, PathSelected, RestartCompleted, SendTo
+from protocol.ice.generation import Generation
 from protocol.stun.binding import ERROR, REQUEST, SUCCESS, Binding, scan_binding_untrusted
 from protocol.wire import Entropy
 
@@ -68,6 +71,7 @@ class PathState(enum.Enum):
     UNKNOWN = "unknown"
     PROVISIONAL = "provisional"
     NOMINATED = "nominated"
+    RESTARTING = "restarting"
     CLOSED = "closed"
 
 
@@ -79,22 +83,28 @@ class Nominated:
     """An authenticated check with USE-CANDIDATE came, or a move was proven."""
 
 
+class Restarted:
+    """The owner gave new credentials of both sides."""
+
+
 class Closed:
     """The owner closed the agent."""
 
 
 _ILLEGAL, _IGNORE = Cell.ILLEGAL, Cell.IGNORE
 
-# UNKNOWN and PROVISIONAL have no deadline of their own: the session table gives up on a call without a path.
+# UNKNOWN and PROVISIONAL have no deadline of their own: the session table gives up on a call without a path. Nor has
+# RESTARTING: the old path carries the call for as long as it has consent.
 LITE_PATH = Region(
     name="ice lite path",
     initial=PathState.UNKNOWN,
-    events=(Validated, Nominated, Closed),
+    events=(Validated, Nominated, Restarted, Closed),
     rows={
-        PathState.UNKNOWN: (to(PathState.PROVISIONAL), _ILLEGAL, to(PathState.CLOSED)),
-        PathState.PROVISIONAL: (_ILLEGAL, to(PathState.NOMINATED), to(PathState.CLOSED)),
-        PathState.NOMINATED: (_ILLEGAL, _IGNORE, to(PathState.CLOSED)),
-        PathState.CLOSED: (_ILLEGAL, _ILLEGAL, _IGNORE),
+        PathState.UNKNOWN: (to(PathState.PROVISIONAL), _ILLEGAL, _IGNORE, to(PathState.CLOSED)),
+        PathState.PROVISIONAL: (_ILLEGAL, to(PathState.NOMINATED), to(PathState.RESTARTING), to(PathState.CLOSED)),
+        PathState.NOMINATED: (_ILLEGAL, _IGNORE, to(PathState.RESTARTING), to(PathState.CLOSED)),
+        PathState.RESTARTING: (_ILLEGAL, to(PathState.NOMINATED), _IGNORE, to(PathState.CLOSED)),
+        PathState.CLOSED: (_ILLEGAL, _ILLEGAL, _IGNORE, _IGNORE),
     },
 )
 
@@ -111,25 +121,23 @@ class IceLite:
         config: IceLiteConfig | None = None,
     ) -> None:
         self._config = config = config or IceLiteConfig()
-        self._responder = Responder(local, remote)
-        self._checks = Checks(
-            local,
-            remote,
-            entropy=entropy,
-            transmissions=config.check_transmissions,
-            final_wait=config.check_final_wait,
-        )
+        self._entropy = entropy
+        self._generation = Generation.begin(local, remote, entropy=entropy, config=config)
+        self._previous: Generation | None = None  # while restarting: that of the selected path
         self._consent = Consent(
             entropy=entropy, interval=config.consent_interval, late=config.consent_late, unprompted=False
         )
         self._machine = Machine((LITE_PATH,))
         self._tie_breaker = int.from_bytes(entropy(8), "big")
-        self._paths: dict[Path, float] = {}  # valid paths, and when valid STUN last came from each
+        self._paths: dict[
+            Path, tuple[float, Generation]
+        ] = {}  # valid paths; when STUN last proved each, and under what
         self._seen: dict[bytes, Path] = {}  # transaction ids of authenticated requests, and where each first came from
         self._proven = False  # a check of our own was answered along the selected path
-        self._nomination = -1  # the renomination value of the selected path
         self._heard = -math.inf  # valid STUN or authenticated media on the selected path
-        self._leaving: tuple[Path, float, float] | None = None  # where to move, asked since, not before
+        self._leaving: tuple[Path, Generation, float, float] | None = (
+            None  # where to move, by whom, asked since, not before
+        )
         self._outputs: list[IceOutput] = []
         self.selected: Path | None = None
         self.drops: collections.Counter[str] = collections.Counter()
@@ -137,11 +145,15 @@ class IceLite:
     @property
     def rtt(self) -> float | None:
         """The smoothed round-trip time of our own checks, in seconds."""
-        return self._checks.rtt
+        return self._generation.checks.rtt
+
+    @property
+    def state(self) -> PathState:
+        return self._machine.state(PathState)
 
     @property
     def nominated(self) -> bool:
-        return self._machine.state(PathState) is PathState.NOMINATED
+        return self.state is PathState.NOMINATED
 
     def is_valid(self, path: Path) -> bool:
         """True if an authenticated check came from there, or ours to there was answered."""
@@ -150,14 +162,19 @@ class IceLite:
     def receive_untrusted(self, data: bytes | memoryview, path: Path, now: float) -> None:
         """A datagram that looks like STUN. Never raises: what is wrong is counted in `drops`."""
         try:
-            if self._machine.state(PathState) is PathState.CLOSED:
+            if self.state is PathState.CLOSED:
                 raise DecodeError("ice_closed")
             data = bytes(data)
             binding = scan_binding_untrusted(data)
+            previous, generation = self._previous, self._generation
             if binding.kind == REQUEST:
-                self._request_untrusted(data, binding, path, now)
+                if previous is not None and previous.is_asked(binding):
+                    generation = previous
+                self._request_untrusted(data, binding, generation, path, now)
             elif binding.kind in (SUCCESS, ERROR):
-                self._answer_untrusted(data, binding, path, now)
+                if previous is not None and previous.has_sent(binding):
+                    generation = previous
+                self._answer_untrusted(data, binding, generation, path, now)
             # Indications are keepalives for NATs (RFC 8445 §11): nothing to do, and no consent (RFC 7675 §4).
         except DecodeError as error:
             self.drops[error.reason] += 1
@@ -166,25 +183,37 @@ class IceLite:
         """SRTP that passed its own authentication and replay check came from `path`."""
         if path == self.selected:
             self._heard = now
-        elif self.selected is not None and now - self._heard >= self._config.media_grace:
-            self._propose(path, Purpose.MEDIA, now)
+        elif self.selected is not None and path in self._paths and now - self._heard >= self._config.media_grace:
+            self._propose(self._paths[path][1], path, Purpose.MEDIA, now)
+
+    def restart(self, local: IceCredentials, remote: IceCredentials, now: float) -> None:
+        """New credentials of both sides. Nothing moves yet, and nothing is sent; `RestartCompleted` tells the end.
+
+        A second restart before that replaces the first: of the credentials in between none are good.
+        """
+        if self.selected is not None and self._previous is None:
+            self._previous = self._generation
+        self._generation = Generation.begin(local, remote, entropy=self._entropy, config=self._config, rtt=self.rtt)
+        self._machine.fire(Restarted())
 
     def handle_timeout(self, now: float) -> None:
-        sends, _unanswered = self._checks.handle_timeout(now)  # an unanswered check proves nothing: nothing moves
-        self._outputs += sends
-        if self._leaving is not None and now >= self._leaving[2]:
-            path, since, _ = self._leaving
+        for generation in self._generations():
+            sends, _unanswered = generation.checks.handle_timeout(now)  # what is unanswered proves nothing
+            self._outputs += sends
+        if self._leaving is not None and now >= self._leaving[3]:
+            path, generation, since, _ = self._leaving
             self._leaving = None
             if self._heard <= since:
-                self._move(path, now)
+                self._move(generation, path, now)
         if self._consent.becomes_late(now):
             self._outputs.append(ConsentLate())
         if self.selected is not None and self._consent.asks(now):
-            self._ask(self.selected, Purpose.CONSENT, now)
+            self._ask(self._previous or self._generation, self.selected, Purpose.CONSENT, now)
 
     def next_timeout(self) -> float:
-        leave = math.inf if self._leaving is None else self._leaving[2]
-        return min(self._checks.next_timeout(), self._consent.next_timeout(), leave)
+        leave = math.inf if self._leaving is None else self._leaving[3]
+        checks = min(generation.checks.next_timeout() for generation in self._generations())
+        return min(checks, self._consent.next_timeout(), leave)
 
     def poll(self) -> list[IceOutput]:
         outputs, self._outputs = self._outputs, []
@@ -193,7 +222,8 @@ class IceLite:
     def close(self, now: float) -> None:
         """Dead and silent from now on; ICE has no goodbye."""
         self._machine.fire(Closed())
-        self._checks.clear()
+        for generation in self._generations():
+            generation.checks.clear()
         self._consent.stop()
         self._leaving = None
         self._outputs.clear()
@@ -202,106 +232,127 @@ class IceLite:
 
     # What the client sends
 
-    def _request_untrusted(self, data: bytes, binding: Binding, path: Path, now: float) -> None:
-        refusal = self._responder.judge_untrusted(data, binding)
+    def _request_untrusted(self, data: bytes, binding: Binding, generation: Generation, path: Path, now: float) -> None:
+        responder = generation.responder
+        refusal = responder.judge_untrusted(data, binding)
         if refusal is None and binding.controlling is False:
-            refusal = self._responder.role_conflict_untrusted(data, binding)
+            refusal = responder.role_conflict_untrusted(data, binding)
         if refusal is not None:
             self.drops["ice_request_refused"] += 1
             self._outputs.append(SendTo(refusal, path))
             return
         first = self._seen.get(binding.transaction_id)
         if first is not None and first != path and path not in self._paths:
-            if not self._proven:
-                self._propose(path, Purpose.NOMINATION, now)
+            if not self._proven or self.state is PathState.RESTARTING:
+                self._propose(generation, path, Purpose.NOMINATION, now)
             raise DecodeError("ice_check_copied")
-        self._outputs.append(SendTo(self._responder.success_untrusted(data, binding, path.remote), path))
+        self._outputs.append(SendTo(responder.success_untrusted(data, binding, path.remote), path))
         if first is not None:
             self.drops["ice_check_repeated"] += 1
             return
         self._remember(binding.transaction_id, path)
-        self._validate(path, now)
+        self._validate(generation, path, now)
         value = -1 if binding.nomination is None else binding.nomination
         if path != self.selected and binding.nomination is not None:
-            nominates = value > self._nomination  # libwebrtc's renomination: only a higher value moves
+            nominates = value > generation.nomination  # libwebrtc's renomination: only a greater value moves
         else:
             nominates = binding.use_candidate or binding.nomination is not None
-        self._weigh(path, nominates, value, now)
+        self._weigh(generation, path, nominates, value, now)
 
-    def _weigh(self, path: Path, nominates: bool, nomination: int, now: float) -> None:
+    def _weigh(self, generation: Generation, path: Path, nominates: bool, nomination: int, now: float) -> None:
         """A fresh authentic check came from `path`: what follows for the selected path?"""
         if self.selected is None:
             self._machine.fire(Validated())
-            self._select(path, nominates, nomination, now)
+            self._select(generation, path, nominates, nomination, now)
             self._consent.start(now)
-            self._ask(path, Purpose.CONSENT, now)
-        elif nominates and not self.nominated:
-            self._select(path, nominates, nomination, now)
+            self._ask(generation, path, Purpose.CONSENT, now)
+        elif nominates and self.state is PathState.PROVISIONAL:
+            self._select(generation, path, nominates, nomination, now)
         elif path == self.selected:
             self._hear(now)
+            if nominates:
+                generation.nomination = max(generation.nomination, nomination)
+                self._complete_restart(generation)
         elif nominates:
-            self._propose(path, Purpose.NOMINATION, now, nomination)
+            self._propose(generation, path, Purpose.NOMINATION, now, nomination)
         elif now - self._heard >= self._config.path_silence:
-            self._propose(path, Purpose.SILENCE, now)
+            self._propose(generation, path, Purpose.SILENCE, now)
 
-    def _answer_untrusted(self, data: bytes, binding: Binding, path: Path, now: float) -> None:
-        check = self._checks.answered_untrusted(data, binding, path, now)
+    def _answer_untrusted(self, data: bytes, binding: Binding, generation: Generation, path: Path, now: float) -> None:
+        check = generation.checks.answered_untrusted(data, binding, path, now)
         if binding.kind == ERROR:
             raise DecodeError("ice_check_refused")
-        self._validate(path, now)
+        self._validate(generation, path, now)
         if path == self.selected:
             self._proven = True
             self._hear(now)
         elif check.purpose is Purpose.SILENCE:
-            self._leaving = (path, check.started, max(now, check.started + self._config.silence_grace))
-        elif check.purpose in (Purpose.NOMINATION, Purpose.MEDIA):
-            self._move(path, now, check.nomination)
+            not_before = max(now, check.started + self._config.silence_grace)
+            self._leaving = (path, generation, check.started, not_before)
+        elif check.purpose is Purpose.MEDIA or (
+            # A greater renomination may have moved the path while this check was under way.
+            check.purpose is Purpose.NOMINATION and not 0 <= check.nomination <= generation.nomination
+        ):
+            self._move(generation, path, now, check.nomination)
 
     # What we do about it
 
-    def _propose(self, path: Path, purpose: Purpose, now: float, nomination: int = -1) -> None:
+    def _generations(self) -> tuple[Generation, ...]:
+        return (self._generation,) if self._previous is None else (self._previous, self._generation)
+
+    def _propose(self, generation: Generation, path: Path, purpose: Purpose, now: float, nomination: int = -1) -> None:
         """Ask for the proof that a move needs; one check to a path at a time."""
-        check = self._checks.find(path)
+        check = generation.checks.find(path)
         if check is not None and check.purpose is not Purpose.CONSENT:
             check.purpose = max(check.purpose, purpose)
             check.nomination = max(check.nomination, nomination)
             return
-        if len(self._checks) >= self._config.max_paths:
+        if sum(len(each.checks) for each in self._generations()) >= self._config.max_paths:
             self.drops["ice_checks_full"] += 1
             return
-        self._ask(path, purpose, now, nomination)
+        self._ask(generation, path, purpose, now, nomination)
         if purpose is Purpose.SILENCE and self.selected is not None:
-            self._ask(self.selected, Purpose.CONSENT, now)
+            self._ask(self._previous or self._generation, self.selected, Purpose.CONSENT, now)
 
-    def _ask(self, path: Path, purpose: Purpose, now: float, nomination: int = -1) -> None:
-        send = self._checks.send(path, now, purpose, tie_breaker=self._tie_breaker, nomination=nomination)
+    def _ask(self, generation: Generation, path: Path, purpose: Purpose, now: float, nomination: int = -1) -> None:
+        send = generation.checks.send(path, now, purpose, tie_breaker=self._tie_breaker, nomination=nomination)
         self._outputs.append(send)
 
-    def _select(self, path: Path, nominated: bool, nomination: int, now: float) -> None:
+    def _select(self, generation: Generation, path: Path, nominated: bool, nomination: int, now: float) -> None:
         self.selected = path
-        self._nomination = max(self._nomination, nomination)
+        generation.nomination = max(generation.nomination, nomination)
         if nominated:
             self._machine.fire(Nominated())
         self._outputs.append(PathSelected(path, nominated))
         self._leaving = None
         self._hear(now)
 
-    def _move(self, path: Path, now: float, nomination: int = -1) -> None:
+    def _move(self, generation: Generation, path: Path, now: float, nomination: int = -1) -> None:
         """The proof is there: our own check to `path` was answered from there."""
         self._proven = True
-        self._select(path, self.nominated, nomination, now)
+        restarted = self._previous is not None and generation is self._generation
+        self._select(generation, path, self.nominated or restarted, nomination, now)
+        self._complete_restart(generation)
+
+    def _complete_restart(self, generation: Generation) -> None:
+        """The selected path is one that `generation` vouches for; if that is the new one, the old one is over."""
+        if self._previous is not None and generation is self._generation:
+            self._machine.fire(Nominated())
+            self._previous = None
+            self._outputs.append(RestartCompleted())
 
     def _hear(self, now: float) -> None:
         self._heard = now
         if self._consent.hear(now):
             self._outputs.append(ConsentRestored())
 
-    def _validate(self, path: Path, now: float) -> None:
+    def _validate(self, generation: Generation, path: Path, now: float) -> None:
         if path not in self._paths and len(self._paths) >= self._config.max_paths:
-            idle = min((other for other in self._paths if other != self.selected), key=self._paths.__getitem__)
+            others = (other for other in self._paths if other != self.selected)
+            idle = min(others, key=lambda other: self._paths[other][0])
             del self._paths[idle]
             self.drops["ice_path_evicted"] += 1
-        self._paths[path] = now
+        self._paths[path] = (now, generation)
 
     def _remember(self, transaction_id: bytes, path: Path) -> None:
         if len(self._seen) >= self._config.max_transaction_ids:

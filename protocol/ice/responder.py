@@ -26,10 +26,11 @@ __all__ = ["Responder"]
 class Responder:
     """Judges and answers the requests of one peer. Holds no state but the credentials."""
 
-    __slots__ = ("_key", "_username")
+    __slots__ = ("_key", "_username", "prefix")
 
     def __init__(self, local: IceCredentials, remote: IceCredentials) -> None:
         self._key = local.pwd.encode()
+        self.prefix = f"{local.ufrag}:".encode()  # of every USERNAME that is meant for us
         self._username = f"{local.ufrag}:{remote.ufrag}".encode()
 
     def judge_untrusted(self, data: bytes, binding: Binding) -> bytes | None:

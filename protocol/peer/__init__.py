@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from protocol.ice import ConsentLate, ConsentRestored, PathSelected, SendTo
+from protocol.ice import ConsentLate, ConsentRestored, PathSelected, RestartCompleted, SendTo
 from protocol.peer.endpoint import Peer, PeerConfig
 from protocol.peer.events import (
     AudioParameters,
@@ -32,6 +32,7 @@ __all__ = [
     "PeerEvent",
     "PeerOutput",
     "PeerStatistics",
+    "RestartCompleted",
     "SendTo",
     "TransportFailed",
 ]

@@ -22,7 +22,7 @@ from protocol.address import Path
 from protocol.demux import Kind, classify_untrusted
 from protocol.dtls import ApplicationData, Closed, Connected, Datagram, DtlsEndpoint, Role
 from protocol.dtls import Output as DtlsOutput
-from protocol.ice import Failed, IceFull, IceLite, SendTo
+from protocol.ice import Failed, IceCredentials, IceFull, IceLite, SendTo
 from protocol.peer.audio import MAX_PAYLOAD, AudioStream
 from protocol.peer.events import (
     AudioParameters,
@@ -154,6 +154,12 @@ class Peer:
         for data in early:
             self._dtls.receive_untrusted(data, now)
         self._settle(now)
+
+    def restart_ice(self, local: IceCredentials, remote: IceCredentials, now: float) -> None:
+        """New ICE credentials of both sides. The path in use stays until they have selected one, which `RestartCompleted`
+        tells; DTLS, SRTP and SCTP know nothing of it (RFC 8445 §9)."""
+        if not self._closed:
+            self.ice.restart(local, remote, now)
 
     def start_media(self) -> None:
         self._sending = True

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from protocol.address import Path
-from protocol.ice import ConsentLate, ConsentRestored, PathSelected, SendTo
+from protocol.ice import ConsentLate, ConsentRestored, PathSelected, RestartCompleted, SendTo
 from protocol.rtp import RtpPacket
 from protocol.sctp import ChannelClosed, ChannelMessage, ChannelOpened, ChannelWritable
 
@@ -100,6 +100,7 @@ class PeerStatistics:
 
 PeerEvent: TypeAlias = (
     PathSelected
+    | RestartCompleted
     | ConsentLate
     | ConsentRestored
     | DtlsConnected

@@ -245,12 +245,15 @@ def binding_request(
     controlling: bool,
     tie_breaker: int,
     use_candidate: bool = False,
+    nomination: int | None = None,
 ) -> bytes:
-    """A connectivity check (RFC 8445 §7.2.2)."""
+    """A connectivity check (RFC 8445 §7.2.2), with the value of a renomination if there is one."""
     before = _HEADER.pack(REQUEST, 0, COOKIE, transaction_id)
     before += _ATTRIBUTE.pack(_USERNAME, len(username)) + username + bytes(-len(username) & 3)
     before += _ATTRIBUTE.pack(_ICE_CONTROLLING if controlling else _ICE_CONTROLLED, 8) + _U64.pack(tie_breaker)
     if use_candidate:
         before += _ATTRIBUTE.pack(_USE_CANDIDATE, 0)
+    if nomination is not None:
+        before += _ATTRIBUTE.pack(_NOMINATION, 4) + _U32.pack(nomination)
     before += _ATTRIBUTE.pack(_PRIORITY, 4) + _U32.pack(priority)
     return _seal(before, key, "sha1")

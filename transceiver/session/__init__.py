@@ -1,6 +1,7 @@
 """One call: its state machine, and what the machine's effects do."""
 
+from transceiver.session.parts import Host, SessionParts
 from transceiver.session.reasons import CloseReason
-from transceiver.session.session import Host, Session, SessionParts
+from transceiver.session.session import Session
 
 __all__ = ["CloseReason", "Host", "Session", "SessionParts"]

@@ -15,12 +15,12 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol
+from typing import ClassVar
 
 from protocol.address import Path, format_address
 from protocol.agentlink import DataMessage, MediaRecord
 from protocol.codecs import Codec
+from protocol.ice import IceCredentials
 from protocol.peer import (
     AudioReceived,
     ConsentLate,
@@ -28,54 +28,26 @@ from protocol.peer import (
     DataChannelsClosed,
     DtlsConnected,
     PathSelected,
-    Peer,
     PeerClosed,
     PeerEvent,
+    RestartCompleted,
     SendTo,
     TransportFailed,
 )
 from protocol.sctp import ChannelClosed, ChannelMessage, ChannelOpened, ChannelWritable
-from protocol.sdp import NegotiatedAudio
 from service.logs import get_logger
-from transceiver.backends.base import Accepted, Attachment, Backend, BackendEvent, Ended, Flushed, Lost, Refused
-from transceiver.config import Timeouts
+from transceiver.backends.base import Accepted, Attachment, BackendEvent, Ended, Flushed, Lost, Refused
 from transceiver.media import Uplink
 from transceiver.session import tables
 from transceiver.session.clocks import Clocks
 from transceiver.session.conversation import Conversation
+from transceiver.session.parts import SessionParts
 from transceiver.session.reasons import DEADLINE_REASONS, SILENT, UNREACHABLE, CloseReason
 from transceiver.session.tables import Effect, Life, Transport
 
-__all__ = ["Host", "Session", "SessionParts"]
+__all__ = ["Session"]
 
 log = get_logger()
-
-
-class Host(Protocol):
-    """The engine, as a session sees it."""
-
-    def send(self, data: bytes, path: Path) -> None:
-        """Queue a datagram for this turn."""
-
-    def connected(self, session: Session) -> None:
-        """The call is half-open no more."""
-
-    def release(self, session: Session) -> None:
-        """Forget the call."""
-
-
-@dataclass(frozen=True, slots=True)
-class SessionParts:
-    """What a session is put together from."""
-
-    call_id: str
-    ufrag: bytes
-    peer: Peer
-    audio: NegotiatedAudio | None
-    session: dict[str, Any] | None
-    timeouts: Timeouts
-    backend: Backend
-    host: Host
 
 
 class Session:
@@ -101,12 +73,12 @@ class Session:
         "scheduled_at",
         "session",
         "stages",
-        "ufrag",
+        "ufrags",
     )
 
     def __init__(self, parts: SessionParts, now: float) -> None:
         self.call_id = parts.call_id
-        self.ufrag = parts.ufrag
+        self.ufrags = [parts.ufrag]  # of ours: one, while ICE restarts two, the newer one last
         self.peer = parts.peer
         self.session = parts.session
         self.conversation = Conversation(parts.peer, parts.audio)
@@ -125,6 +97,11 @@ class Session:
         self._machine = tables.new_session_machine()
         self._clocks = Clocks(self._machine, parts.timeouts, now)
         self._open_backend(now)
+
+    @property
+    def ufrag(self) -> bytes:
+        """Our ICE user fragment: the one given last."""
+        return self.ufrags[-1]
 
     @property
     def codec(self) -> Codec | None:
@@ -180,6 +157,11 @@ class Session:
 
     def close(self, reason: CloseReason, now: float) -> None:
         self._fire(tables.CloseRequested(), now, reason)
+        self._drain(now)
+
+    def restart_ice(self, local: IceCredentials, remote: IceCredentials, now: float) -> None:
+        """Media keeps to the old path until the new credentials select one. Tell the engine too: `Engine.rename`."""
+        self.peer.restart_ice(local, remote, now)
         self._drain(now)
 
     def drain(self, now: float) -> None:
@@ -322,6 +304,9 @@ class Session:
         match event:
             case PathSelected() | ConsentRestored():
                 self._fire(tables.IceConnected(), now)
+            case RestartCompleted():
+                log.info("ICE restarted", call=self.call_id)
+                self._host.retire(self)
             case DtlsConnected(srtp_profile=0) if self.codec is not None:
                 self._fire(tables.TransportFailed(), now, CloseReason.DTLS_FAILED)  # audio without SRTP is no audio
             case DtlsConnected():

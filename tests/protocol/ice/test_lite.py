@@ -301,12 +301,13 @@ def test_row18_a_silent_path_that_still_answers_keeps_its_place() -> None:
     assert scene.agent.selected == A
 
 
-def test_row18_authenticated_media_from_a_new_port_moves_the_path_after_proof() -> None:
+def test_row18_authenticated_media_from_a_new_port_that_has_checked_moves_the_path_after_proof() -> None:
     scene = Scene()
     scene.settle()
     for _ in range(50):
         scene.now += 0.02
         scene.agent.media_authenticated(A, scene.now)
+    scene.receive(scene.check(), B)
     assert scene.agent.poll() == []
     proofs: list[SendTo] = []
     for _ in range(10):
@@ -322,13 +323,13 @@ def test_row18_authenticated_media_from_a_new_port_moves_the_path_after_proof() 
     assert scene.agent.poll() == []
 
 
-def test_row3_media_alone_moves_nothing() -> None:
+def test_row3_ice12_media_alone_moves_nothing_and_draws_no_check() -> None:
     scene = Scene()
     scene.settle()
     scene.now += 2
     scene.agent.media_authenticated(ATTACKER, scene.now)
     outputs = scene.agent.poll() + scene.at(scene.now + 8)
-    assert len([o for o in checks(outputs) if o.path == ATTACKER]) == 4
+    assert [o for o in checks(outputs) if o.path == ATTACKER] == []
     assert selections(outputs) == []
     assert scene.agent.selected == A
     assert not scene.agent.is_valid(ATTACKER)
