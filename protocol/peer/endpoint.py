@@ -161,6 +161,23 @@ class Peer:
         if not self._closed:
             self.ice.restart(local, remote, now)
 
+    def start_data(self, data: DataParameters, now: float) -> None:
+        """A data section came into the call: the SCTP association may begin. Nothing, if there is one."""
+        if self._data is None and not self._closed:
+            self._data = data
+            if self._connected is not None:
+                self._sctp = self._associate(data, now)
+                self._settle(now)
+
+    def stop_data(self, now: float) -> None:
+        """The data section was dropped from the call: its association ends, everything else goes on."""
+        self._data = None
+        if self._sctp is not None:
+            self._sctp.abort(now)
+            self._settle(now)
+            self.drops += self._sctp.drops
+            self._sctp = None
+
     def start_media(self) -> None:
         self._sending = True
 
@@ -311,18 +328,22 @@ class Peer:
         if self._audio_parameters is not None and connected.srtp is not None:
             self._audio = AudioStream(self._audio_parameters, connected.srtp, self._entropy)
         if self._data is not None:
-            self._sctp = sctp.Association(
-                is_client=self._dtls.role is Role.CLIENT,
-                local_port=self._data.local_sctp_port,
-                remote_port=self._data.remote_sctp_port,
-                max_message_size_remote=self._data.remote_max_message_size,
-                entropy=self._entropy,
-                config=self._config.sctp,
-            )
-            if self._dtls.role is Role.CLIENT:
-                self._sctp.connect(now)  # both may; the client is ready to hear the answer first
+            self._sctp = self._associate(self._data, now)
         profile = connected.srtp.profile if connected.srtp is not None else 0
         self._outputs.append(DtlsConnected(profile, connected.cipher_suite, connected.version))
+
+    def _associate(self, data: DataParameters, now: float) -> sctp.Association:
+        association = sctp.Association(
+            is_client=self._dtls.role is Role.CLIENT,
+            local_port=data.local_sctp_port,
+            remote_port=data.remote_sctp_port,
+            max_message_size_remote=data.remote_max_message_size,
+            entropy=self._entropy,
+            config=self._config.sctp,
+        )
+        if self._dtls.role is Role.CLIENT:
+            association.connect(now)  # both may; the client is ready to hear the answer first
+        return association
 
     def _drain_sctp(self, now: float) -> None:
         assert self._sctp is not None

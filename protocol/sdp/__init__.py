@@ -2,6 +2,8 @@
 
     offer = read_offer(parse_untrusted(body))
     answered = answer(offer, capabilities)
+    agreement = Agreement.reached(capabilities, answered)
+    answered, agreement = answer_again(read_offer(…), agreement, fresh_credentials)
 
 Each step raises `OfferRefused` with a code, a sentence and the line at fault; `OfferUnsupported` if nothing is wrong with
 the offer but that we cannot do what it asks.
@@ -14,13 +16,23 @@ from protocol.sdp.attributes import Direction, HeaderExtension, PayloadFormat
 from protocol.sdp.create import create_offer, read_answer
 from protocol.sdp.errors import OfferRefused, OfferUnsupported
 from protocol.sdp.grammar import MAX_BYTES, Line, MediaSection, Section, SessionDescription, parse_untrusted
-from protocol.sdp.negotiation import Answer, Capabilities, Negotiated, NegotiatedAudio, NegotiatedData
+from protocol.sdp.negotiation import (
+    Answer,
+    AnsweredSection,
+    Capabilities,
+    Negotiated,
+    NegotiatedAudio,
+    NegotiatedData,
+)
 from protocol.sdp.offer import AudioOffer, DataOffer, Offer, OfferedSection, read_offer
+from protocol.sdp.reoffer import Agreement, answer_again
 from protocol.sdp.transport import Transport
 
 __all__ = [
     "MAX_BYTES",
+    "Agreement",
     "Answer",
+    "AnsweredSection",
     "AudioOffer",
     "Capabilities",
     "DataOffer",
@@ -40,6 +52,7 @@ __all__ = [
     "SessionDescription",
     "Transport",
     "answer",
+    "answer_again",
     "create_offer",
     "parse_untrusted",
     "read_answer",

@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from dataclasses import replace
 
 from protocol.agentlink import DataMessage, MediaRecord
 from protocol.codecs import Codec
 from protocol.peer import Peer
 from protocol.rtp import RtpPacket
-from protocol.sdp import NegotiatedAudio
+from protocol.sdp import Direction, NegotiatedAudio
 from transceiver.backends.base import Attachment
 from transceiver.media import Downlink, Uplink
 from transceiver.session.channels import Channels
@@ -59,6 +60,17 @@ class Conversation:
             self.uplink = Uplink(audio.payload_type, audio.codec.clock_rate)
         self._make_downlink()
 
+    def redirect(self, audio: NegotiatedAudio | None, now: float) -> None:
+        """The caller holds the call, takes it up again, or has no audio for a while (None): the same stream in both cases,
+        perhaps with other directions."""
+        if self._audio is None:
+            return
+        self._audio = audio or replace(self._audio, direction=Direction.INACTIVE)
+        if not self._audio.direction.sends and self._downlink is not None:
+            self.flush(now)  # the agent learns how far it was heard
+        if self._audio.direction.receives and self.flowing:
+            self.uplink = self.uplink or Uplink(self._audio.payload_type, self._audio.codec.clock_rate)
+
     def _make_downlink(self) -> Downlink | None:
         audio = self._audio
         if self._downlink is None and audio is not None and audio.direction.sends:
@@ -99,6 +111,9 @@ class Conversation:
         if self.uplink is None or not self.flowing:
             self.drops["audio_early"] += 1
             return
+        if self._audio is None or not self._audio.direction.receives:
+            self.drops["audio_held"] += 1
+            return
         self.frames_received += 1
         self.uplink.push(packet, now)
         self._offer_audio(self.uplink)
@@ -121,7 +136,7 @@ class Conversation:
 
     def play(self, record: MediaRecord, now: float) -> None:
         downlink = self._make_downlink()  # an agent may greet before the caller is through
-        if downlink is None:
+        if downlink is None or self._audio is None or not self._audio.direction.sends:
             self.drops["agent_audio_unwanted"] += 1
             return
         downlink.push(record.rtp_time, record.payload, now)

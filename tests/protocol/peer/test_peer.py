@@ -17,6 +17,7 @@ from protocol.peer import (
     AudioParameters,
     AudioReceived,
     ConsentLate,
+    DataChannelsClosed,
     DataParameters,
     DtlsConnected,
     PathSelected,
@@ -242,6 +243,32 @@ def test_goodbyes_are_rtcp_bye_then_close_notify_and_silence_after_them():
     call.server.receive_untrusted(b"\x80\x6f" + bytes(40), Path(b"", CLIENT), call.now)
     assert call.server.poll() == []
     assert not call.server.send_audio(b"x", 0, call.now)
+
+
+def test_data_channels_come_into_a_call_go_and_come_again_while_the_audio_goes_on():
+    call = Call()
+    for peer in (call.client, call.server):
+        peer.stop_data(call.now)  # a call of audio alone
+    call.run(1)
+    for _ in range(2):
+        for peer in (call.server, call.client):
+            peer.start_data(DataParameters(), call.now)
+            peer.start_data(DataParameters(), call.now)  # again: nothing
+        channel = call.client.open_channel("late", call.now)
+        call.run(0.2)
+        assert call.client.send_message(channel, "hello", call.now)
+        call.talk(call.client, 3)
+        assert [event.data for event in call.all_of(call.server, ChannelMessage)] == ["hello"]
+        call.server.stop_data(call.now)
+        call.run(0.2)
+        assert len(call.all_of(call.server, DataChannelsClosed)) == 1
+        assert len(call.all_of(call.client, DataChannelsClosed)) == 1  # it has heard our ABORT
+        call.client.stop_data(call.now)
+        call.talk(call.client, 3)
+        assert len(call.heard(call.server)) == 6
+        for events in call.events.values():
+            events.clear()
+    assert call.all_of(call.server, TransportFailed) == []
 
 
 def test_a_client_hello_that_overtakes_the_start_is_kept():
