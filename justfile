@@ -42,6 +42,11 @@ doctor *arguments: (_env "run")
 bench *arguments: (_env "dev")
     @exec {{ python }} -m bench "$@"
 
+# Fuzz whatever reads bytes from the network, guided by coverage: --seconds 600 (--help tells the rest).
+[no-exit-message]
+fuzz *arguments: (_env "fuzz")
+    @exec .venv-fuzz/bin/python -m fuzz "$@"
+
 # Style, spelling and the layers of the architecture.
 lint: (_env "dev")
     {{ python }} -m ruff check .
@@ -64,20 +69,24 @@ check: lint types test
 lock:
     {{ uv }} pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "just lock" pyproject.toml --output-file requirements/run.txt
     {{ uv }} pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "just lock" --extra dev pyproject.toml --output-file requirements/dev.txt
+    {{ uv }} pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "just lock" --extra fuzz pyproject.toml --output-file requirements/fuzz.txt
 
-# Bring .venv to the pinned set (run or dev), only when its file changed; the dev set contains the run set.
+# Bring .venv to the pinned set (run or dev), only when its file changed; the dev set contains the run set. The fuzzer's
+# instrumented packages live apart, in .venv-fuzz.
 _env set:
     #!/usr/bin/env bash
     set -euo pipefail
-    current() { cmp -s "requirements/$1.txt" ".venv/synced-$1.txt"; }
-    ready() { current dev || { [ "$1" = run ] && current run; }; }
+    venv=.venv
+    [ "{{ set }}" != fuzz ] || venv=.venv-fuzz
+    current() { cmp -s "requirements/$1.txt" "$venv/synced-$1.txt"; }
+    ready() { current "$1" || { [ "$1" = run ] && current dev; }; }
     ready "{{ set }}" && exit 0
     mkdir -p .tools
     exec 9> .tools/env.lock
     if command -v flock > /dev/null; then flock 9; fi  # several stacks may start side by side
     ready "{{ set }}" && exit 0
-    echo "just: installing the {{ set }} set into .venv (once)" >&2
-    [ -x {{ python }} ] || {{ uv }} venv --quiet .venv
-    {{ uv }} pip sync --quiet --python {{ python }} --require-hashes "requirements/{{ set }}.txt"
-    rm -f .venv/synced-*.txt
-    cp "requirements/{{ set }}.txt" ".venv/synced-{{ set }}.txt"
+    echo "just: installing the {{ set }} set into $venv (once)" >&2
+    [ -x $venv/bin/python ] || {{ uv }} venv --quiet $venv
+    {{ uv }} pip sync --quiet --python $venv/bin/python --require-hashes "requirements/{{ set }}.txt"
+    rm -f $venv/synced-*.txt
+    cp "requirements/{{ set }}.txt" "$venv/synced-{{ set }}.txt"
