@@ -4,6 +4,7 @@ read the same thing, they must agree."""
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import TypeVar
 
 from fuzz.target import Target, promise, refused, seeded
 from protocol.address import pack_address
@@ -42,12 +43,14 @@ from protocol.stun.peek import peek_username_untrusted
 
 __all__ = ["PARSER_TARGETS"]
 
+T = TypeVar("T")
+
 _ROUTING = RoutingConfig(keys=("1:" + "5a" * 32,), trunk_keys=("a5" * 32,))
 _KEYS, _TRUNK = KeyRing.parse(_ROUTING), Trunk.parse(_ROUTING)
 _OURS = pack_address("127.0.0.1", 4000)
 
 
-def _or_none(parse: Callable[[bytes], object], data: bytes) -> object | None:
+def _or_none(parse: Callable[[T], object], data: T) -> object | None:
     try:
         return parse(data)
     except DecodeError:
@@ -152,7 +155,7 @@ def _sctp(data: bytes) -> None:
     except DecodeError:
         return
     for chunk in chunks:
-        refused(lambda _, chunk=chunk: parse_data_untrusted(chunk))(data)
+        _or_none(parse_data_untrusted, chunk)
         for parse in (parse_sack_untrusted, parse_forward_tsn_untrusted, parse_causes_untrusted, parse_init_untrusted):
             refused(parse)(chunk.value)
         refused(parse_reconfig_untrusted)(chunk.value)
