@@ -23,6 +23,7 @@ from protocol.address import TransportAddress
 from protocol.ice import Candidate, IceCredentials, IceLite, IceLiteConfig
 from protocol.peer import AudioParameters, DataParameters, Peer, PeerConfig
 from protocol.routing import KeyRing
+from protocol.rtp import ntp_from_unix
 from protocol.sdp import Answer, Capabilities, OfferRefused, OfferUnsupported, answer, parse_untrusted, read_offer
 from protocol.srtp import SERVER_PREFERENCE
 from service.logs import get_logger
@@ -208,6 +209,7 @@ class Registry:
                 ssrc=ssrc,
                 cname=cname,
                 telephone_event_payload_type=audio.telephone_event_payload_type,
+                ntp_epoch=ntp_from_unix(self._wall_time() - trio.current_time()),
             )
             if audio is not None
             else None,

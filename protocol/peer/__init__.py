@@ -7,6 +7,7 @@ from protocol.peer.endpoint import Peer, PeerConfig
 from protocol.peer.events import (
     AudioParameters,
     AudioReceived,
+    CircuitBroken,
     DataChannelsClosed,
     DataParameters,
     DtlsConnected,
@@ -20,6 +21,7 @@ from protocol.peer.events import (
 __all__ = [
     "AudioParameters",
     "AudioReceived",
+    "CircuitBroken",
     "ConsentLate",
     "ConsentRestored",
     "DataChannelsClosed",

@@ -3,7 +3,7 @@
 Receiving: authenticate first (RFC 3711 §3.3), then parse, then count. Packets of every payload type come out: sequence
 numbers run across all of them, so whoever puts them in order must see all and choose afterwards.
 Sending: our SSRC, consecutive sequence numbers from a random start (RFC 3550 §5.1), timestamps as the caller gives them
-on top of a random offset.
+on top of a random offset. The circuit breaker can stop it (RFC 8083).
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from collections import Counter
 from protocol.dtls import SrtpKeys
 from protocol.errors import DecodeError
 from protocol.peer.events import AudioParameters
-from protocol.rtp import RtcpDatagram, RtcpReporter, RtpPacket, parse_rtp_untrusted, serialize_rtp
+from protocol.rtp import RtcpReporter, RtpPacket, parse_rtp_untrusted, serialize_rtp
 from protocol.srtp import SrtpProfile, SrtpTransport
 from protocol.wire import Entropy
 
@@ -29,7 +29,11 @@ class AudioStream:
     def __init__(self, parameters: AudioParameters, keys: SrtpKeys, entropy: Entropy) -> None:
         self.parameters = parameters
         self.reporter = RtcpReporter(
-            ssrc=parameters.ssrc, cname=parameters.cname, clock_rate=parameters.clock_rate, entropy=entropy
+            ssrc=parameters.ssrc,
+            cname=parameters.cname,
+            clock_rate=parameters.clock_rate,
+            entropy=entropy,
+            ntp_epoch=parameters.ntp_epoch,
         )
         self.drops: Counter[str] = Counter()
         self._srtp = SrtpTransport(SrtpProfile(keys.profile), keys.local, keys.remote)
@@ -64,8 +68,11 @@ class AudioStream:
         self.reporter.receive_untrusted(plain, now)
         return True
 
-    def packet(self, payload: bytes, timestamp: int, marker: bool, now: float) -> bytes:
-        """The next protected RTP packet, with a payload of at most MAX_PAYLOAD bytes."""
+    def packet(self, payload: bytes, timestamp: int, marker: bool, now: float) -> bytes | None:
+        """The next protected RTP packet, with a payload of at most MAX_PAYLOAD bytes; None when nothing may be sent."""
+        if (tripped := self.reporter.breaker.tripped) is not None:
+            self.drops[f"circuit_{tripped.value}"] += 1
+            return None
         parameters = self.parameters
         sequence = self._sequence
         self._sequence = sequence + 1 & 0xFFFF
@@ -76,6 +83,4 @@ class AudioStream:
 
     def rtcp(self) -> list[bytes]:
         """Protected RTCP that is due."""
-        return [
-            self._srtp.protect_rtcp(output.data) for output in self.reporter.poll() if isinstance(output, RtcpDatagram)
-        ]
+        return [self._srtp.protect_rtcp(output.data) for output in self.reporter.poll()]

@@ -13,8 +13,8 @@ This file routes; it decides nothing. When to start, pause, resume and close is 
 
 from __future__ import annotations
 
-import collections
 import math
+from collections import Counter
 from dataclasses import dataclass, field
 
 from protocol import sctp
@@ -22,11 +22,12 @@ from protocol.address import Path
 from protocol.demux import Kind, classify_untrusted
 from protocol.dtls import ApplicationData, Closed, Connected, Datagram, DtlsEndpoint, Role
 from protocol.dtls import Output as DtlsOutput
-from protocol.ice import Failed, IceCredentials, IceFull, IceLite, SendTo
+from protocol.ice import Failed, IceCredentials, IceFull, IceLite, PathSelected, SendTo
 from protocol.peer.audio import MAX_PAYLOAD, AudioStream
 from protocol.peer.events import (
     AudioParameters,
     AudioReceived,
+    CircuitBroken,
     DataChannelsClosed,
     DataParameters,
     DtlsConnected,
@@ -35,6 +36,7 @@ from protocol.peer.events import (
     PeerStatistics,
     TransportFailed,
 )
+from protocol.rtp import ReceivedTotals
 from protocol.wire import Entropy
 
 __all__ = ["Peer", "PeerConfig"]
@@ -62,7 +64,7 @@ class Peer:
         config: PeerConfig | None = None,
     ) -> None:
         self.ice = ice
-        self.drops: collections.Counter[str] = collections.Counter()
+        self.drops: Counter[str] = Counter()
         self._dtls = dtls
         # What needs keys is made when they are there, and DTLS makes its own when it starts: a call that nobody follows
         # up must be cheap.
@@ -180,6 +182,8 @@ class Peer:
 
     def start_media(self) -> None:
         self._sending = True
+        if self._audio is not None:
+            self._audio.reporter.breaker.reset()
 
     def pause_media(self) -> None:
         """Consent is late: no media leaves (RFC 7675 §5.1)."""
@@ -195,7 +199,11 @@ class Peer:
             return False
         if self._audio is None or not self._sending or path is None or self._closed:
             return False
-        self._outputs.append(SendTo(self._audio.packet(payload, timestamp, marker, now), path))
+        packet = self._audio.packet(payload, timestamp, marker, now)
+        self._tell_trip(self._audio)
+        if packet is None:
+            return False
+        self._outputs.append(SendTo(packet, path))
         return True
 
     def open_channel(
@@ -241,17 +249,19 @@ class Peer:
         if self._audio is not None:
             drops += self._audio.drops + self._audio.reporter.drops
         reported = reporter.remote_report if reporter is not None else None
+        received = reporter.received if reporter is not None else ReceivedTotals(0, 0, 0)
         measured = reporter.round_trip_time if reporter is not None else None
         return PeerStatistics(
             round_trip_time=measured if measured is not None else self.ice.rtt,
             jitter=max((source.jitter for source in sources), default=None),
-            packets_received=sum(source.packets_received for source in sources),
-            bytes_received=sum(source.octets_received for source in sources),
-            packets_lost=sum(source.packets_lost for source in sources),
+            packets_received=received.packets,
+            bytes_received=received.octets,
+            packets_lost=received.lost,
             packets_sent=reporter.sender.packets_sent if reporter is not None else 0,
             bytes_sent=reporter.sender.octets_sent if reporter is not None else 0,
             remote_fraction_lost=reported.fraction_lost / 256 if reported is not None else None,
             drops=drops,
+            rtcp=Counter(reporter.counters) if reporter is not None else Counter(),
             srtp_profile=self._connected.srtp.profile if self._connected and self._connected.srtp else None,
             cipher_suite=self._connected.cipher_suite if self._connected else None,
             path=self.ice.selected,
@@ -277,6 +287,7 @@ class Peer:
             self._drop_media()
         elif self._audio.receive_rtcp_untrusted(data, now):
             self.ice.media_authenticated(path, now)
+            self._tell_trip(self._audio)
 
     def _drop_media(self) -> None:
         self.drops["rtp_not_negotiated" if self._audio_parameters is None else "srtp_no_keys"] += 1
@@ -301,6 +312,8 @@ class Peer:
             if self._sctp is not None:
                 self._drain_sctp(now)
         for notice in self.ice.poll():
+            if isinstance(notice, PathSelected) and self._audio is not None:
+                self._audio.reporter.breaker.reset()
             self._outputs.append(TransportFailed(notice.reason) if isinstance(notice, Failed) else notice)
         if self._audio is not None and self._sending:
             self._send_rtcp()
@@ -360,6 +373,10 @@ class Peer:
                     self._outputs.append(DataChannelsClosed(output.reason))
                 case _:
                     self._outputs.append(output)
+
+    def _tell_trip(self, audio: AudioStream) -> None:
+        if (trip := audio.reporter.breaker.take_trip()) is not None:
+            self._outputs.append(CircuitBroken(trip.value))
 
     def _send_rtcp(self) -> None:
         assert self._audio is not None

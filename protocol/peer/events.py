@@ -14,6 +14,7 @@ from protocol.sctp import ChannelClosed, ChannelMessage, ChannelOpened, ChannelW
 __all__ = [
     "AudioParameters",
     "AudioReceived",
+    "CircuitBroken",
     "DataChannelsClosed",
     "DataParameters",
     "DtlsConnected",
@@ -34,6 +35,8 @@ class AudioParameters:
     ssrc: int
     cname: str
     telephone_event_payload_type: int | None = None
+    ntp_epoch: int = 0
+    """The NTP time at which `now` is 0: what our sender reports tell."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -74,6 +77,13 @@ class DataChannelsClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class CircuitBroken:
+    """No audio is sent any more, to protect the network (RFC 8083); the value of a `protocol.rtp.Trip` says why."""
+
+    reason: str
+
+
+@dataclass(frozen=True, slots=True)
 class AudioReceived:
     """One authenticated RTP packet, of any payload type, in the order of arrival."""
 
@@ -93,6 +103,8 @@ class PeerStatistics:
     bytes_sent: int
     remote_fraction_lost: float | None
     drops: Counter[str]
+    rtcp: Counter[str]
+    """What RTCP told: feedback by kind, sources that ended."""
     srtp_profile: int | None
     cipher_suite: str | None
     path: Path | None
@@ -107,6 +119,7 @@ PeerEvent: TypeAlias = (
     | PeerClosed
     | TransportFailed
     | DataChannelsClosed
+    | CircuitBroken
     | AudioReceived
     | ChannelOpened
     | ChannelMessage

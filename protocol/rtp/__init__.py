@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from protocol.rtp.breaker import CircuitBreaker, Trip
 from protocol.rtp.extensions import Extensions
 from protocol.rtp.jitter import Frame, Gap, JitterBuffer, JitterConfig
 from protocol.rtp.ntp import ntp_from_unix
@@ -13,17 +14,18 @@ from protocol.rtp.packet import (
     parse_rtp_untrusted,
     serialize_rtp,
 )
-from protocol.rtp.reporter import FeedbackReceived, RtcpConfig, RtcpDatagram, RtcpReporter, SourceEnded
+from protocol.rtp.reporter import ReceivedTotals, RtcpConfig, RtcpDatagram, RtcpReporter
 from protocol.rtp.statistics import ReceiverStatistics, SenderStatistics
 
 __all__ = [
     "RTP_HEADER_LENGTH",
+    "CircuitBreaker",
     "Extensions",
-    "FeedbackReceived",
     "Frame",
     "Gap",
     "JitterBuffer",
     "JitterConfig",
+    "ReceivedTotals",
     "ReceiverStatistics",
     "RtcpConfig",
     "RtcpDatagram",
@@ -31,7 +33,7 @@ __all__ = [
     "RtpHeader",
     "RtpPacket",
     "SenderStatistics",
-    "SourceEnded",
+    "Trip",
     "ntp_from_unix",
     "parse_header_untrusted",
     "parse_rtp_untrusted",

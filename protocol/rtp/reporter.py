@@ -7,10 +7,13 @@
    is not computed; nor is there anything to reconsider when the group cannot grow.
 3. A report is SR (RR if we sent nothing in the last two intervals), with a block for each source heard since the last
    one, and SDES with our CNAME. `close` sends the same and BYE, once.
-4. The peer's reports give the round trip: their LSR must be that of a report we sent.
+4. The peer's reports give the round trip (their LSR must be that of a report we sent), and feed the circuit breaker.
+5. Feedback (RFC 4585) is counted by its kind; nothing that we send can be repeated or refreshed. APP and XR are read
+   past. Reduced-size packets (RFC 5506) are taken whether negotiated or not; ours are always compound.
 
-The reporter also keeps the statistics of every source. Sources are bounded: when the table is full, a new one takes the
-place of the source longest silent, if that has timed out; otherwise it is not counted (`rtcp_source_limit`).
+The reporter also keeps the statistics of every source. A source is forgotten when it says BYE, and when neither RTP nor
+RTCP of it came for `source_timeout`; what it counted stays in `received`. Sources are bounded: when the table is full, a
+new one takes the place of the one longest silent, if that has timed out; else it is refused (`rtcp_source_limit`).
 """
 
 from __future__ import annotations
@@ -18,9 +21,10 @@ from __future__ import annotations
 import collections
 import math
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple
 
 from protocol.errors import DecodeError
+from protocol.rtp.breaker import CircuitBreaker
 from protocol.rtp.ntp import short_ntp, short_to_seconds
 from protocol.rtp.rtcp import (
     Feedback,
@@ -28,6 +32,7 @@ from protocol.rtp.rtcp import (
     ReceiverReport,
     ReportBlock,
     RtcpPacket,
+    RtcpType,
     SdesChunk,
     SdesItemType,
     SenderReport,
@@ -38,11 +43,18 @@ from protocol.rtp.rtcp import (
 from protocol.rtp.statistics import ReceiverStatistics, SenderStatistics
 from protocol.wire import Entropy
 
-__all__ = ["FeedbackReceived", "RtcpConfig", "RtcpDatagram", "RtcpReporter", "SourceEnded"]
+__all__ = ["ReceivedTotals", "RtcpConfig", "RtcpDatagram", "RtcpReporter"]
 
 # Specification constants
 _COMPENSATION = math.e - 1.5  # RFC 3550 §6.3.1: timer reconsideration converges below the wanted average
 _SENDER_INTERVALS = 2  # RFC 3550 §6.4: a sender is who sent since the report before the last one
+_FEEDBACK_NAMES: dict[tuple[int, int], str] = {
+    (RtcpType.RTPFB, 1): "nack",
+    (RtcpType.RTPFB, 15): "transport_cc",
+    (RtcpType.PSFB, 1): "pli",
+    (RtcpType.PSFB, 4): "fir",
+    (RtcpType.PSFB, 15): "afb",
+}  # https://www.iana.org/assignments/rtp-parameters/, "FMT Values"
 
 # Implementation constants
 _REPORTS_REMEMBERED = 8  # own sender reports that a peer may still refer to, 40 s and more
@@ -66,29 +78,26 @@ class RtcpDatagram:
     data: bytes
 
 
-@dataclass(frozen=True, slots=True)
-class SourceEnded:
-    """The peer said BYE for one of its sources."""
+class ReceivedTotals(NamedTuple):
+    """Of all sources of the peer, those that have ended included."""
 
-    ssrc: int
-    reason: bytes
+    packets: int
+    octets: int  # payload only
+    lost: int  # less than 0 when there were duplicates
 
-
-@dataclass(frozen=True, slots=True)
-class FeedbackReceived:
-    """A feedback packet about our source: NACK and the like."""
-
-    packet: Feedback
-
-
-Output: TypeAlias = RtcpDatagram | SourceEnded | FeedbackReceived
+    def plus(self, source: ReceiverStatistics) -> ReceivedTotals:
+        return ReceivedTotals(
+            self.packets + source.packets_received,
+            self.octets + source.octets_received,
+            self.lost + source.packets_lost,
+        )
 
 
 class RtcpReporter:
     """RTCP of one audio stream: `ssrc` and `cname` are ours, `clock_rate` that of both directions.
 
-    `ntp_epoch` is the NTP time at which `now` is 0; left at 0, our reports tell the time since the machine started,
-    which RFC 3550 §6.4.1 allows and which keeps the wall clock out of it.
+    `ntp_epoch` is the NTP time at which `now` is 0. Left at 0, our reports tell the time of a clock without a date, which
+    RFC 3550 §6.4.1 allows; browsers then show their pages a `remoteTimestamp` of the year 2036.
     """
 
     def __init__(
@@ -104,14 +113,17 @@ class RtcpReporter:
         self.sender = SenderStatistics(ssrc, clock_rate)
         self.sources: dict[int, ReceiverStatistics] = {}
         self.drops: collections.Counter[str] = collections.Counter()
+        self.counters: collections.Counter[str] = collections.Counter()  # feedback_…, source_bye, source_timeout
         self.round_trip_time: float | None = None  # seconds, from the latest report that told it
         self.remote_report: ReportBlock | None = None  # what the peer last said of our source
         self.last_received: float | None = None  # when the last RTCP of the peer came
         self._config = config or RtcpConfig()
+        self.breaker = CircuitBreaker(self._config.interval)
         self._entropy = entropy
         self._ntp_epoch = ntp_epoch
         self._description = SourceDescription((SdesChunk(ssrc, ((SdesItemType.CNAME, cname.encode()),)),))
-        self._outputs: list[Output] = []
+        self._ended = ReceivedTotals(0, 0, 0)
+        self._outputs: list[RtcpDatagram] = []
         self._due = math.inf
         self._started = False
         self._closed = False
@@ -124,6 +136,7 @@ class RtcpReporter:
     def packet_sent(self, timestamp: int, octets: int, now: float) -> None:
         """Count an RTP packet that we sent, with `octets` of payload."""
         self.sender.send(timestamp, octets, now)
+        self.breaker.packet_sent(now)
         if not self._started:
             self._start(now)
 
@@ -145,13 +158,29 @@ class RtcpReporter:
             self.drops["rtcp_ssrc_collision"] += 1
             return None
         if len(self.sources) >= self._config.max_sources:
-            quietest = min(self.sources.values(), key=lambda source: source.last_arrival)
-            if now - quietest.last_arrival < self._config.source_timeout:
-                self.drops["rtcp_source_limit"] += 1
-                return None
-            del self.sources[quietest.ssrc]
+            self._forget_silent(now)
+        if len(self.sources) >= self._config.max_sources:
+            self.drops["rtcp_source_limit"] += 1
+            return None
         source = self.sources[ssrc] = ReceiverStatistics(ssrc, self.sender.clock_rate)
         return source
+
+    @property
+    def received(self) -> ReceivedTotals:
+        totals = self._ended
+        for source in self.sources.values():
+            totals = totals.plus(source)
+        return totals
+
+    def _forget_silent(self, now: float) -> None:
+        for source in list(self.sources.values()):
+            if now - source.last_heard >= self._config.source_timeout:
+                self._forget(source.ssrc, "timeout")
+
+    def _forget(self, ssrc: int, why: str) -> None:
+        if (source := self.sources.pop(ssrc, None)) is not None:
+            self._ended = self._ended.plus(source)
+            self.counters[f"source_{why}"] += 1
 
     # The five verbs
 
@@ -170,10 +199,11 @@ class RtcpReporter:
 
     def handle_timeout(self, now: float) -> None:
         if now >= self._due:
+            self._forget_silent(now)
             self._outputs.append(RtcpDatagram(serialize_rtcp(self._compound(now))))
             self._schedule(self._config.interval, now)
 
-    def poll(self) -> list[Output]:
+    def poll(self) -> list[RtcpDatagram]:
         outputs, self._outputs = self._outputs, []
         return outputs
 
@@ -224,13 +254,15 @@ class RtcpReporter:
                     source.sender_report(packet, now)
                 self._receive_blocks(packet.reports, now)
             case ReceiverReport():
+                if (source := self.sources.get(packet.ssrc)) is not None:
+                    source.last_heard = now
                 self._receive_blocks(packet.reports, now)
             case Goodbye():
                 for ssrc in packet.sources:
-                    if self.sources.pop(ssrc, None) is not None:
-                        self._outputs.append(SourceEnded(ssrc, packet.reason))
-            case Feedback() if packet.media_ssrc == self.sender.ssrc:
-                self._outputs.append(FeedbackReceived(packet))
+                    self._forget(ssrc, "bye")
+            case Feedback():
+                kind = _FEEDBACK_NAMES.get((packet.packet_type, packet.format), "other")
+                self.counters[f"feedback_{kind}"] += 1
             case _:
                 pass  # SDES, APP, XR: nothing we act on
 
@@ -245,3 +277,4 @@ class RtcpReporter:
                 round_trip = short_to_seconds(elapsed)
                 if -_CLOCK_SLACK <= round_trip <= _MAX_ROUND_TRIP:
                     self.round_trip_time = max(0.0, round_trip)
+            self.breaker.report(block, self.round_trip_time, now)

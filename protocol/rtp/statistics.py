@@ -23,9 +23,16 @@ _NO_SEQUENCE = _SEQUENCES + 1  # no sequence number equals it
 _MAX_LOST = 0x7FFFFF  # cumulative loss is a signed number of 24 bits
 _MIN_LOST = -0x800000
 
+# Implementation constants
+_MAX_TRANSIT_STEP = 10  # seconds: more is another capture clock, or a path that stood still; neither is jitter
+
 
 class ReceiverStatistics:
-    """Loss and jitter of one source, by RFC 3550's own arithmetic (duplicates count as received)."""
+    """Loss and jitter of one source, by RFC 3550's own arithmetic (duplicates count as received).
+
+    Two kinds of packet are left out of the jitter, for they say nothing of the network: one with the timestamp of the
+    packet before (RFC 4733 §2.5.1: all packets of an event name its start), and one whose transit time has leapt.
+    """
 
     __slots__ = (
         "_bad_sequence",
@@ -34,6 +41,7 @@ class ReceiverStatistics:
         "_expected_prior",
         "_jitter",
         "_last_sender_report",
+        "_last_timestamp",
         "_max_sequence",
         "_received",
         "_received_prior",
@@ -41,6 +49,7 @@ class ReceiverStatistics:
         "_transit",
         "clock_rate",
         "last_arrival",
+        "last_heard",
         "octets_received",
         "packets_received",
         "ssrc",
@@ -51,7 +60,9 @@ class ReceiverStatistics:
         self.clock_rate = clock_rate
         self.packets_received = 0  # ever, whatever their sequence numbers
         self.octets_received = 0  # payload only
-        self.last_arrival = 0.0
+        self.last_arrival = 0.0  # of RTP
+        self.last_heard = 0.0  # RTP or RTCP, RFC 3550 §6.3.5
+        self._last_timestamp = 0
         self._transit: int | None = None
         self._jitter = 0  # 16 times the jitter, in timestamp units, as in Appendix A.8
         self._last_sender_report = 0
@@ -73,7 +84,7 @@ class ReceiverStatistics:
             self._restart(sequence)
         self.packets_received += 1
         self.octets_received += octets
-        self.last_arrival = now
+        self.last_arrival = self.last_heard = now
         ahead = sequence - self._max_sequence & 0xFFFF
         if ahead < _MAX_DROPOUT:
             if sequence < self._max_sequence:
@@ -87,16 +98,21 @@ class ReceiverStatistics:
             self._restart(sequence)
             self._transit = None
         self._received += 1
+        if timestamp == self._last_timestamp and self._transit is not None:
+            return
+        self._last_timestamp = timestamp
         transit = int(now * self.clock_rate) - timestamp
         if self._transit is not None:
             d = transit - self._transit & 0xFFFFFFFF
             if d >> 31:
                 d = 0x100000000 - d
-            self._jitter += d - (self._jitter + 8 >> 4)
+            if d <= _MAX_TRANSIT_STEP * self.clock_rate:
+                self._jitter += d - (self._jitter + 8 >> 4)
         self._transit = transit
 
     def sender_report(self, report: SenderReport, now: float) -> None:
         """Remember the source's sender report, from which it will compute the round trip."""
+        self.last_heard = now
         self._last_sender_report = short_ntp(report.ntp_time)
         self._sender_report_arrival = now
 

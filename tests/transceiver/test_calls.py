@@ -3,7 +3,11 @@
 
 from __future__ import annotations
 
+import math
 import random
+import re
+import time
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,6 +16,9 @@ import trio
 from protocol.address import pack_address
 from protocol.agentlink import DataMessage, MediaRecord, PlayedReason
 from protocol.codecs import OPUS
+from protocol.rtp import ntp_from_unix
+from protocol.rtp.ntp import short_ntp, short_to_seconds
+from protocol.rtp.rtcp import ReceiverReport
 from protocol.stun.binding import binding_request
 from transceiver.backends.base import Ended, Flushed, Lost
 from transceiver.config import Timeouts
@@ -73,7 +80,47 @@ async def test_audio_alone_and_data_alone_are_calls_too(autojump_clock: Any, wor
     assert world.backend.attachments[1].call.codec is None
 
 
+async def test_each_call_has_an_ssrc_and_a_cname_of_its_own(world: Any, caller_class: Any) -> None:
+    offer = caller_class(None).offer().encode()
+    answers = [world.registry.create(CallRequest(offer)).answer for _ in range(20)]
+    sources = [re.search(r"^a=ssrc:(\d+) cname:(\S+)", answer, re.MULTILINE) for answer in answers]
+    assert all(sources)
+    assert len({source[1] for source in sources if source}) == len({source[2] for source in sources if source}) == 20
+
+
+async def test_our_sender_reports_tell_the_time_of_day(autojump_clock: Any, world: Any, wait_until: Any) -> None:
+    caller, _ = await world.live_call()
+    for _ in range(50):
+        caller.speak()
+        await trio.sleep(0.02)
+    (source,) = caller.peer._audio.reporter.sources.values()
+    await wait_until(lambda: source.report_block(0).last_sender_report)
+    told = source.report_block(0).last_sender_report
+    assert abs(short_to_seconds(told - short_ntp(ntp_from_unix(time.time())))) < 10
+
+
 # How calls end
+
+
+async def test_a_caller_who_reports_that_nearly_all_is_lost_ends_the_call_by_its_circuit_breaker(
+    autojump_clock: Any, world: Any, wait_until: Any
+) -> None:
+    caller, call_id = await world.live_call()
+    session = world.registry.sessions[call_id]
+    caller.speak()
+    caller.peer._audio.reporter._due = math.inf  # its honest reports are not sent
+    for _ in range(4):
+        for _ in range(255):
+            caller.speak()
+            await trio.sleep(0.02)
+        (source,) = caller.peer._audio.reporter.sources.values()
+        # No delay of its own: the round trip is the time since our last sender report.
+        block = replace(source.report_block(trio.current_time()), fraction_lost=230, delay_since_last_sender_report=0)
+        report = caller.peer._audio._srtp.protect_rtcp(ReceiverReport(0x1234, (block,)).serialize())
+        caller.socket.send_batch([(report, world.address)])
+    await wait_until(lambda: not world.registry.sessions)
+    assert world.reason_of() == {"transport_failed": 1}
+    assert not session.peer.send_audio(b"x", 0, trio.current_time())
 
 
 async def test_hanging_up_by_http_tells_client_and_agent_the_reason(

@@ -23,6 +23,7 @@ from protocol.codecs import Codec
 from protocol.ice import IceCredentials
 from protocol.peer import (
     AudioReceived,
+    CircuitBroken,
     ConsentLate,
     ConsentRestored,
     DataChannelsClosed,
@@ -34,6 +35,7 @@ from protocol.peer import (
     SendTo,
     TransportFailed,
 )
+from protocol.rtp import Trip
 from protocol.sctp import ChannelClosed, ChannelMessage, ChannelOpened, ChannelWritable
 from service.logs import get_logger
 from transceiver.backends.base import Accepted, Attachment, BackendEvent, Ended, Flushed, Lost, Refused
@@ -48,6 +50,8 @@ from transceiver.session.tables import Effect, Life, Transport
 __all__ = ["Session"]
 
 log = get_logger()
+
+HEALING = frozenset({Trip.RTCP_TIMEOUT.value})  # may end by itself, with the next report; if not, consent ends the call
 
 
 class Session:
@@ -318,6 +322,10 @@ class Session:
             case TransportFailed():
                 log.info("transport failed", call=self.call_id, reason=event.reason)
                 self._fire(tables.TransportFailed(), now, self._transport_reason(event.reason))
+            case CircuitBroken():
+                log.warning("circuit breaker tripped, no audio is sent", call=self.call_id, reason=event.reason)
+                if event.reason not in HEALING:  # a call in which nobody hears the agent is over
+                    self._fire(tables.TransportFailed(), now, CloseReason.TRANSPORT_FAILED)
             case ChannelOpened():
                 self._stage("channel", now)
                 self.conversation.channels.opened(event)

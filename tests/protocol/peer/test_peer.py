@@ -11,11 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from protocol.address import Path, pack_address
+from protocol.demux import Kind, classify_untrusted
 from protocol.dtls import DtlsEndpoint, Identity, Role
 from protocol.ice import Candidate, IceCredentials, IceFull, IceLite
 from protocol.peer import (
     AudioParameters,
     AudioReceived,
+    CircuitBroken,
     ConsentLate,
     DataChannelsClosed,
     DataParameters,
@@ -26,11 +28,13 @@ from protocol.peer import (
     SendTo,
     TransportFailed,
 )
+from protocol.rtp import Trip
 from protocol.sctp import ChannelMessage, ChannelOpened
 from protocol.srtp import SERVER_PREFERENCE
 
-CLIENT, SERVER, STRANGER = (
+CLIENT, MOVED, SERVER, STRANGER = (
     pack_address("192.0.2.1", 5000),
+    pack_address("192.0.2.1", 6000),
     pack_address("192.0.2.2", 3478),
     pack_address("192.0.2.9", 9),
 )
@@ -46,7 +50,8 @@ class Call:
         self.loss = loss
         self.wire: list[tuple[float, int, Peer, bytes, Path]] = []
         self.sent = 0
-        self.stun_blocked = False
+        self.client_address = CLIENT
+        self.stun_blocked = self.rtcp_blocked = False
         entropy = self.source.randbytes
         mine, yours = IceCredentials("cli0", "c" * 24), IceCredentials("srv0", "s" * 24)
         client_identity, server_identity, other = IDENTITIES
@@ -83,15 +88,20 @@ class Call:
         ice.start(self.now)
 
     def drain(self) -> None:
-        for peer, other, source in ((self.client, self.server, CLIENT), (self.server, self.client, SERVER)):
+        client = self.client_address
+        for peer, other, source in ((self.client, self.server, client), (self.server, self.client, SERVER)):
             for output in peer.poll():
                 if not isinstance(output, SendTo):
                     self.events[peer].append(output)
                     self.react(peer, output)
-                elif output.path.remote in (CLIENT, SERVER) and not (self.stun_blocked and output.data[0] < 4):
+                elif output.path.remote in (client, SERVER) and not self.is_blocked(output.data):
                     self.sent += 1
                     if self.source.random() >= self.loss:
                         self.wire.append((self.now + 0.01, self.sent, other, output.data, Path(b"", source)))
+
+    def is_blocked(self, data: bytes) -> bool:
+        kind = classify_untrusted(data)
+        return (self.stun_blocked and kind is Kind.STUN) or (self.rtcp_blocked and kind is Kind.RTCP)
 
     def react(self, peer: Peer, output: object) -> None:
         if isinstance(output, PathSelected):
@@ -160,6 +170,57 @@ def test_statistics_know_the_round_trip_and_the_loss():
     assert statistics.remote_fraction_lost == 0
     assert statistics.cipher_suite is not None
     assert statistics.path == Path(b"", CLIENT)
+
+
+def test_statistics_keep_what_was_received_before_the_bye_of_its_source():
+    call = Call()
+    call.run(1)
+    call.talk(call.client, 50)
+    call.client._audio.reporter.close(call.now)  # the BYE alone: the call goes on
+    call.client.handle_timeout(call.now)
+    call.run(0.1)
+    statistics = call.server.statistics(call.now)
+    assert statistics.rtcp["source_bye"] == 1
+    assert (statistics.packets_received, statistics.packets_lost) == (50, 0)
+    assert statistics.jitter is None
+
+
+def test_the_circuit_breaker_stops_audio_tells_why_and_lets_it_go_on_when_reports_come_back():
+    call = Call()
+    call.run(1)
+    call.talk(call.server, 600)
+    call.rtcp_blocked = True
+    call.talk(call.server, 1100)
+    assert call.all_of(call.server, CircuitBroken) == [CircuitBroken("rtcp_timeout")]
+    before = len(call.heard(call.client))
+    assert not call.server.send_audio(b"x", 0, call.now)
+    assert call.server.statistics(call.now).drops["circuit_rtcp_timeout"] > 1
+    call.run(1)
+    assert len(call.heard(call.client)) == before
+    call.rtcp_blocked = False
+    call.client._audio.reporter.packet_received(
+        2, 0, 0, 0, call.now
+    )  # a packet that had been on its way: a block about us
+    call.run(10)
+    call.talk(call.server, 5)
+    assert len(call.heard(call.client)) == before + 5
+
+
+@pytest.mark.parametrize("way_out", ["resume_media", "path"])
+def test_a_breaker_that_tripped_is_reset_when_the_way_is_another(way_out: str):
+    call = Call()
+    call.run(1)
+    breaker = call.server._audio.reporter.breaker
+    breaker.tripped = Trip.CONGESTION
+    assert not call.server.send_audio(b"x", 0, call.now)
+    if way_out == "resume_media":  # consent had been late and came back
+        call.server.pause_media()
+        call.server.resume_media()
+    else:
+        call.client_address = MOVED  # a NAT binding anew
+        call.run(15)
+        assert call.all_of(call.server, PathSelected)[-1].path.remote == MOVED
+    assert call.server.send_audio(b"x", 0, call.now)
 
 
 @pytest.mark.slow

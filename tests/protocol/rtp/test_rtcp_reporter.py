@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.rtp import FeedbackReceived, RtcpConfig, RtcpDatagram, RtcpReporter, SourceEnded, ntp_from_unix
+from protocol.rtp import ReceivedTotals, RtcpConfig, RtcpReporter, ntp_from_unix
 from protocol.rtp.rtcp import (
     Feedback,
     Goodbye,
@@ -20,6 +20,7 @@ from protocol.rtp.rtcp import (
     RtcpType,
     SenderReport,
     SourceDescription,
+    UnknownPacket,
     parse_rtcp_untrusted,
     serialize_rtcp,
 )
@@ -33,7 +34,7 @@ def reporter(ssrc: int = OURS, seed: int = 1, **options: object) -> RtcpReporter
 
 
 def sent(core: RtcpReporter) -> list[list[RtcpPacket]]:
-    return [parse_rtcp_untrusted(output.data) for output in core.poll() if isinstance(output, RtcpDatagram)]
+    return [parse_rtcp_untrusted(output.data) for output in core.poll()]
 
 
 def report_after(core: RtcpReporter) -> list[RtcpPacket]:
@@ -172,20 +173,68 @@ def test_close_says_bye_once_and_then_nothing():
     assert core.next_timeout() == math.inf
 
 
-def test_a_bye_ends_the_source_it_names():
+def test_a_bye_ends_the_source_it_names_and_what_was_counted_stays():
     core = reporter()
-    core.packet_received(THEIRS, 1, 0, 80, 1.0)
+    for sequence in (1, 2, 4):
+        core.packet_received(THEIRS, sequence, 0, 80, 1.0)
     core.receive_untrusted(Goodbye((THEIRS, 0xCCCC), b"going").serialize(), 2.0)
-    assert core.poll() == [SourceEnded(THEIRS, b"going")]
     assert core.sources == {}
+    assert core.counters == {"source_bye": 1}
+    assert core.received == ReceivedTotals(packets=3, octets=240, lost=1)
+    core.packet_received(THEIRS, 5, 0, 80, 2.1)  # it had been on its way, or the source came back
+    assert core.received == ReceivedTotals(packets=4, octets=320, lost=1)
 
 
-def test_feedback_about_our_source_is_handed_on_and_other_feedback_is_not():
+def test_a_source_of_which_nothing_came_for_five_intervals_is_forgotten_and_rtcp_keeps_it():
     core = reporter()
-    nack = Feedback(RtcpType.RTPFB, 1, THEIRS, OURS, b"\0\5\0\0")
-    other = Feedback(RtcpType.RTPFB, 15, THEIRS, 0)
-    core.receive_untrusted(serialize_rtcp([other, nack]), 1.0)
-    assert core.poll() == [FeedbackReceived(nack)]
+    core.packet_received(1, 7, 0, 80, 100.0)
+    core.packet_received(2, 7, 0, 80, 100.0)
+    core.packet_received(3, 7, 0, 80, 100.0)
+    core.receive_untrusted(ReceiverReport(2).serialize(), 110.0)
+    core.receive_untrusted(SenderReport(3, 1 << 40, 0, 1, 80).serialize(), 110.0)
+    while (due := core.next_timeout()) < 134.0:
+        core.handle_timeout(due)
+    assert set(core.sources) == {2, 3}
+    assert core.counters == {"source_timeout": 1}
+    while (due := core.next_timeout()) < 145.0:
+        core.handle_timeout(due)
+    assert core.sources == {}
+    assert core.received == ReceivedTotals(packets=3, octets=240, lost=0)
+
+
+def test_feedback_is_counted_by_its_kind_and_nothing_piles_up():
+    core = reporter()
+    kinds = [(RtcpType.RTPFB, 1), (RtcpType.RTPFB, 15), (RtcpType.PSFB, 1), (RtcpType.PSFB, 15), (RtcpType.RTPFB, 30)]
+    compound = [Feedback(kind, number, THEIRS, OURS, b"\0\5\0\0") for kind, number in kinds]
+    for _ in range(100):
+        core.receive_untrusted(serialize_rtcp(compound), 1.0)
+    names = ("nack", "transport_cc", "pli", "afb", "other")
+    assert core.counters == {f"feedback_{name}": 100 for name in names}
+    assert core.poll() == []
+
+
+def test_extended_reports_and_application_packets_are_read_past():
+    core = reporter()
+    core.packet_sent(0, 80, 1.0)
+    extended = UnknownPacket(RtcpType.XR, 0, THEIRS.to_bytes(4, "big") + bytes.fromhex("04000002") + bytes(8))
+    application = UnknownPacket(RtcpType.APP, 0, THEIRS.to_bytes(4, "big") + b"test")
+    block = ReportBlock(OURS, 7, 0, 1, 0, 0, 0)
+    core.receive_untrusted(serialize_rtcp([extended, application, ReceiverReport(THEIRS, (block,))]), 2.0)
+    assert core.remote_report == block
+    assert not core.drops
+
+
+def test_reports_take_a_twentieth_of_the_bandwidth_of_the_thriftiest_voice_at_most():
+    core = reporter()
+    rtcp = rtp = 0
+    for tick in range(3000):  # a minute; Opus at 6 kbit/s, the least it does (RFC 6716 §2.1.1)
+        now = 10 + tick * 0.02
+        core.packet_sent(tick * 960, 15, now)
+        core.packet_received(THEIRS, tick & 0xFFFF, tick * 960, 15, now)
+        rtp += 28 + 12 + 15 + 16  # IP and UDP count in RFC 3550 §6.2; 16 is the tag of SRTP
+        core.handle_timeout(now)
+        rtcp += sum(28 + len(output.data) + 16 + 4 for output in core.poll())
+    assert 0 < 2 * rtcp < 0.05 * 2 * rtp, "both sides report, both sides send"
 
 
 def test_sources_are_bounded_and_a_timed_out_one_makes_room():

@@ -112,6 +112,25 @@ def test_an_even_stream_has_no_jitter_and_a_silence_adds_none():
     assert statistics.jitter < 2 / RATE
 
 
+def test_packets_of_one_key_press_share_a_timestamp_and_are_no_jitter():
+    statistics = ReceiverStatistics(1, RATE)
+    for sequence in range(50):
+        statistics.receive(sequence, sequence * 960, 80, sequence * 0.02)
+    for sequence in range(50, 100):  # a second of telephone-event packets, all with the time of its start
+        statistics.receive(sequence, 50 * 960, 4, sequence * 0.02)
+    for sequence in range(100, 110):
+        statistics.receive(sequence, sequence * 960, 80, sequence * 0.02)
+    assert statistics.jitter < 2 / RATE
+
+
+def test_a_capture_clock_that_jumps_is_no_jitter():
+    statistics = ReceiverStatistics(1, RATE)
+    for sequence in range(100):
+        offset = 0 if sequence < 50 else 0x70000000
+        statistics.receive(sequence, sequence * 960 + offset, 80, sequence * 0.02)
+    assert statistics.jitter < 2 / RATE
+
+
 def test_a_block_tells_when_the_last_sender_report_came():
     statistics = ReceiverStatistics(7, RATE)
     feed(statistics, [1])

@@ -1,0 +1,142 @@
+"""The circuit breaker of one RTP sender (RFC 8083 §4): what must end sending when nothing else does.
+
+1. RTCP timeout: we have been sending for three reporting intervals, and no report told of our packets.
+2. Media timeout: reports come, and their highest sequence number has stood still for three of them, while we sent.
+3. Congestion: for three intervals, and three reports in a row, we sent ten times what TCP would at such loss and round
+   trip (RFC 5348 §3.1). Peers that report often are not heard sooner.
+
+Three is what RFC 8083 §4.3 gives for CB_INTERVAL with 20 ms frames, RTCP every five seconds, and round trips of a call.
+
+Time counts while we send: an agent that is silent has nothing to be reported. The first two wait until the peer has
+shown that it can report: there are clients without RTCP, and whether one still wants packets is for consent to say
+(RFC 7675). A tripped breaker stays so until `reset` (another path, consent that came back); an RTCP timeout also ends
+with the next report, which shows that its cause is gone.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+
+from protocol.rtp.rtcp import ReportBlock
+
+__all__ = ["CircuitBreaker", "Trip"]
+
+# Specification constants
+_REPORTS = 3  # CB_INTERVAL
+_RATE_FACTOR = 10  # RFC 8083 §4.3: an order of magnitude above a fair flow
+
+# Implementation constants
+_SPURT_GAP = 1.0  # seconds between two packets beyond which we were not sending
+_MIN_PACKETS = 25  # sent since the last report, for its loss to mean anything
+_MIN_ROUND_TRIP = 0.001  # seconds: a measured 0 would allow any rate
+
+
+class Trip(enum.Enum):
+    """Why sending ended; the values are metric labels."""
+
+    RTCP_TIMEOUT = "rtcp_timeout"
+    MEDIA_TIMEOUT = "media_timeout"
+    CONGESTION = "congestion"
+
+
+class CircuitBreaker:
+    """`packet_sent` and `report` feed it; while `tripped` is not None nothing may be sent. `take_trip` tells it once."""
+
+    __slots__ = (
+        "_bad_reports",
+        "_bad_since",
+        "_has_advanced",
+        "_highest",
+        "_last_report",
+        "_last_sent",
+        "_limit",
+        "_news",
+        "_sent_since_report",
+        "_stalled",
+        "_stalled_reports",
+        "_unreported",
+        "tripped",
+    )
+
+    def __init__(self, reporting_interval: float) -> None:
+        self.tripped: Trip | None = None
+        self._news: Trip | None = None
+        self._limit = _REPORTS * reporting_interval
+        self._highest: int | None = None  # the latest report's; None before the first
+        self._has_advanced = False  # the peer counts what we send, and tells
+        self.reset()
+
+    def reset(self) -> None:
+        """The circumstances are new: judge afresh, and let sending go on."""
+        self.tripped = None
+        self._last_sent = -math.inf
+        self._last_report = math.nan
+        self._sent_since_report = 0
+        self._unreported = 0.0  # seconds of sending since the last report
+        self._stalled = 0.0  # seconds of sending since the highest sequence number advanced
+        self._stalled_reports = 0
+        self._bad_reports = 0
+        self._bad_since = 0.0
+
+    def packet_sent(self, now: float) -> None:
+        """We sent an RTP packet."""
+        gap = now - self._last_sent
+        self._last_sent = now
+        self._sent_since_report += 1
+        if gap < _SPURT_GAP:
+            self._unreported += gap
+            self._stalled += gap
+            if self._unreported >= self._limit and self._has_advanced:
+                self._trip(Trip.RTCP_TIMEOUT)
+
+    def report(self, block: ReportBlock, round_trip: float | None, now: float) -> None:
+        """A block about our source came. `round_trip`: seconds, None when not known."""
+        if self.tripped is Trip.RTCP_TIMEOUT:
+            self.reset()
+        self._judge_progress(block.highest_sequence)
+        if round_trip is not None:
+            self._judge_rate(block.fraction_lost / 256, max(round_trip, _MIN_ROUND_TRIP), now)
+        self._last_report = now
+        self._sent_since_report = 0
+        self._unreported = 0.0
+
+    def take_trip(self) -> Trip | None:
+        """The reason, once for each time it tripped."""
+        news, self._news = self._news, None
+        return news
+
+    def _judge_progress(self, highest: int) -> None:
+        if highest != self._highest:
+            self._has_advanced = self._has_advanced or self._highest is not None
+            self._highest = highest
+            self._stalled = 0.0
+            self._stalled_reports = 0
+            return
+        self._stalled_reports += self._sent_since_report > 0
+        if self._stalled >= self._limit and self._stalled_reports >= _REPORTS and self._has_advanced:
+            self._trip(Trip.MEDIA_TIMEOUT)
+
+    def _judge_rate(self, loss: float, round_trip: float, now: float) -> None:
+        sent, seconds = self._sent_since_report, now - self._last_report
+        if sent < _MIN_PACKETS or not seconds > 0:
+            return
+        is_bad = loss > 0 and sent / seconds > _RATE_FACTOR * fair_packet_rate(loss, round_trip)
+        if not is_bad:
+            self._bad_reports = 0
+            return
+        if not self._bad_reports:
+            self._bad_since = self._last_report
+        self._bad_reports += 1
+        if self._bad_reports >= _REPORTS and now - self._bad_since >= self._limit:
+            self._trip(Trip.CONGESTION)
+
+    def _trip(self, reason: Trip) -> None:
+        if self.tripped is None:
+            self.tripped = self._news = reason
+
+
+def fair_packet_rate(loss: float, round_trip: float) -> float:
+    """Packets a second of a TCP at that loss (more than 0) and round trip in seconds (RFC 5348 §3.1, b = 1, t_RTO = 4R)."""
+    timeouts = 4 * 3 * math.sqrt(3 * loss / 8) * loss * (1 + 32 * loss**2)
+    return 1 / (round_trip * (math.sqrt(2 * loss / 3) + timeouts))
