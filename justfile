@@ -23,6 +23,10 @@ test *arguments: (_env "dev")
 test-all: check
     {{ python }} -m pytest -m "soak or not soak"
 
+# Every sequence of up to six messages against both DTLS cores, only the legal ones may connect (minutes).
+campaign *arguments: (_env "dev")
+    {{ python }} -m pytest -n 2 -m soak tests/protocol/dtls/test_dtls_campaign.py "$@"
+
 # Only the tests against real peers: Chromium, Firefox, aiortc.
 conformance *arguments: (_env "dev")
     {{ python }} -m pytest -m conformance "$@"

@@ -261,7 +261,8 @@ class Association12:
             for fragment in parse_fragments_untrusted(record.fragment):
                 self._take_fragment(fragment, now, is_proven=False)
         elif content_type == ContentType.CHANGE_CIPHER_SPEC:
-            if self.life is not Life.HANDSHAKING or record.fragment != _CHANGE_CIPHER_SPEC:
+            expected = self.life is Life.HANDSHAKING and self._handshake.expects_change_cipher_spec
+            if not expected or record.fragment != _CHANGE_CIPHER_SPEC:
                 raise DecodeError("change_cipher_spec")
             self._change_cipher_spec_seen = True
         elif content_type == ContentType.ALERT:

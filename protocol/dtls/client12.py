@@ -131,6 +131,10 @@ class Client12(Handshake12):
             ProtocolVersion.DTLS_1_2, self._client_random, suites, cookie=cookie, extensions=self._offered
         )
 
+    @property
+    def expects_change_cipher_spec(self) -> bool:
+        return self._machine.state(ClientState) is ClientState.WAIT_FINISHED
+
     def _make_handlers(self) -> dict[Enum, Handler]:
         return {
             _Step.ANSWER_COOKIE: self._answer_cookie,

@@ -132,6 +132,12 @@ class Handshake12(ABC):
         """Whether the table lets a message of this type come now."""
         return message_type in self._expected[self._machine.state(type(self.region.initial))]
 
+    @property
+    @abstractmethod
+    def expects_change_cipher_spec(self) -> bool:
+        """Whether the peer's flight that has it may have begun. Within its flight it comes whenever it comes: it has
+        no message number, and datagrams overtake each other."""
+
     def receive(self, raw: HandshakeMessage) -> list[Action]:
         """The next message of the peer. Raises RemoteError, fatal to the association."""
         if not self.expects(raw.message_type):

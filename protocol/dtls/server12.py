@@ -94,6 +94,10 @@ class Server12(Handshake12):
     def start(self) -> list[Action]:
         return []
 
+    @property
+    def expects_change_cipher_spec(self) -> bool:
+        return self._machine.state(ServerState) is not ServerState.WAIT_HELLO
+
     def _make_handlers(self) -> dict[Enum, Handler]:
         return {
             _Step.NEGOTIATE: self._negotiate,

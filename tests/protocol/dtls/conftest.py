@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import random
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -23,6 +25,8 @@ from protocol.dtls import (
     Identity,
     Role,
 )
+
+sys.path.insert(0, str(Path(__file__).parent))  # for dtls_rogues
 
 WALL = datetime(2026, 11, 22, tzinfo=UTC)
 SRTP = (7, 8, 1)
