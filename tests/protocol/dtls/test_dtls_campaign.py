@@ -179,7 +179,7 @@ class Campaign:
         answers = [output.data for output in outputs if isinstance(output, Datagram)]
         rogue.learn(was_taken, answers)
         if was_taken:
-            node.taken += letter
+            node.taken += "F" if letter == "S" else letter  # a Finished that had come too early was held
         was_closed = node.is_closed
         for output in outputs:
             if isinstance(output, Connected):
@@ -219,12 +219,11 @@ def is_legal(rules: Rules, word: str) -> bool:
     """Whether the word, its noise left out, is a handshake. Says it by the word alone, whatever the core did."""
     messages = rules.legal.replace("S", "")
     at = 0
-    changed = False
+    is_changed = False
     for letter in word:
-        changed |= letter == "S" and at >= rules.changing
-        if at < len(messages) and letter == messages[at]:
-            at += letter != "F" or changed
-    return at == len(messages)
+        is_changed |= letter == "S" and at >= rules.changing
+        at += letter == messages[at : at + 1]
+    return is_changed and at == len(messages)
 
 
 @pytest.mark.slow
