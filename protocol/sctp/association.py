@@ -221,6 +221,9 @@ class Association(Engine):
             self._errors = 0
 
     def _on_init_untrusted(self, chunk: RawChunk, now: float) -> None:
+        if self.state is _S.SHUTDOWN_ACK_SENT:  # §9.2: the peer must hear that first
+            self._control.append(build_chunk(ChunkType.SHUTDOWN_ACK, 0, b""))
+            return
         if self.state not in OPENING and self.state is not _S.ESTABLISHED:
             raise DecodeError("state")
         tag, answer = self._handshake.answer_init_untrusted(chunk.value, self.state is _S.ESTABLISHED, now)
@@ -261,12 +264,15 @@ class Association(Engine):
             self._fire(states.CookieAcknowledged(), now)
 
     def _on_heartbeat_untrusted(self, chunk: RawChunk, now: float) -> None:
-        if self.state not in SENDS or len(chunk.value) > self._capacity - 4:
+        if self.state not in SENDS or len(chunk.value) > self._config.max_packet_size - 16:
             raise DecodeError("heartbeat")
         self._control.append(build_chunk(ChunkType.HEARTBEAT_ACK, 0, chunk.value))
 
     def _on_heartbeat_ack_untrusted(self, chunk: RawChunk, now: float) -> None:
-        if not self._heartbeat.answered(chunk.value):
+        if (round_trip := self._path.answered(chunk.value, now)) is not None:
+            self._round_trip.sample(round_trip)
+            self._fit_path()
+        elif not self._heartbeat.answered(chunk.value):
             raise DecodeError("heartbeat_ack")
         self._errors = 0
 
@@ -277,7 +283,10 @@ class Association(Engine):
     def _on_error_untrusted(self, chunk: RawChunk, now: float) -> None:
         for code, _ in parse_causes_untrusted(chunk.value):
             self.drops[f"error_{CauseCode(code).name.lower() if code in _CAUSES else 'other'}"] += 1
-            if code == CauseCode.STALE_COOKIE:
+            if code == CauseCode.STALE_COOKIE and self.state is _S.COOKIE_ECHOED:
+                self._stale_cookies += 1
+                if self._stale_cookies > self._config.max_init_retransmits:
+                    raise RemoteError(CauseCode.STALE_COOKIE, "setup_stale_cookies")
                 self._fire(states.CookieStale(), now)
 
     def _on_shutdown_untrusted(self, chunk: RawChunk, now: float) -> None:

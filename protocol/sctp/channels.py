@@ -212,6 +212,10 @@ class Channels:
                 channel.outgoing_reset = True
                 self._finish_if_done(number, channel)
         self._resets.outgoing.clear()
+        for number in self._resets.denied:
+            if number in self._channels:
+                self._finish(number)
+        self._resets.denied.clear()
 
     def _finish_if_done(self, number: int, channel: _Channel) -> None:
         if channel.incoming_reset and channel.outgoing_reset and number in self._channels:

@@ -10,6 +10,7 @@ __all__ = ["SctpConfig"]
 @dataclass(frozen=True, slots=True)
 class SctpConfig:
     max_packet_size: int = 1150  # one SCTP packet is one DTLS record within 1200 bytes of UDP (RFC 8261 §5)
+    base_packet_size: int = 512  # until the path has shown that it takes the largest
     max_message_size: int = 262144  # largest message we accept; say the same in a=max-message-size
     receive_window: int = 1024 * 1024
     max_pieces: int = 8192  # messages and part messages waiting for others: small ones cost more than their bytes

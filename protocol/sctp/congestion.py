@@ -77,6 +77,10 @@ class CongestionWindow:
                 if used:
                     self.size += self._unit
 
+    def all_acknowledged(self) -> None:
+        """§7.2.2: what was counted towards growth belonged to a flight that has ended."""
+        self._partial = 0
+
     def lost_some(self, highest_tsn: int) -> bool:
         """Three missing reports; True if that begins a fast recovery, which lasts until `highest_tsn`."""
         if self.recovery_exit is not None:

@@ -25,6 +25,7 @@ from protocol.sctp.inbound import Receiver
 from protocol.sctp.outbound import Sender
 from protocol.sctp.packet import COMMON_HEADER_LENGTH, build_chunk, build_packet
 from protocol.sctp.parameters import ParameterType, build_parameter
+from protocol.sctp.pathmtu import BLACK_HOLE_TIMEOUTS, PathMtu
 from protocol.sctp.resets import StreamResets
 from protocol.sctp.serial import TSN_MASK
 from protocol.sctp.states import AssociationState, Effect
@@ -54,7 +55,8 @@ class Engine:
     ) -> None:
         self._config = config = config or SctpConfig()
         self._ports = (local_port, remote_port)
-        self._capacity = (config.max_packet_size - COMMON_HEADER_LENGTH) & ~3  # chunks are padded
+        self._path = PathMtu(config, entropy)
+        self._capacity = 0  # bytes of chunks in a packet
         self.drops: Counter[str] = Counter()
         self._outputs: list[Output] = []
         self._control: list[bytes] = []
@@ -62,6 +64,7 @@ class Engine:
         self._guard = math.inf  # the deadline of the present state, and its event
         self._guard_event: type = states.GuardExpired
         self._reason = ""
+        self._stale_cookies = 0
         self._errors = 0  # association error counter (§8.1)
         self._riding = False  # data may ride along with the first COOKIE ECHO (§5.1 C)
         self._dirty = False  # a command without `now` left something to send
@@ -71,6 +74,7 @@ class Engine:
         self._shutdown = ControlTimer(config.rto_initial, config.rto_max)  # T2
         self._heartbeat = Heartbeat(config.heartbeat_interval, entropy)
         self._sender = Sender(config, handshake.local_tsn, self._round_trip, self.drops)
+        self._fit_path()
         self._receiver = Receiver(config, self.drops)
         self._resets = StreamResets(handshake.local_tsn, self._sender, self._receiver, self._round_trip, self.drops)
         self._channels = Channels(
@@ -111,6 +115,7 @@ class Engine:
                 self._setup.start(now)
             case Effect.SEND_COOKIE_ECHO:
                 self._control += self._handshake.echo
+                self._sender.repeat_all()  # what rode along with an earlier, stale one
                 self._riding = True
                 self._setup.start(now)
             case Effect.SEND_COOKIE_ACK:
@@ -119,6 +124,7 @@ class Engine:
                 self._setup.stop()
                 self._sender.establish(now)
                 self._heartbeat.start(now)
+                self._path.start(now)
                 self._outputs.append(AssociationUp())
                 self._channels.association_up(self._handshake.outbound_streams, self._handshake.can_reset)
             case Effect.SEND_SHUTDOWN:
@@ -139,6 +145,7 @@ class Engine:
         self._setup.stop()
         self._shutdown.stop()
         self._heartbeat.stop()
+        self._path.stop()
         self._sender.clear()
         self._receiver.clear()
         self._resets.clear()
@@ -160,7 +167,13 @@ class Engine:
             return 0.0
         deadline = min(self._setup.deadline, self._shutdown.deadline, self._guard)
         if self.state in SENDS:
-            deadline = min(deadline, self._sender.deadline, self._resets.deadline, self._heartbeat.deadline)
+            deadline = min(
+                deadline,
+                self._sender.deadline,
+                self._resets.deadline,
+                self._heartbeat.deadline,
+                self._path.deadline,
+            )
         if self.state in RECEIVES:
             deadline = min(deadline, self._receiver.deadline)
         return deadline
@@ -182,6 +195,8 @@ class Engine:
                 self._count_error(now)
             if self._heartbeat.deadline <= now:
                 self._beat(now)
+            if self._path.deadline <= now:
+                self._control.append(self._path.probe(now, self._round_trip.rto))
         if self.state in RECEIVES and self._receiver.deadline <= now:
             self._receiver.handle_timeout()
 
@@ -189,6 +204,12 @@ class Engine:
         self._errors += 1
         if self._errors > self._config.association_max_retransmits:
             self._fail("retransmissions", now)
+        elif self._errors == BLACK_HOLE_TIMEOUTS and self._path.fall_back(now):
+            self._fit_path()
+
+    def _fit_path(self) -> None:
+        self._capacity = (self._path.size - COMMON_HEADER_LENGTH) & ~3  # chunks are padded
+        self._sender.fit(self._capacity)
 
     def _repeat_setup(self, now: float) -> None:
         if self._setup.repeats >= self._config.max_init_retransmits:
@@ -236,11 +257,11 @@ class Engine:
         sends = state in SENDS or self._riding
         waiting = self._control
         if state in RECEIVES and receiver.pending and (receiver.due or (sends and sender.wants_to_send())):
-            waiting.append(receiver.sack())
+            waiting.append(receiver.sack(capacity))
         if waiting:
             self._control = []
             for chunk in waiting:
-                if len(chunk) > room:
+                if len(chunk) > room and chunks:
                     self._emit(chunks)
                     chunks, room = [], capacity
                 chunks.append(chunk)
@@ -248,7 +269,7 @@ class Engine:
         if sends:
             sender.begin_burst(now)
             while True:
-                data = sender.next_chunk(room, now)
+                data = sender.next_chunk(room, now, alone=not chunks)
                 if data is not None:
                     chunks.append(data)
                     room -= len(data)
@@ -259,13 +280,13 @@ class Engine:
                 else:
                     break
             self._riding = False
-        # After the data: what was found too old a moment ago is in it.
-        if state in SENDS and (forward := sender.forward_tsn(now)) is not None:
-            chunks.append(forward)
-        if state is _S.ESTABLISHED and (request := self._resets.poll(now)) is not None:
-            chunks.append(request)
         if chunks:
             self._emit(chunks)
+        # After the data: what was found too old a moment ago is in it.
+        if state in SENDS and (forward := sender.forward_tsn(now)) is not None:
+            self._emit([forward])
+        if state is _S.ESTABLISHED and (request := self._resets.poll(now)) is not None:
+            self._emit([request])
         self._channels.flushed()
 
     def _emit(self, chunks: list[bytes], tag: int | None = None) -> None:

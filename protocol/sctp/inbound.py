@@ -23,7 +23,6 @@ __all__ = ["Receiver"]
 # Implementation constants
 MAX_AHEAD = 0xFFFF  # what a gap block's 16-bit offset can say
 MAX_INTERVALS = 1024  # separate stretches beyond the cumulative TSN; more is dropped
-MAX_GAPS_TOLD = 200  # of those, in one SACK: it must fit a packet
 MAX_DUPLICATES_TOLD = 20
 
 _IMMEDIATE = DataFlags.IMMEDIATE.value
@@ -153,9 +152,11 @@ class Receiver:
     def handle_timeout(self) -> None:
         self.due = True
 
-    def sack(self) -> bytes:
+    def sack(self, room: int) -> bytes:
+        """In at most `room` bytes: what does not fit is told when the first gaps are filled."""
         base = self.cumulative
-        gaps = tuple((first - base, last - base) for first, last in self._intervals[:MAX_GAPS_TOLD])
+        most = room // 4 - 4 - len(self._duplicates)
+        gaps = tuple((first - base, last - base) for first, last in self._intervals[:most])
         chunk = build_sack(Sack(base & TSN_MASK, self.window, gaps, tuple(self._duplicates)))
         self._duplicates.clear()
         self._unacknowledged_packets = 0

@@ -57,8 +57,9 @@ class Sender:
         self._round_trip = round_trip
         self._drops = drops
         self._fragment = (config.max_packet_size - COMMON_HEADER_LENGTH - DATA_HEADER_LENGTH) & ~3
+        self._unit = self._fragment  # what windows are counted in; `fit` may make fragments smaller
         self._max_flight = config.max_flight
-        self._window = CongestionWindow(self._fragment)
+        self._window = CongestionWindow(self._unit)
         self.queue = OutQueue()
         self._outstanding: dict[int, _Sent] = {}  # by TSN, in order, without holes
         self._gap_acked: set[int] = set()
@@ -103,7 +104,11 @@ class Sender:
         """What the peer's INIT or INIT ACK says."""
         self._peer_window = window
         self._can_forward = can_forward
-        self._window.threshold = max(window, 4 * self._fragment)
+        self._window.threshold = max(window, 4 * self._unit)
+
+    def fit(self, capacity: int) -> None:
+        """From now on fragments are such that packets hold at most so many bytes of chunks."""
+        self._fragment = capacity - DATA_HEADER_LENGTH
 
     def establish(self, now: float) -> None:
         """Chunks that rode along with COOKIE ECHO get their T3 only now: until then T1 repeats it alone (§5.1 C)."""
@@ -131,8 +136,9 @@ class Sender:
     def end_packet(self) -> None:
         self._rush = False
 
-    def next_chunk(self, room: int, now: float) -> bytes | None:
-        """A DATA chunk of at most `room` bytes, or None when none may go or none fits."""
+    def next_chunk(self, room: int, now: float, *, alone: bool = False) -> bytes | None:
+        """A DATA chunk of at most `room` bytes, or None when none may go or none fits. One that was made for a larger
+        packet goes again `alone`."""
         while self._again:
             sent = self._outstanding.get(self._again[0])
             if sent is None or sent.in_flight or sent.message.abandoned or sent.tsn in self._gap_acked:
@@ -141,7 +147,7 @@ class Sender:
             if sent.message.expires < now and self._can_forward:
                 self._abandon(sent.message)
                 continue
-            if len(sent.chunk) > room or (self._flight >= self._burst_limit and not self._rush):
+            if (len(sent.chunk) > room and not alone) or (self._flight >= self._burst_limit and not self._rush):
                 return None
             heapq.heappop(self._again)
             sent.in_flight = True
@@ -277,7 +283,7 @@ class Sender:
             octets += sent.size
             self._measure(tsn, now)
         self._peer_window = sack.window
-        self._probed = sack.window < self._fragment
+        self._probed = sack.window < self._unit
         recovering = self._window.recovery_exit is not None
         if advanced:
             self._round_trip.progress()
@@ -286,7 +292,8 @@ class Sender:
         if advanced:
             self._window.acknowledged(octets, cumulative, flight_before)
             self.deadline = now + self._round_trip.rto if self._outstanding else math.inf
-        elif not self._outstanding:
+        if not self._outstanding:
+            self._window.all_acknowledged()
             self.deadline = math.inf
         if gaps and (newly or (recovering and advanced)):
             self._report_missing(max(gaps) if recovering and advanced else max(newly))

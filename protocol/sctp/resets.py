@@ -2,7 +2,8 @@
 
 Ours: 1. a stream asked to be reset waits until nothing of it is queued; 2. one request at a time goes out, with T3's
 timeout as its timer; 3. the response ends it. "In progress" (the peer has not yet seen our last TSN) is asked again
-under a new sequence number: dcSCTP answers a repeated number with its old result for ever.
+under a new sequence number: dcSCTP answers a repeated number with its old result for ever. A stream whose reset is
+denied is spoilt: its channel ends here, and its identifier is not used again.
 
 Theirs: 1. when every TSN up to the request's last one came, the reset is performed and answered; 2. until then the
 answer is "in progress", the request is kept, and answered once more when it was performed (usrsctp waits for that).
@@ -31,7 +32,8 @@ _AGAIN = (ResetResult.IN_PROGRESS, ResetResult.REQUEST_IN_PROGRESS)
 
 
 class StreamResets:
-    """`incoming` and `outgoing` collect streams whose reset is complete; the owner clears them."""
+    """`incoming` and `outgoing` collect streams whose reset is complete, `denied` those of ours that the peer refused;
+    the owner clears them."""
 
     def __init__(
         self, initial_tsn: int, sender: Sender, receiver: Receiver, round_trip: RoundTrip, drops: Counter[str]
@@ -47,8 +49,10 @@ class StreamResets:
         self._peer_sequence = 0  # expected next
         self._last_result = ResetResult.NOTHING_TO_DO
         self._deferred: OutgoingReset | None = None
+        self._spoilt: set[int] = set()  # the peer would not reset them: never used again
         self.incoming: list[tuple[int, ...]] = []
         self.outgoing: list[int] = []
+        self.denied: list[int] = []
         self.deadline = math.inf
 
     def start(self, peer_initial_tsn: int) -> None:
@@ -59,8 +63,10 @@ class StreamResets:
             self._waiting[stream] = None
 
     def busy(self, stream: int) -> bool:
-        """A reset of this outgoing stream is wanted or under way: nothing may be sent on it."""
-        return stream in self._waiting or (self._request is not None and stream in self._request.streams)
+        """A reset of this outgoing stream is wanted, under way or denied: nothing may be sent on it."""
+        if stream in self._waiting or stream in self._spoilt:
+            return True
+        return self._request is not None and stream in self._request.streams
 
     def poll(self, now: float) -> bytes | None:
         """A RE-CONFIG chunk to send now."""
@@ -103,11 +109,14 @@ class StreamResets:
             self._renumber()
             self.deadline = now + self._round_trip.rto
             return True
-        if response.result not in _DONE:
-            self._drops["reset_denied"] += 1  # nothing more can be done: the channel is closed on our side
-        for stream in request.streams:
-            self._sender.queue.restart(stream)
-        self.outgoing += request.streams
+        if response.result in _DONE:
+            for stream in request.streams:
+                self._sender.queue.restart(stream)
+            self.outgoing += request.streams
+        else:
+            self._drops["reset_denied"] += 1
+            self._spoilt.update(request.streams)
+            self.denied += request.streams
         self._request = None
         self.deadline = math.inf
         return True

@@ -19,9 +19,9 @@ from protocol.sctp import (
     Packet,
     SctpConfig,
 )
-from protocol.sctp.chunks import CauseCode, ChunkType, parse_causes_untrusted
+from protocol.sctp.chunks import CauseCode, ChunkType, build_shutdown, parse_causes_untrusted
 from protocol.sctp.packet import build_packet, parse_packet_untrusted
-from protocol.sctp.parameters import parse_init_untrusted
+from protocol.sctp.parameters import Init, build_init, parse_init_untrusted
 
 Make = Callable[..., Any]
 ESTABLISHED = AssociationState.ESTABLISHED
@@ -135,6 +135,9 @@ def test_a_peer_that_vanishes_ends_with_a_reason(up: Make):
 
 def test_an_idle_peer_is_asked_whether_it_is_there(up: Make):
     net = up()
+    net.run(1)  # a probe of the path is a heartbeat, too
+    for sent in net.sent:
+        sent.clear()
     net.run(95)
     beats = [packet for packet in net.sent[0] if kinds(packet) == [ChunkType.HEARTBEAT]]
     answers = [packet for packet in net.sent[1] if kinds(packet) == [ChunkType.HEARTBEAT_ACK]]
@@ -185,6 +188,46 @@ def test_a_dead_association_is_silent(up: Make):
         net.sides[1].receive_untrusted(packet, net.now)
     net.sides[1].handle_timeout(net.now + 100)
     assert net.sides[1].poll() == []
+
+
+@pytest.mark.parametrize("kind", [ChunkType.SHUTDOWN, ChunkType.SHUTDOWN_ACK, ChunkType.SHUTDOWN_COMPLETE])
+@pytest.mark.parametrize("both", [False, True])
+def test_a_lost_packet_of_the_shutdown_is_repeated(up: Make, kind: int, both: bool):
+    net = up()
+    net.keep = drop_first(kind, 2)
+    net.sides[0].close(net.now)
+    if both:
+        net.sides[1].close(net.now)
+    net.run(30)
+    assert [side.state for side in net.sides] == [AssociationState.DEAD, AssociationState.DEAD]
+    for side in (0, 1):
+        (closed,) = net.of(side, AssociationClosed)
+        assert closed.reason in ("shutdown", "shutdown_by_peer")
+
+
+def test_an_init_while_our_shutdown_ack_is_unanswered_hears_it_again(make_raw_peer: Make):
+    peer = make_raw_peer()
+    (answer,) = peer.say(build_shutdown(peer.init_ack.tsn - 1))
+    assert answer.type == ChunkType.SHUTDOWN_ACK
+    init = build_init(ChunkType.INIT, Init(7, 1 << 20, 10, 10, 1))
+    assert [chunk.type for chunk in peer.say(init, tag=0)] == [ChunkType.SHUTDOWN_ACK]
+    assert peer.association.state is AssociationState.SHUTDOWN_ACK_SENT
+
+
+def test_an_acknowledgement_clears_the_errors_before_it(up: Make):
+    """§8.1: only errors in a row count. Nine silences of three timeouts each are more than ten errors."""
+    net = up()
+    channel = net.sides[0].open_channel("x", now=net.now)
+    net.run(1)
+    for number in range(9):
+        net.loss = 1.0
+        net.sides[0].send(channel, f"{number}", net.now)
+        net.run(3)
+        net.loss = 0.0
+        net.run(20)
+    assert [event.data for event in net.of(1, ChannelMessage)] == [f"{number}" for number in range(9)]
+    assert len(net.sent[0]) > 9 * 3
+    assert net.sides[0].state is ESTABLISHED
 
 
 # The cookie
@@ -251,6 +294,14 @@ def test_a_stale_cookie_is_told_and_a_fresh_one_fetched(make_pair: Make):
     net.sides[0].receive_untrusted(output.data, net.now)
     net.run(0.1)
     assert [side.state for side in net.sides] == [ESTABLISHED, ESTABLISHED]
+
+
+def test_a_peer_that_finds_every_cookie_stale_is_left(make_pair: Make):
+    net = make_pair(configs=(None, SctpConfig(cookie_lifetime=-1.0)))
+    net.sides[0].connect(net.now)
+    net.run(60)
+    assert net.events[0] == [AssociationClosed("setup_stale_cookies")]
+    assert len(net.sent[0]) < 2 * 9 + 2
 
 
 def test_a_replayed_cookie_changes_nothing(up: Make):

@@ -12,6 +12,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from protocol.errors import LocalError
 from protocol.sctp import (
     Association,
     AssociationClosed,
@@ -324,6 +325,29 @@ def test_a_closed_window_is_probed_and_never_given_up(make_raw_peer: Make):
     assert peer.association.drops["sack_ahead"] == 0
 
 
+def test_a_small_window_is_not_filled_with_small_pieces(make_raw_peer: Make):
+    """The silly window: a window that opens by a few bytes is waited out, and no fragment is cut to fit it."""
+    peer = make_raw_peer()
+    channel = peer.association.open_channel("ours", now=peer.now)
+    peer.hear()
+    peer.say(peer.ack(0))
+    peer.association.send(channel, b"x" * 20_000, peer.now)
+    first = [chunk for chunk in peer.hear() if chunk.type == ChunkType.DATA]
+    heard = peer.say(peer.ack(len(first) - 1, 10))  # one is still on its way, and the window takes ten bytes
+    assert ChunkType.DATA not in [chunk.type for chunk in heard]
+    heard = peer.say(peer.ack(len(first), 100))
+    sizes = [len(chunk.value) for chunk in heard if chunk.type == ChunkType.DATA]
+    assert sizes == [len(first[0].value)]  # a probe, as long as any
+
+
+def test_nothing_of_i_data_is_offered_or_taken(make_raw_peer: Make):
+    peer = make_raw_peer()
+    assert peer.init_ack.extensions == {ChunkType.RE_CONFIG, ChunkType.FORWARD_TSN}
+    heard = peer.say(build_chunk(64, 3, struct.pack("!LHHLL", peer.TSN, 0, 0, 0, 51) + b"hello"))
+    assert causes(heard, ChunkType.ERROR) == [CauseCode.UNRECOGNIZED_CHUNK_TYPE]
+    assert not [event for event in peer.events if isinstance(event, ChannelMessage)]
+
+
 def test_shutdown_acknowledges_and_answers(make_raw_peer: Make):
     peer = make_raw_peer()
     peer.association.open_channel("ours", now=peer.now)
@@ -397,6 +421,40 @@ def test_a_wrong_reset_sequence_number_is_told(make_raw_peer: Make):
     peer = make_raw_peer()
     (answer,) = peer.say(build_reconfig(OutgoingReset(peer.TSN + 9, 0, peer.TSN, (0,))))
     assert answer.value[4:] == struct.pack("!LL", peer.TSN + 9, 5)
+
+
+@pytest.mark.parametrize("result", [2, 3, 5])
+def test_a_channel_whose_reset_the_peer_denies_ends_and_its_stream_is_not_used_again(make_raw_peer: Make, result: int):
+    peer = make_raw_peer()
+    channel = peer.association.open_channel("ours", now=peer.now)
+    peer.hear()
+    peer.say(peer.ack(0))
+    peer.association.close_channel(channel, peer.now)
+    (request,) = [chunk for chunk in peer.hear() if chunk.type == ChunkType.RE_CONFIG]
+    peer.say(build_reconfig(ResetResponse(struct.unpack_from("!L", request.value, 4)[0], result)))
+    assert peer.events[-1] == ChannelClosed(channel)
+    assert peer.association.drops["reset_denied"] == 1
+    assert peer.association.open_channel("next", now=peer.now) == channel + 2
+    with pytest.raises(LocalError):
+        peer.association.open_channel("the same", negotiated_id=channel)
+
+
+def test_a_reset_that_the_peer_calls_in_progress_is_asked_again_under_a_new_number(make_raw_peer: Make):
+    peer = make_raw_peer()
+    channel = peer.association.open_channel("ours", now=peer.now)
+    peer.hear()
+    peer.say(peer.ack(0))
+    peer.association.close_channel(channel, peer.now)
+    heard = peer.hear()
+    asked = []
+    for _ in range(30):
+        request = [chunk for chunk in heard if chunk.type == ChunkType.RE_CONFIG][-1]
+        asked.append(struct.unpack_from("!L", request.value, 4)[0])
+        assert peer.say(build_reconfig(ResetResponse(asked[-1], 6))) == []
+        heard = peer.wait(10.5)
+    assert len(set(asked)) == 30
+    assert peer.association.state is AssociationState.ESTABLISHED  # the peer answers, so nothing counts against it
+    assert ChannelClosed(channel) not in peer.events
 
 
 def test_channels_just_end_where_the_peer_cannot_reset(make_raw_peer: Make):
