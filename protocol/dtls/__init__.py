@@ -11,14 +11,15 @@ from protocol.dtls.cookies import CookieExchange, VerifiedHello
 from protocol.dtls.endpoint import DtlsEndpoint
 from protocol.dtls.events import ApplicationData, Closed, Connected, Datagram, Output, Role, SrtpKeys
 from protocol.dtls.fingerprint import Fingerprint
-from protocol.dtls.groups import GROUPS
+from protocol.dtls.groups import GROUPS, Group
 from protocol.dtls.identity import Identity
-from protocol.dtls.suites import SUITES
+from protocol.dtls.suites import SUITES, CipherSuite
 
 __all__ = [
     "GROUPS",
     "SUITES",
     "ApplicationData",
+    "CipherSuite",
     "Closed",
     "Connected",
     "CookieExchange",
@@ -26,6 +27,7 @@ __all__ = [
     "DtlsConfig",
     "DtlsEndpoint",
     "Fingerprint",
+    "Group",
     "Identity",
     "Output",
     "Role",

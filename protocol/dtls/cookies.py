@@ -6,11 +6,13 @@
     ClientHello with the cookie  ──▶        now an endpoint is made for this address and given the same datagram
 
 The cookie is an HMAC over the address and what the client must repeat (version, random, session, suites, compression).
-Its secret is drawn anew every minute, and the one before is honoured for another. A wrong cookie is treated as none:
+All of that stands at the beginning of a hello, so the first fragment of one that came in pieces will do; the rest of it
+is dropped, and comes again with the cookie.
+
+The secret is drawn anew every minute, and the one before is honoured for another. A wrong cookie is treated as none:
 the secret may have changed meanwhile. A request is never shorter than its answer, so we are no amplifier.
 
-Nothing of this is used behind ICE: there the address is proved before DTLS begins, and a browser's hello spans two
-datagrams, of which no cookie can be computed without remembering the first.
+Nothing of this is used behind ICE: there the address is proved before DTLS begins.
 """
 
 from __future__ import annotations
@@ -21,12 +23,11 @@ from dataclasses import dataclass
 
 from protocol.dtls.events import Datagram
 from protocol.dtls.fragments import Fragment, HandshakeMessage, parse_fragments_untrusted
-from protocol.dtls.messages import ClientHello, HelloVerifyRequest
-from protocol.dtls.messages.client_hello import parse_client_hello_untrusted
+from protocol.dtls.messages import HelloVerifyRequest
 from protocol.dtls.record12 import Record, pack_record, split_records_untrusted
 from protocol.dtls.registry import ContentType, HandshakeType, ProtocolVersion
 from protocol.errors import DecodeError
-from protocol.wire import Entropy, Writer
+from protocol.wire import Entropy, Reader
 
 __all__ = ["CookieExchange", "VerifiedHello"]
 
@@ -59,19 +60,20 @@ class CookieExchange:
         """Judges a datagram from an address (host and port, in any unambiguous form) that has no endpoint yet.
 
         A Datagram goes back to the address. For a VerifiedHello make the endpoint and give it this datagram. None:
-        dropped; so is a hello that does not come whole in one record, since half of one has no cookie.
+        dropped and counted.
         """
         try:
-            record, fragment, hello = _hello_untrusted(data)
+            record, fragment = _first_fragment_untrusted(data)
+            bound, presented = _split_cookie_untrusted(fragment.body)
         except DecodeError as error:
             self.drops[error.reason] += 1
             return None
         self._change_secret(now)
-        bound = _bound(address, hello)
+        bound = len(address).to_bytes(2, "big") + address + bound
         cookie = hmac.digest(self._current, bound, "sha256")
         # Both are compared, so that time does not tell which secret it was.
-        good = hmac.compare_digest(cookie, hello.cookie)
-        good |= hmac.compare_digest(hmac.digest(self._previous, bound, "sha256"), hello.cookie)
+        good = hmac.compare_digest(cookie, presented)
+        good |= hmac.compare_digest(hmac.digest(self._previous, bound, "sha256"), presented)
         if good:
             return VerifiedHello(fragment.sequence, record.number)
         # The server does not know how often it has been asked: it repeats the client's numbers, so that none comes
@@ -90,7 +92,7 @@ class CookieExchange:
         self._changes_at = now + _SECRET_LIFETIME
 
 
-def _hello_untrusted(data: bytes) -> tuple[Record, Fragment, ClientHello]:
+def _first_fragment_untrusted(data: bytes) -> tuple[Record, Fragment]:
     records, damage = split_records_untrusted(data)
     if not records:
         raise DecodeError(damage or "record_truncated")
@@ -100,20 +102,19 @@ def _hello_untrusted(data: bytes) -> tuple[Record, Fragment, ClientHello]:
     fragment = parse_fragments_untrusted(record.fragment)[0]
     if fragment.message_type != HandshakeType.CLIENT_HELLO or fragment.sequence > _MAXIMUM_MESSAGE_SEQUENCE:
         raise DecodeError("not_a_hello")
-    if len(fragment.body) != fragment.length:
-        raise DecodeError("hello_in_pieces")
-    return record, fragment, parse_client_hello_untrusted(fragment.body)
+    if fragment.offset:
+        raise DecodeError("not_the_beginning_of_a_hello")
+    return record, fragment
 
 
-def _bound(address: bytes, hello: ClientHello) -> bytes:
-    """What the cookie is bound to: all that a client repeats in its second hello (RFC 6347 §4.2.1)."""
-    writer = Writer()
-    writer.opaque(address, 1)
-    writer.u16(hello.version)
-    writer.put(hello.random)
-    writer.opaque(hello.session_id, 1)
-    with writer.block(2):
-        for suite in hello.cipher_suites:
-            writer.u16(suite)
-    writer.opaque(hello.compression_methods, 1)
-    return writer.finish()
+def _split_cookie_untrusted(hello: bytes) -> tuple[bytes, bytes]:
+    """What a client repeats in its second hello (RFC 6347 §4.2.1), and the cookie in it; extensions are not read."""
+    reader = Reader(hello)
+    reader.skip(2 + 32)  # version, random
+    reader.opaque(1)  # session
+    before = reader.position
+    cookie = reader.opaque(1)
+    after = reader.position
+    reader.opaque(2)  # suites
+    reader.opaque(1)  # compression
+    return hello[:before] + hello[after : reader.position], cookie

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 
 import pytest
 
-from protocol.dtls import CookieExchange, Datagram, DtlsEndpoint, Identity, Role, VerifiedHello
+from protocol.dtls import CookieExchange, Datagram, DtlsConfig, DtlsEndpoint, Identity, Role, VerifiedHello
 from protocol.dtls.fragments import HandshakeMessage, parse_fragments_untrusted
 from protocol.dtls.messages import ClientHello
 from protocol.dtls.messages.client_hello import parse_client_hello_untrusted
@@ -41,6 +41,19 @@ def start_client(dtls: SimpleNamespace):
     return client
 
 
+def make_server(dtls: SimpleNamespace, verified: VerifiedHello):
+    return dtls.Side(
+        DtlsEndpoint(
+            Role.SERVER,
+            dtls.server_identity,
+            peer_fingerprints=(dtls.client_identity.fingerprint(),),
+            srtp_profiles=dtls.srtp,
+            entropy=random.Random(1).randbytes,
+            verified=verified,
+        )
+    )
+
+
 def second_hello(dtls: SimpleNamespace, exchange: CookieExchange, now: float = 0.0) -> bytes:
     client = start_client(dtls)
     (first,) = client.drain()
@@ -58,16 +71,7 @@ def test_a_listener_verifies_the_address_and_then_the_handshake_connects(dtls: S
     (second,) = client.receive(answer.data)
     verified = exchange.receive_untrusted(second, HERE, 0.1)
     assert verified == VerifiedHello(message_sequence=1, record_sequence=1)
-    server = dtls.Side(
-        DtlsEndpoint(
-            Role.SERVER,
-            dtls.server_identity,
-            peer_fingerprints=(dtls.client_identity.fingerprint(),),
-            srtp_profiles=dtls.srtp,
-            entropy=random.Random(1).randbytes,
-            verified=verified,
-        )
-    )
+    server = make_server(dtls, verified)
     flight = server.receive(second)
     record = split_records_untrusted(flight[0])[0][0]
     assert record.number == verified.record_sequence  # RFC 6347 §4.2.1: the number of the hello that it answers
@@ -96,6 +100,23 @@ def test_the_answer_copies_the_numbers_of_the_hello_and_is_shorter(dtls: SimpleN
         assert said.version == 0xFEFF
         assert 0 < len(said.cookie) <= 255
         assert len(answer.data) < len(request)
+
+
+@pytest.mark.parametrize("mtu", [128, 140])
+def test_a_hello_in_pieces_is_verified_by_its_first(dtls: SimpleNamespace, mtu: int) -> None:
+    client = dtls.make_side(Role.CLIENT, config=DtlsConfig(mtu=mtu))
+    exchange = make_exchange()
+    client.endpoint.start(0.0)
+    answers = [exchange.receive_untrusted(data, HERE, 0.0) for data in client.drain()]
+    assert [type(answer) for answer in answers] == [Datagram, type(None)]
+    pieces = client.receive(answers[0].data)
+    assert len(pieces) == 2
+    server = make_server(dtls, exchange.receive_untrusted(pieces[0], HERE, 0.0))
+    for data in pieces:
+        server.endpoint.receive_untrusted(data, 0.0)
+    dtls.run(client, server)
+    assert client.connected
+    assert server.connected
 
 
 def test_a_cookie_is_good_for_its_address_only(dtls: SimpleNamespace) -> None:
@@ -155,7 +176,9 @@ def test_another_listener_does_not_honour_our_cookies(dtls: SimpleNamespace) -> 
 
 def test_what_is_no_whole_hello_is_dropped_and_counted(dtls: SimpleNamespace) -> None:
     _, _, hello = hello_of(start_client(dtls).drain()[0])
-    piece = pack_record(22, 1, HandshakeMessage(1, 1, hello.encode()).fragment(0, 60))
+    message = HandshakeMessage(1, 1, hello.encode())
+    too_little = pack_record(22, 1, message.fragment(0, 38))
+    second_half = pack_record(22, 1, message.fragment(60, 500))
     exchange = make_exchange()
     for data, reason in (
         (b"", "record_truncated"),
@@ -165,7 +188,8 @@ def test_what_is_no_whole_hello_is_dropped_and_counted(dtls: SimpleNamespace) ->
         (pack_record(22, 1, HandshakeMessage(16, 0, b"").fragment(0, 0)), "not_a_hello"),
         (repack(hello, sequence=9), "not_a_hello"),
         (repack(hello, record=(1 << 48) - 1), "not_a_hello"),
-        (piece, "hello_in_pieces"),
+        (too_little, "truncated"),
+        (second_half, "not_the_beginning_of_a_hello"),
         (repack(hello)[:-1], "record_truncated"),
     ):
         before = exchange.drops[reason]
