@@ -70,7 +70,15 @@ class Call:
     """Drain `take_datagrams` after whatever changes it."""
 
     def __init__(
-        self, number: int, figures: CallFigures, *, ice: IceFullConfig, now: float, now_wall: datetime, entropy: Entropy
+        self,
+        number: int,
+        figures: CallFigures,
+        *,
+        ice: IceFullConfig,
+        now: float,
+        now_wall: datetime,
+        entropy: Entropy,
+        identity: dtls.Identity | None = None,
     ) -> None:
         self.number = number
         self.audio = AudioTally(figures.run, number, figures.frame_round_trips)
@@ -83,7 +91,7 @@ class Call:
         self.talking = False
         self.ended = False  # by the other side
         self.hung_up = False
-        self._identity = dtls.Identity.generate(now_wall)
+        self._identity = identity or dtls.Identity.generate(now_wall)
         self._entropy = entropy
         self._ice_config = ice
         self._capabilities = Capabilities(

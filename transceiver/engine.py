@@ -142,8 +142,7 @@ class Engine:
     async def run(self) -> None:
         """Until cancelled, or until the socket is closed."""
         while True:
-            deadline = -math.inf if self._inbox or self._touched else self._next_wake()
-            with trio.CancelScope(deadline=deadline) as self._sleep:
+            with trio.CancelScope(deadline=self.next_timeout()) as self._sleep:
                 await self._socket.wait_readable()
             self._sleep = None
             self.turn(trio.current_time())
@@ -166,7 +165,10 @@ class Engine:
         self._settle()
         self.outbox.flush()
 
-    def _next_wake(self) -> float:
+    def next_timeout(self) -> float:
+        """When the next turn is due, if no datagram comes before."""
+        if self._inbox or self._touched:
+            return -math.inf
         return min(self._heap[0][0] if self._heap else math.inf, self._next_tick)
 
     def _run_inbox(self, now: float) -> None:

@@ -10,8 +10,8 @@ An offer becomes a call in one synchronous step, so that its first check finds i
 
 from __future__ import annotations
 
+import base64
 import os
-import secrets
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -26,6 +26,7 @@ from protocol.routing import KeyRing
 from protocol.rtp import ntp_from_unix
 from protocol.sdp import Answer, Capabilities, OfferRefused, OfferUnsupported, answer, parse_untrusted, read_offer
 from protocol.srtp import SERVER_PREFERENCE
+from protocol.wire import Entropy
 from service.logs import get_logger
 from transceiver.backends.base import Backend
 from transceiver.config import TransceiverConfig
@@ -55,7 +56,9 @@ class Registry:
         identity: dtls.Identity,
         address: TransportAddress,
         candidates: tuple[Candidate, ...],
+        clock: Callable[[], float] = trio.current_time,
         wall_time: Callable[[], float] = time.time,
+        entropy: Entropy = os.urandom,
     ) -> None:
         self.draining = False
         self.sessions: dict[str, Session] = {}
@@ -72,8 +75,10 @@ class Registry:
         self._fingerprint = identity.fingerprint()
         self._address = address
         self._candidates = candidates
+        self._clock = clock
         self._wall_time = wall_time
-        self._incarnation = secrets.randbits(16)
+        self._entropy = entropy
+        self._incarnation = int.from_bytes(entropy(2), "big")
         self._ice_config = IceLiteConfig(consent_late=config.timeouts.consent_late)
         self._peer_config = PeerConfig()
         self._empty = trio.Event()
@@ -96,7 +101,7 @@ class Registry:
         The call must not be closing. The caller writes the answer: an sdpfrag, or a whole description.
         """
         local = self._credentials()
-        session.restart_ice(local, remote, trio.current_time())
+        session.restart_ice(local, remote, self._clock())
         self._engine.rename(session, local.ufrag.encode())
         log.info("ICE restart", call=session.call_id)
         return local
@@ -134,7 +139,7 @@ class Registry:
         for session in self.sessions.values():
             self._engine.command(session, Session.close, CloseReason.SHUTDOWN)
             self._engine.command(session, Session.release_now)
-        self._engine.flush(trio.current_time())
+        self._engine.flush(self._clock())
         if not self.sessions:
             self._empty.set()
 
@@ -150,21 +155,22 @@ class Registry:
         if len(self.sessions) >= self._config.max_sessions:
             raise SignallingError(503, "session_limit", "All lines are busy.", retry_after=RETRY_AFTER_LIMIT)
         credentials = self._credentials()
-        ssrc = secrets.randbits(31) + 1
-        cname = secrets.token_hex(8)
+        entropy = self._entropy
+        ssrc = int.from_bytes(entropy(4), "big") or 1
+        cname = entropy(8).hex()
         try:
             answered = answer(
                 read_offer(parse_untrusted(request.sdp)),
                 Capabilities(
                     ice=credentials,
                     fingerprint=self._fingerprint,
-                    session_id=secrets.randbits(62),
+                    session_id=int.from_bytes(entropy(8), "big") >> 2,
                     ssrc=ssrc,
                     cname=cname,
                     candidates=self._candidates,
                     codecs=self._backend.codecs,
                     setup=self._config.setup,
-                    tls_id=secrets.token_urlsafe(18),
+                    tls_id=base64.urlsafe_b64encode(entropy(18)).decode(),
                 ),
             )
         except OfferRefused as error:
@@ -172,7 +178,7 @@ class Registry:
             raise SignallingError(status, error.code, error.message, param=error.param) from None
         session = Session(
             SessionParts(
-                call_id=f"rtc_{secrets.token_hex(12)}",
+                call_id=f"rtc_{entropy(12).hex()}",
                 ufrag=credentials.ufrag.encode(),
                 peer=self._peer(credentials, answered, ssrc, cname),
                 audio=answered.audio,
@@ -181,27 +187,27 @@ class Registry:
                 backend=self._backend,
                 host=self._engine,
             ),
-            trio.current_time(),
+            self._clock(),
         )
         self._admit(session)
         return CreatedCall(session.call_id, answered.sdp)
 
     def _credentials(self) -> IceCredentials:
         ufrag = self._keys.seal(
-            self._address, incarnation=self._incarnation, wall_time=self._wall_time(), entropy=os.urandom
+            self._address, incarnation=self._incarnation, wall_time=self._wall_time(), entropy=self._entropy
         )
         return IceCredentials(ufrag, self._keys.derive_password(ufrag))
 
     def _peer(self, credentials: IceCredentials, answered: Answer, ssrc: int, cname: str) -> Peer:
         audio, data = answered.audio, answered.data
         return Peer(
-            ice=IceLite(credentials, answered.remote_ice, entropy=os.urandom, config=self._ice_config),
+            ice=IceLite(credentials, answered.remote_ice, entropy=self._entropy, config=self._ice_config),
             dtls=dtls.DtlsEndpoint(
                 dtls.Role(answered.role),
                 self._identity,
                 peer_fingerprints=answered.remote_fingerprints,
                 srtp_profiles=SERVER_PREFERENCE if audio is not None else (),
-                entropy=os.urandom,
+                entropy=self._entropy,
             ),
             audio=AudioParameters(
                 payload_type=audio.payload_type,
@@ -220,7 +226,7 @@ class Registry:
             )
             if data is not None
             else None,
-            entropy=os.urandom,
+            entropy=self._entropy,
             config=self._peer_config,
         )
 
@@ -246,6 +252,6 @@ class Registry:
             return
         reason = session.reason or CloseReason.INTERNAL_ERROR
         self.ended[reason.value] += 1
-        self.drops.update(session.all_drops(trio.current_time()))
+        self.drops.update(session.all_drops(self._clock()))
         if self.draining and not self.sessions:
             self._empty.set()
