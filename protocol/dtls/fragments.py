@@ -131,6 +131,9 @@ class Reassembler:
         if sequence >= self._next + _WINDOW:
             self._drops["message_too_early"] += 1
             return
+        if length and not fragment.body:  # says nothing, and must not displace what others said
+            self._drops["fragment_empty"] += 1
+            return
         if length > _MAXIMUM_LENGTH.get(fragment.message_type, _MAXIMUM_LENGTH_OTHERS):
             self._drops["message_too_long"] += 1
             return
