@@ -5,9 +5,11 @@ from __future__ import annotations
 from protocol.codecs.codec import FRAME_SECONDS, Codec
 from protocol.codecs.g711 import PCMA, PCMU
 from protocol.codecs.opus import OPUS
+from protocol.codecs.red import RedBlock, parse_red_untrusted
 from protocol.codecs.telephone_event import (
     TELEPHONE_EVENT,
     TELEPHONE_EVENT_RANGE,
+    KeyPresses,
     TelephoneEvent,
     parse_telephone_event_untrusted,
 )
@@ -21,8 +23,11 @@ __all__ = [
     "TELEPHONE_EVENT",
     "TELEPHONE_EVENT_RANGE",
     "Codec",
+    "KeyPresses",
+    "RedBlock",
     "TelephoneEvent",
     "codec_by_name",
+    "parse_red_untrusted",
     "parse_telephone_event_untrusted",
 ]
 

@@ -27,6 +27,7 @@ from loadgen.frames import read_frame_untrusted
 from loadgen.tally import AudioTally, DataTally
 from protocol.address import Path as NetworkPath
 from protocol.address import pack_address
+from protocol.codecs import KeyPresses
 from protocol.dtls import CookieExchange, DtlsEndpoint, Identity, Role
 from protocol.dtls.groups import GROUPS
 from protocol.errors import DecodeError
@@ -120,6 +121,9 @@ def group_drivers() -> dict[str, Callable[[], Feed]]:
 DRIVERS: dict[str, Callable[[], Feed]] = {
     "protocol.dtls.cookies.CookieExchange.receive_untrusted": lambda: (
         lambda data: CookieExchange(entropy(), 0.0).receive_untrusted(data, b"address", 0.0)
+    ),
+    "protocol.codecs.telephone_event.KeyPresses.detect_untrusted": lambda: (
+        lambda data, presses=KeyPresses(): presses.detect_untrusted(data, len(data))
     ),
     "protocol.dtls.endpoint.DtlsEndpoint.receive_untrusted": lambda: at_zero(dtls(Role.SERVER).receive_untrusted),
     "protocol.ice.full.IceFull.receive_untrusted": lambda: from_client(
