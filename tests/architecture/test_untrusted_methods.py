@@ -96,6 +96,10 @@ def at_zero(method: Callable[[bytes, float], object]) -> Feed:
     return lambda data: method(data, 0.0)
 
 
+def presses(method: Callable[[bytes, int], object]) -> Feed:
+    return lambda data: method(data, 960 * len(data))
+
+
 def from_client(method: Callable[[bytes, NetworkPath, float], object]) -> Feed:
     return lambda data: method(data, PATH, 0.0)
 
@@ -122,9 +126,7 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
     "protocol.dtls.cookies.CookieExchange.receive_untrusted": lambda: (
         lambda data: CookieExchange(entropy(), 0.0).receive_untrusted(data, b"address", 0.0)
     ),
-    "protocol.codecs.telephone_event.KeyPresses.detect_untrusted": lambda: (
-        lambda data, presses=KeyPresses(): presses.detect_untrusted(data, len(data))
-    ),
+    "protocol.codecs.telephone_event.KeyPresses.detect_untrusted": lambda: presses(KeyPresses().detect_untrusted),
     "protocol.dtls.endpoint.DtlsEndpoint.receive_untrusted": lambda: at_zero(dtls(Role.SERVER).receive_untrusted),
     "protocol.ice.full.IceFull.receive_untrusted": lambda: from_client(
         IceFull(OURS, THEIRS, entropy=entropy()).receive_untrusted
