@@ -6,6 +6,8 @@ An offer becomes a call in one synchronous step, so that its first check finds i
 2. The offer is read and answered (400 with the reason of the refusal; 422 if nothing is wrong with it but our abilities).
 3. The ufrag of the answer is a route token that names us; the ICE password is derived from it.
 4. The cores are joined into a peer, the peer into a session, the session is given to the engine.
+
+A further offer of a call is answered in the light of what was agreed before, and carried out in the engine's next turn.
 """
 
 from __future__ import annotations
@@ -24,14 +26,25 @@ from protocol.ice import Candidate, IceCredentials, IceLite, IceLiteConfig
 from protocol.peer import AudioParameters, DataParameters, Peer, PeerConfig
 from protocol.routing import KeyRing
 from protocol.rtp import ntp_from_unix
-from protocol.sdp import Answer, Capabilities, OfferRefused, OfferUnsupported, answer, parse_untrusted, read_offer
+from protocol.sdp import (
+    Agreement,
+    Answer,
+    Capabilities,
+    NegotiatedData,
+    OfferRefused,
+    OfferUnsupported,
+    answer,
+    answer_again,
+    parse_untrusted,
+    read_offer,
+)
 from protocol.srtp import SERVER_PREFERENCE
 from protocol.wire import Entropy
 from service.logs import get_logger
 from transceiver.backends.base import Backend
 from transceiver.config import TransceiverConfig
 from transceiver.engine import Engine
-from transceiver.session import CloseReason, Session, SessionParts
+from transceiver.session import CloseReason, Life, Session, SessionParts
 from transceiver.signalling import CallRequest, CreatedCall, SignallingError
 
 __all__ = ["Registry"]
@@ -95,12 +108,35 @@ class Registry:
             self.refused[error.code] += 1
             raise
 
-    def restart_ice(self, session: Session, remote: IceCredentials) -> IceCredentials:
+    def renegotiate(self, call_id: str, offer: bytes) -> str | None:
+        """The answer to a further offer; None if there is no such call. Raises SignallingError: then nothing has changed."""
+        session = self.sessions.get(call_id)
+        if session is None or session.life in (Life.CLOSING, Life.CLOSED):
+            return None
+        fresh = self._credentials()
+        try:
+            answered, agreement = answer_again(read_offer(parse_untrusted(offer)), session.agreement, fresh)
+        except OfferRefused as error:
+            self.refused[error.code] += 1
+            raise _refusal(error) from None
+        if agreement.remote_ice != session.agreement.remote_ice:
+            self.restart_ice(session, agreement.remote_ice, fresh)
+        session.agreement = agreement
+        data = _data_parameters(answered.data)
+        self._engine.command(session, Session.renegotiate, answered.audio, data)
+        direction = answered.audio.direction.value if answered.audio is not None else None
+        log.info("call renegotiated", call=call_id, audio=direction, data=data is not None)
+        return answered.sdp
+
+    def restart_ice(
+        self, session: Session, remote: IceCredentials, local: IceCredentials | None = None
+    ) -> IceCredentials:
         """The client has new ICE credentials: new ones of ours, good at once. Nothing else of the call changes.
 
         The call must not be closing. The caller writes the answer: an sdpfrag, or a whole description.
         """
-        local = self._credentials()
+        local = local or self._credentials()
+        session.agreement = session.agreement.restarted(local, remote)
         session.restart_ice(local, remote, self._clock())
         self._engine.rename(session, local.ufrag.encode())
         log.info("ICE restart", call=session.call_id)
@@ -154,34 +190,28 @@ class Registry:
             raise SignallingError(503, "draining", "This server is going away.", retry_after=RETRY_AFTER_DRAIN)
         if len(self.sessions) >= self._config.max_sessions:
             raise SignallingError(503, "session_limit", "All lines are busy.", retry_after=RETRY_AFTER_LIMIT)
-        credentials = self._credentials()
         entropy = self._entropy
-        ssrc = int.from_bytes(entropy(4), "big") or 1
-        cname = entropy(8).hex()
+        capabilities = Capabilities(
+            ice=self._credentials(),
+            fingerprint=self._fingerprint,
+            session_id=int.from_bytes(entropy(8), "big") >> 2,
+            ssrc=int.from_bytes(entropy(4), "big") or 1,
+            cname=entropy(8).hex(),
+            candidates=self._candidates,
+            codecs=self._backend.codecs,
+            setup=self._config.setup,
+            tls_id=base64.urlsafe_b64encode(entropy(18)).decode(),
+        )
         try:
-            answered = answer(
-                read_offer(parse_untrusted(request.sdp)),
-                Capabilities(
-                    ice=credentials,
-                    fingerprint=self._fingerprint,
-                    session_id=int.from_bytes(entropy(8), "big") >> 2,
-                    ssrc=ssrc,
-                    cname=cname,
-                    candidates=self._candidates,
-                    codecs=self._backend.codecs,
-                    setup=self._config.setup,
-                    tls_id=base64.urlsafe_b64encode(entropy(18)).decode(),
-                ),
-            )
+            answered = answer(read_offer(parse_untrusted(request.sdp)), capabilities)
         except OfferRefused as error:
-            status = 422 if isinstance(error, OfferUnsupported) else 400
-            raise SignallingError(status, error.code, error.message, param=error.param) from None
+            raise _refusal(error) from None
         session = Session(
             SessionParts(
                 call_id=f"rtc_{entropy(12).hex()}",
-                ufrag=credentials.ufrag.encode(),
-                peer=self._peer(credentials, answered, ssrc, cname),
-                audio=answered.audio,
+                ufrag=capabilities.ice.ufrag.encode(),
+                peer=self._peer(capabilities, answered),
+                agreement=Agreement.reached(capabilities, answered),
                 session=request.session,
                 timeouts=self._config.timeouts,
                 backend=self._backend,
@@ -198,10 +228,10 @@ class Registry:
         )
         return IceCredentials(ufrag, self._keys.derive_password(ufrag))
 
-    def _peer(self, credentials: IceCredentials, answered: Answer, ssrc: int, cname: str) -> Peer:
-        audio, data = answered.audio, answered.data
+    def _peer(self, ours: Capabilities, answered: Answer) -> Peer:
+        audio = answered.audio
         return Peer(
-            ice=IceLite(credentials, answered.remote_ice, entropy=self._entropy, config=self._ice_config),
+            ice=IceLite(ours.ice, answered.remote_ice, entropy=self._entropy, config=self._ice_config),
             dtls=dtls.DtlsEndpoint(
                 dtls.Role(answered.role),
                 self._identity,
@@ -212,20 +242,14 @@ class Registry:
             audio=AudioParameters(
                 payload_type=audio.payload_type,
                 clock_rate=audio.codec.clock_rate,
-                ssrc=ssrc,
-                cname=cname,
+                ssrc=ours.ssrc,
+                cname=ours.cname,
                 telephone_event_payload_type=audio.telephone_event_payload_type,
                 ntp_epoch=ntp_from_unix(self._wall_time() - trio.current_time()),
             )
             if audio is not None
             else None,
-            data=DataParameters(
-                remote_sctp_port=data.remote_sctp_port,
-                remote_max_message_size=data.remote_max_message_size,
-                local_sctp_port=data.local_sctp_port,
-            )
-            if data is not None
-            else None,
+            data=_data_parameters(answered.data),
             entropy=self._entropy,
             config=self._peer_config,
         )
@@ -255,3 +279,18 @@ class Registry:
         self.drops.update(session.all_drops(self._clock()))
         if self.draining and not self.sessions:
             self._empty.set()
+
+
+def _refusal(error: OfferRefused) -> SignallingError:
+    status = 422 if isinstance(error, OfferUnsupported) else 400
+    return SignallingError(status, error.code, error.message, param=error.param)
+
+
+def _data_parameters(data: NegotiatedData | None) -> DataParameters | None:
+    if data is None:
+        return None
+    return DataParameters(
+        remote_sctp_port=data.remote_sctp_port,
+        remote_max_message_size=data.remote_max_message_size,
+        local_sctp_port=data.local_sctp_port,
+    )

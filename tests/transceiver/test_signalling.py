@@ -47,6 +47,12 @@ class RecordingCalls:
         self.open.add(call_id)
         return CreatedCall(call_id, "v=0\r\n")
 
+    def renegotiate(self, call_id: str, offer: bytes) -> str | None:
+        if self.refuse is not None:
+            raise self.refuse
+        self.requests.append(CallRequest(offer))
+        return "v=0 again\r\n" if call_id in self.open else None
+
     def hang_up(self, call_id: str) -> bool:
         known = call_id in self.open
         self.open.discard(call_id)
@@ -181,6 +187,22 @@ async def test_a_call_is_hung_up_either_way_and_then_unknown(client: httpx.Async
         assert response.status_code == 404
         assert error_of(response)["code"] == "call_not_found"
     assert calls.open == set()
+
+
+async def test_a_further_offer_goes_to_the_calls_own_place(client: httpx.AsyncClient, calls: RecordingCalls) -> None:
+    location = (await client.post(CALLS, content=b"v=0", headers=SDP)).headers["location"]
+    response = await client.post(location, content=b"v=0 more", headers=SDP)
+    assert (response.status_code, response.text) == (200, "v=0 again\r\n")
+    assert response.headers["content-type"].startswith("application/sdp")
+    assert calls.requests[-1] == CallRequest(b"v=0 more")
+    unknown = await client.post(f"{CALLS}/rtc_7", content=b"v=0", headers=SDP)
+    assert (unknown.status_code, error_of(unknown)["code"]) == (404, "call_not_found")
+    # The session was agreed when the call was made: only SDP comes here.
+    assert (await client.post(location, json={"sdp": "v=0", "session": {}})).status_code == 415
+    assert (await client.post(location, content=b"v=0", headers={**SDP, "Accept": "text/html"})).status_code == 406
+    calls.refuse = SignallingError(422, "codec_changed", "The codec in use must stay.", param="a=rtpmap")
+    refused = await client.post(location, content=b"v=0", headers=SDP)
+    assert (refused.status_code, error_of(refused)["param"]) == (422, "a=rtpmap")
 
 
 async def test_a_full_or_leaving_transceiver_says_when_to_come_back(

@@ -3,5 +3,6 @@
 from transceiver.session.parts import Host, SessionParts
 from transceiver.session.reasons import CloseReason
 from transceiver.session.session import Session
+from transceiver.session.tables import Life
 
-__all__ = ["CloseReason", "Host", "Session", "SessionParts"]
+__all__ = ["CloseReason", "Host", "Life", "Session", "SessionParts"]

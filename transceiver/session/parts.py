@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from protocol.address import Path
 from protocol.peer import Peer
-from protocol.sdp import NegotiatedAudio
+from protocol.sdp import Agreement
 from transceiver.backends.base import Backend
 from transceiver.config import Timeouts
 
@@ -40,7 +40,7 @@ class SessionParts:
     call_id: str
     ufrag: bytes
     peer: Peer
-    audio: NegotiatedAudio | None
+    agreement: Agreement
     session: dict[str, Any] | None
     timeouts: Timeouts
     backend: Backend

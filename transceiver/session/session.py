@@ -27,6 +27,7 @@ from protocol.peer import (
     ConsentLate,
     ConsentRestored,
     DataChannelsClosed,
+    DataParameters,
     DtlsConnected,
     PathSelected,
     PeerClosed,
@@ -37,6 +38,7 @@ from protocol.peer import (
 )
 from protocol.rtp import Trip
 from protocol.sctp import ChannelClosed, ChannelMessage, ChannelOpened, ChannelWritable
+from protocol.sdp import NegotiatedAudio
 from service.logs import get_logger
 from transceiver.backends.base import Accepted, Attachment, BackendEvent, Ended, Flushed, Lost, Refused
 from transceiver.media import Uplink
@@ -67,6 +69,7 @@ class Session:
         "_machine",
         "_refused",
         "_started_at",
+        "agreement",
         "call_id",
         "conversation",
         "drops",
@@ -85,7 +88,8 @@ class Session:
         self.ufrags = [parts.ufrag]  # of ours: one, while ICE restarts two, the newer one last
         self.peer = parts.peer
         self.session = parts.session
-        self.conversation = Conversation(parts.peer, parts.audio)
+        self.agreement = parts.agreement  # signalling's: what the next offer has to fit
+        self.conversation = Conversation(parts.peer, parts.agreement.audio)
         self.reason: CloseReason | None = None
         self.stages: dict[str, float] = {}  # name → seconds since the offer
         self.drops: Counter[str] = Counter()
@@ -166,6 +170,15 @@ class Session:
     def restart_ice(self, local: IceCredentials, remote: IceCredentials, now: float) -> None:
         """Media keeps to the old path until the new credentials select one. Tell the engine too: `Engine.rename`."""
         self.peer.restart_ice(local, remote, now)
+        self._drain(now)
+
+    def renegotiate(self, audio: NegotiatedAudio | None, data: DataParameters | None, now: float) -> None:
+        """A further offer was answered: what of audio and data there is from now on."""
+        self.conversation.redirect(audio, now)
+        if data is None:
+            self.peer.stop_data(now)
+        else:
+            self.peer.start_data(data, now)
         self._drain(now)
 
     def drain(self, now: float) -> None:

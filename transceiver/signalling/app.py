@@ -2,6 +2,7 @@
 
     POST   /v1/realtime/calls              offer → 201, Location, answer (application/sdp)
     OPTIONS /v1/realtime/calls             → 200, Accept-Post
+    POST   /v1/realtime/calls/{id}         further offer (application/sdp) → 200, answer
     POST   /v1/realtime/calls/{id}/hangup  → 200
     DELETE /v1/realtime/calls/{id}         → 200
     GET    /v1/info                        → what this transceiver is
@@ -25,7 +26,7 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from transceiver.signalling.body import ACCEPT_POST, SDP_TYPE, read_call_request
+from transceiver.signalling.body import ACCEPT_POST, SDP_TYPE, read_call_request, read_further_offer
 from transceiver.signalling.calls import Calls
 from transceiver.signalling.errors import SignallingError, error_response
 
@@ -71,9 +72,16 @@ def create_app(
     async def options(_: Request) -> Response:
         return Response(status_code=200, headers={"Allow": "OPTIONS, POST", "Accept-Post": ACCEPT_POST})
 
+    async def renegotiate(request: Request) -> Response:
+        offer = await read_further_offer(request, request_seconds)
+        answer = calls.renegotiate(request.path_params["call_id"], offer)
+        if answer is None:
+            raise _no_such_call()
+        return Response(answer, 200, {"Cache-Control": "no-store"}, SDP_TYPE)
+
     async def hang_up(request: Request) -> Response:
         if not calls.hang_up(request.path_params["call_id"]):
-            raise SignallingError(404, "call_not_found", "There is no such call.", param="call_id")
+            raise _no_such_call()
         return Response(status_code=200)
 
     async def info(_: Request) -> Response:
@@ -86,6 +94,7 @@ def create_app(
                 Route(CALLS_PATH, create, methods=["POST"]),
                 Route(CALLS_PATH, options, methods=["OPTIONS"]),
                 Route(CALLS_PATH + "/{call_id}/hangup", hang_up, methods=["POST"]),
+                Route(CALLS_PATH + "/{call_id}", renegotiate, methods=["POST"]),
                 Route(CALLS_PATH + "/{call_id}", hang_up, methods=["DELETE"]),
                 Route("/info", info),
             ],
@@ -110,6 +119,10 @@ def create_app(
             Exception: _on_exception,
         },
     )
+
+
+def _no_such_call() -> SignallingError:
+    return SignallingError(404, "call_not_found", "There is no such call.", param="call_id")
 
 
 async def _on_signalling_error(_: Request, error: Exception) -> Response:

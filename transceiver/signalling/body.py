@@ -7,9 +7,9 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Awaitable, Callable, Mapping
 from contextlib import aclosing
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import trio
@@ -21,7 +21,7 @@ from service.http import REQUEST_BEGAN
 from transceiver.signalling.calls import CallRequest
 from transceiver.signalling.errors import SignallingError
 
-__all__ = ["ACCEPT_POST", "SDP_TYPE", "read_call_request"]
+__all__ = ["ACCEPT_POST", "SDP_TYPE", "read_call_request", "read_further_offer"]
 
 # Implementation constants
 MAX_BODY_BYTES = 64 * 1024
@@ -38,17 +38,24 @@ class _JsonOffer(msgspec.Struct):
 
 
 async def read_call_request(request: Request, seconds: float) -> CallRequest:
-    """Raises SignallingError."""
+    """The offer of a new call. Raises SignallingError."""
+    return await _read_offer(request, seconds, _READERS)
+
+
+async def read_further_offer(request: Request, seconds: float) -> bytes:
+    """An offer in a call that there is: SDP alone, the session was agreed. Raises SignallingError."""
+    return (await _read_offer(request, seconds, {SDP_TYPE: _from_sdp})).sdp
+
+
+async def _read_offer(request: Request, seconds: float, readers: Mapping[str, _Reader]) -> CallRequest:
     if not _accepts_sdp(request.headers.get("accept", "")):
         raise SignallingError(406, "not_acceptable", "The answer is application/sdp, which Accept does not allow.")
     if "content-length" in request.headers and "transfer-encoding" in request.headers:
         raise SignallingError(400, "ambiguous_length", "Content-Length and Transfer-Encoding exclude each other.")
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    read = _READERS.get(kind)
+    read = readers.get(kind)
     if read is None or request.headers.get("content-encoding", "identity").lower() != "identity":
-        raise SignallingError(
-            415, "unsupported_media_type", "Send the offer as application/sdp, multipart/form-data or application/json."
-        )
+        raise SignallingError(415, "unsupported_media_type", f"Send the offer as {' or '.join(readers)}.")
     began = request.scope.get("state", {}).get(REQUEST_BEGAN)  # headers that took their time leave less for the body
     with trio.move_on_at((trio.current_time() if began is None else began) + seconds):
         body = await _read_body(request)
@@ -132,5 +139,6 @@ async def _field(form: FormData, name: str) -> bytes | None:
     return None if value is None else value.encode()
 
 
-_READERS = {SDP_TYPE: _from_sdp, "multipart/form-data": _from_form, "application/json": _from_json}
+_Reader: TypeAlias = Callable[[Request, bytes], Awaitable[CallRequest]]
+_READERS: dict[str, _Reader] = {SDP_TYPE: _from_sdp, "multipart/form-data": _from_form, "application/json": _from_json}
 ACCEPT_POST = ", ".join(_READERS)

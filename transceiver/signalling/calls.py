@@ -26,6 +26,9 @@ class Calls(Protocol):
     def create(self, request: CallRequest) -> CreatedCall:
         """Answer an offer. Raises SignallingError; it is ready for the first check before it returns."""
 
+    def renegotiate(self, call_id: str, offer: bytes) -> str | None:
+        """Answer a further offer in a call; None if there is no such call. Raises SignallingError, and nothing changes."""
+
     def hang_up(self, call_id: str) -> bool:
         """End a call; False if there is no such call."""
 
