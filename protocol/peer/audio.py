@@ -73,6 +73,9 @@ class AudioStream:
         if (tripped := self.reporter.breaker.tripped) is not None:
             self.drops[f"circuit_{tripped.value}"] += 1
             return None
+        if self._srtp.expired:
+            self.drops["srtp_key_expired"] += 1
+            return None
         parameters = self.parameters
         sequence = self._sequence
         self._sequence = sequence + 1 & 0xFFFF
@@ -83,4 +86,4 @@ class AudioStream:
 
     def rtcp(self) -> list[bytes]:
         """Protected RTCP that is due."""
-        return [self._srtp.protect_rtcp(output.data) for output in self.reporter.poll()]
+        return [self._srtp.protect_rtcp(output.data) for output in self.reporter.poll() if not self._srtp.expired]

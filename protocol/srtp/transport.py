@@ -2,7 +2,7 @@
 
 1. DTLS gives a profile and, for each direction, master key || master salt.
 2. Outgoing packets: `protect_rtp`, `protect_rtcp`. A failure there is our bug (LocalError): a sequence number used twice,
-   a packet too long.
+   a packet too long, a key used up although `expired` said so.
 3. Incoming packets: `unprotect_rtp_untrusted`, `unprotect_rtcp_untrusted`. libsrtp authenticates before it moves the
    rollover counter, the replay window or its table of streams (RFC 3711 §3.3), so a forged packet changes nothing here.
 
@@ -26,10 +26,12 @@ from pylibsrtp import Error, Policy, Session
 from protocol.errors import DecodeError, LocalError
 from protocol.srtp.profiles import SrtpProfile, profile_lengths
 
-__all__ = ["MAX_PLAIN_LENGTH", "MAX_SOURCES", "SrtpTransport"]
+__all__ = ["MAX_PLAIN_LENGTH", "MAX_RTCP_PACKETS", "MAX_RTP_PACKETS", "MAX_SOURCES", "SrtpTransport"]
 
 # Specification constants
 _MIN_WINDOW = 64  # RFC 3711 §3.3.2: "at least 64 packets"
+MAX_RTP_PACKETS = 1 << 48  # RFC 3711 §9.2: under one master key, of all sources together
+MAX_RTCP_PACKETS = 1 << 31
 
 # Implementation constants
 MAX_SOURCES = 64  # RTP and RTCP sources of one peer together; a browser call has one or two
@@ -62,12 +64,31 @@ def _session(profile: SrtpProfile, key: bytes, kind: int, replay_window: int) ->
 class SrtpTransport:
     """Protects what we send with `local`, opens what we receive with `remote`; each is master key || master salt.
 
-    RFC 3711 §9.2 ends a key's life after 2^48 RTP and 2^31 RTCP packets; libsrtp counts, and refuses from then on.
+    RFC 3711 §9.2 ends a key's life after 2^48 RTP and 2^31 RTCP packets. Those that we send are counted here, those of
+    each source that we receive by libsrtp; from then on they are refused. There is no rekeying: such a call has ended.
     """
 
-    __slots__ = ("_protect_rtcp", "_protect_rtp", "_sources", "_unprotect_rtcp", "_unprotect_rtp", "profile")
+    __slots__ = (
+        "_protect_rtcp",
+        "_protect_rtp",
+        "_rtcp_left",
+        "_rtp_left",
+        "_sources",
+        "_unprotect_rtcp",
+        "_unprotect_rtp",
+        "profile",
+    )
 
-    def __init__(self, profile: int, local: bytes, remote: bytes, replay_window: int = 1024) -> None:
+    def __init__(
+        self,
+        profile: int,
+        local: bytes,
+        remote: bytes,
+        replay_window: int = 1024,
+        *,
+        max_rtp_packets: int = MAX_RTP_PACKETS,
+        max_rtcp_packets: int = MAX_RTCP_PACKETS,
+    ) -> None:
         length = sum(profile_lengths(profile))
         if len(local) != length or len(remote) != length:
             raise LocalError(f"SRTP profile {profile} takes {length} bytes of key and salt")
@@ -80,10 +101,20 @@ class SrtpTransport:
         self._protect_rtcp = outbound.protect_rtcp
         self._unprotect_rtp = inbound.unprotect
         self._unprotect_rtcp = inbound.unprotect_rtcp
+        self._rtp_left = max_rtp_packets
+        self._rtcp_left = max_rtcp_packets
         self._sources: set[bytes] = set()  # SSRCs that libsrtp holds a receiving stream for
+
+    @property
+    def expired(self) -> bool:
+        """Our key is used up: nothing can be protected any more."""
+        return self._rtp_left <= 0 or self._rtcp_left <= 0
 
     def protect_rtp(self, packet: bytes) -> bytes:
         """RTP → SRTP. At most MAX_PLAIN_LENGTH bytes, never twice the same sequence number."""
+        if self.expired:
+            raise LocalError("cannot protect RTP: the key is used up")
+        self._rtp_left -= 1
         try:
             return self._protect_rtp(packet)
         except (Error, ValueError, TypeError) as error:
@@ -91,6 +122,9 @@ class SrtpTransport:
 
     def protect_rtcp(self, packet: bytes) -> bytes:
         """A compound RTCP packet → SRTCP, always encrypted. At most MAX_PLAIN_LENGTH bytes."""
+        if self.expired:
+            raise LocalError("cannot protect RTCP: the key is used up")
+        self._rtcp_left -= 1
         try:
             return self._protect_rtcp(packet)
         except (Error, ValueError, TypeError) as error:

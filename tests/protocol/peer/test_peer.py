@@ -264,6 +264,15 @@ def test_a_hundred_forged_packets_from_the_right_address_do_not_harm_the_call():
     assert len(call.heard(call.server)) == 10
 
 
+def test_a_key_that_is_used_up_ends_sending_and_raises_nothing():
+    call = Call()
+    call.run(1)
+    call.server._audio._srtp._rtp_left = 2
+    assert [call.server.send_audio(b"x", n * 960, call.now) for n in range(4)] == [True, True, False, False]
+    call.run(10)
+    assert call.server.statistics(call.now).drops["srtp_key_expired"] == 2
+
+
 def test_no_media_leaves_while_it_is_paused():
     call = Call()
     call.run(1)

@@ -9,6 +9,7 @@ import pytest
 from cryptography.hazmat.primitives.ciphers import Cipher, algorithms, modes
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
+from protocol.errors import DecodeError
 from protocol.srtp import SrtpProfile, SrtpTransport, profile_lengths
 
 HEADER = struct.Struct("!BBHII")
@@ -59,6 +60,12 @@ def seal_rtcp_gcm(key: bytes, salt: bytes, packet: bytes, index: int) -> bytes:
     return packet[:8] + AESGCM(key).encrypt(iv.to_bytes(12, "big"), packet[8:], packet[:8] + word) + word
 
 
+def protect_rtcp_cm_unencrypted(master_key: bytes, master_salt: bytes, packet: bytes, index: int) -> bytes:
+    """RFC 3711 §3.4 with the E flag 0: authenticated, and not encrypted."""
+    body = packet + struct.pack("!I", index)
+    return body + hmac.digest(derive(master_key, master_salt, 4, 20), body, "sha1")[:10]
+
+
 def transport(profile: int, master_key: bytes, master_salt: bytes) -> SrtpTransport:
     return SrtpTransport(profile, master_key + master_salt, bytes(sum(profile_lengths(profile))))
 
@@ -82,6 +89,24 @@ def test_the_reference_seals_the_packet_of_rfc_7714_section_16_1_1():
     sealed = seal_rtp_gcm(bytes(range(16)), b"Quid pro quo", header + plain, 0)
     assert sealed[12:].hex() == (
         "f24de3a3fb34de6cacba861c9d7e4bcabe633bd50d294e6f42a5f47a51c7d19b36de3adf8833899d7f27beb16a9152cf765ee4390cce"
+    )
+
+
+def test_the_reference_seals_the_packet_of_rfc_7714_section_16_2_1():
+    header = bytes.fromhex("8040f17b8041f8d35501a0b2")
+    plain = b"Gallia est omnis divisa in partes tres"
+    sealed = seal_rtp_gcm(bytes(range(32)), b"Quid pro quo", header + plain, 0)
+    assert sealed[12:].hex() == (
+        "32b1de78a822fe12ef9f78fa332e33aab18012389a58e2f3b50b2a0276ffae0f1ba63799b87b7aa3db36dfffd6b0f9bb7878d7a76c13"
+    )
+
+
+def test_the_reference_seals_the_report_of_rfc_7714_section_17_1():
+    report = bytes.fromhex("81c8000d4d6172734e5450314e545032525450200000042a0000e9304c756e61" + "deadbeef" * 5)
+    sealed = seal_rtcp_gcm(bytes(range(16)), b"Quid pro quo", report, 0x5D4)
+    assert sealed.hex() == (
+        "81c8000d4d61727363e94885dcdab67ca727d7662f6b7e997ff5c0f76c06f32dc676a5f1730d6fda4ce09b4686303ded"
+        "0bb9275bc84aa45896cf4d2fc5abf87245d9eade800005d4"
     )
 
 
@@ -118,3 +143,35 @@ def test_gcm_packets_and_reports_equal_the_reference(profile: SrtpProfile):
     session_key, session_salt = derive(key, salt, 3, key_length), derive(key, salt, 5, 12)
     for index in (1, 2):
         assert sender.protect_rtcp(report) == seal_rtcp_gcm(session_key, session_salt, report, index)
+
+
+def receiver(profile: int, master_key: bytes, master_salt: bytes) -> SrtpTransport:
+    return SrtpTransport(profile, bytes(sum(profile_lengths(profile))), master_key + master_salt)
+
+
+def test_a_report_that_is_authentic_but_not_encrypted_is_refused():
+    key, salt = bytes(range(1, 17)), bytes(range(50, 64))
+    report = struct.pack("!BBHI", 0x80, 201, 1, 7)
+    ours = receiver(1, key, salt)
+    with pytest.raises(DecodeError):
+        ours.unprotect_rtcp_untrusted(protect_rtcp_cm_unencrypted(key, salt, report, 1))
+    assert ours.unprotect_rtcp_untrusted(protect_rtcp_cm(key, salt, report, 1)) == report
+
+
+@pytest.mark.parametrize("gcm", [False, True])
+def test_after_the_last_of_the_31_bits_of_the_srtcp_index_nothing_is_taken(gcm: bool):
+    key, salt = bytes(range(1, 17)), b"Quid pro quo" if gcm else bytes(range(50, 64))
+    report = struct.pack("!BBHI", 0x80, 201, 1, 7)
+    ours = receiver(7 if gcm else 1, key, salt)
+
+    def protected(index: int) -> bytes:
+        if gcm:
+            return seal_rtcp_gcm(derive(key, salt, 3, 16), derive(key, salt, 5, 12), report, index)
+        return protect_rtcp_cm(key, salt, report, index)
+
+    for index in (1, 0x7FFFFFFE, 0x7FFFFFFF):
+        assert ours.unprotect_rtcp_untrusted(protected(index)) == report
+    for index in (0, 1, 0x7FFFFFFF):
+        with pytest.raises(DecodeError) as refused:
+            ours.unprotect_rtcp_untrusted(protected(index))
+        assert refused.value.reason == "srtp_replay"

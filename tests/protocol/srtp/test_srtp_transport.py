@@ -6,6 +6,7 @@ import hashlib
 import struct
 from collections.abc import Callable
 
+import pylibsrtp
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -19,6 +20,7 @@ from protocol.srtp import (
     SrtpTransport,
     profile_lengths,
 )
+from protocol.srtp.transport import _REASONS, MAX_RTCP_PACKETS, MAX_RTP_PACKETS
 
 SSRC = 0x11223344
 PROFILES = list(SrtpProfile)
@@ -183,6 +185,55 @@ def test_any_bytes_are_refused_with_a_decode_error(profile: SrtpProfile, data: b
     _, server = pair(profile)
     for call in (server.unprotect_rtp_untrusted, server.unprotect_rtcp_untrusted):
         assert reason(call, data) in ("srtp_auth", "srtp_malformed")
+
+
+@each_profile
+def test_a_key_used_up_protects_nothing_more(profile: SrtpProfile):
+    material = key_material(profile, b"client")
+    sender = SrtpTransport(profile, material, material, max_rtp_packets=3, max_rtcp_packets=100)
+    for sequence in range(3):
+        assert not sender.expired
+        sender.protect_rtp(rtp(sequence, ssrc=sequence))  # of all sources together
+    assert sender.expired
+    reporter = SrtpTransport(profile, material, material, max_rtcp_packets=2)
+    for _ in range(2):
+        reporter.protect_rtcp(receiver_report())
+    for spent in (sender, reporter):
+        with pytest.raises(LocalError):
+            spent.protect_rtp(rtp(9))
+        with pytest.raises(LocalError):
+            spent.protect_rtcp(receiver_report())
+
+
+def test_the_lifetime_of_a_key_is_that_of_rfc_3711():
+    assert (MAX_RTP_PACKETS, MAX_RTCP_PACKETS) == (2**48, 2**31)
+
+
+def test_the_words_by_which_errors_are_told_apart_are_pylibsrtps_own():
+    assert set(_REASONS) <= set(pylibsrtp.ERRORS)
+
+
+@each_profile
+def test_the_longest_packets_fit_the_buffer_of_pylibsrtp_and_a_byte_more_does_not(profile: SrtpProfile):
+    client, server = pair(profile)
+    longest = rtp(1, bytes(MAX_PLAIN_LENGTH - 12))
+    assert server.unprotect_rtp_untrusted(client.protect_rtp(longest)) == longest
+    report = receiver_report() + bytes(MAX_PLAIN_LENGTH - 8)
+    assert server.unprotect_rtcp_untrusted(client.protect_rtcp(report)) == report
+    with pytest.raises(LocalError):
+        client.protect_rtcp(report + bytes(4))
+    assert reason(server.unprotect_rtp_untrusted, rtp(2, bytes(1489))) == "srtp_malformed"
+
+
+@each_profile
+def test_a_receiver_that_joins_late_is_led_to_the_rollover_counter_by_steps(profile: SrtpProfile):
+    """libsrtp cannot be told a counter; packets at most half a cycle apart lead it there."""
+    client, server = pair(profile)
+    for sequence in range(0x6000, 0x50000, 0x6000):
+        packet = rtp(sequence)
+        assert server.unprotect_rtp_untrusted(client.protect_rtp(packet)) == packet
+    stranger = pair(profile)[1]
+    assert reason(stranger.unprotect_rtp_untrusted, client.protect_rtp(rtp(0x50001))) == "srtp_auth"
 
 
 def test_our_own_mistakes_are_local_errors():
