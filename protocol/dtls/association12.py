@@ -28,7 +28,7 @@ from protocol.dtls.client12 import Client12
 from protocol.dtls.epochs12 import Epochs12
 from protocol.dtls.events import ApplicationData, Closed, Connected, Datagram, Output, Role, SrtpKeys
 from protocol.dtls.flights import Retransmitter
-from protocol.dtls.fragments import Fragment, Reassembler, parse_fragments_untrusted
+from protocol.dtls.fragments import Fragment, HandshakeMessage, Reassembler, parse_fragments_untrusted
 from protocol.dtls.handshake12 import (
     Action,
     Established,
@@ -109,7 +109,7 @@ class Association12:
         self._drops = drops
         self._outputs: list[Output] = []
         self._schedule: Schedule12 | None = None
-        self._answers: frozenset[int] = frozenset()
+        self._answers: dict[int, HandshakeMessage] = {}  # what our flight answered, by message number
         self._held: list[Record] = []
         self._held_bytes = 0
         self._change_cipher_spec_seen = False
@@ -273,8 +273,8 @@ class Association12:
     # Handshake messages
 
     def _take_fragment(self, fragment: Fragment, now: float, *, is_proven: bool) -> None:
-        repeated = fragment.offset == 0 and fragment.sequence in self._answers
-        if repeated and fragment.sequence < self._reassembler.next_sequence:
+        answered = self._answers.get(fragment.sequence)
+        if answered is not None and fragment.offset == 0 and answered.is_repeated_by(fragment):
             self._emit(self._retransmitter.repeat(now, is_proven=is_proven))
         life = self.life
         if life is Life.CONNECTED:
@@ -300,7 +300,7 @@ class Association12:
         for action in actions:
             match action:
                 case SendFlight():
-                    self._answers = action.answers
+                    self._answers = {message.sequence: message for message in action.answers}
                     self._emit(self._retransmitter.send(action.items, now, is_final=action.is_final))
                 case InstallRead():
                     self._epochs.install_read(action.protection)
@@ -314,7 +314,7 @@ class Association12:
         self._deadline = math.inf
         if self._is_client:
             self._retransmitter.stop()
-            self._answers = frozenset()
+            self._answers = {}
         self._schedule = action.schedule
         suite = action.schedule.suite
         self._outputs.append(Connected(self._srtp_keys(action), suite.name, action.group.name, _VERSION))
@@ -371,7 +371,7 @@ class Association12:
         self._machine.fire(_Ended())
         self._deadline = math.inf
         self._retransmitter.stop()
-        self._answers = frozenset()
+        self._answers = {}
         self._held.clear()
         self._schedule = None
         self._outputs.append(Closed(reason, alert, by_peer))

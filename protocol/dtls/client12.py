@@ -123,7 +123,7 @@ class Client12(Handshake12):
 
     def start(self) -> list[Action]:
         self._client_random = self._parameters.entropy(32)
-        return [SendFlight((self._say(self._hello()),), answers=frozenset())]
+        return [SendFlight((self._say(self._hello()),), answers=())]
 
     def _hello(self, cookie: bytes = b"") -> ClientHello:
         suites = tuple(suite.code for suite in self._parameters.config.suites)
@@ -153,7 +153,7 @@ class Client12(Handshake12):
             raise RemoteError(AlertDescription.UNEXPECTED_MESSAGE, "too_many_cookies")
         self._transcript.restart()
         hello = self._say(self._hello(message.cookie))
-        return [SendFlight((hello,), answers=frozenset((raw.sequence,)))]
+        return [SendFlight((hello,), answers=(raw,))]
 
     def _accept(self, message: ServerHello, raw: HandshakeMessage) -> list[Action]:
         parameters = self._parameters
@@ -202,9 +202,7 @@ class Client12(Handshake12):
         signature = sign(parameters.identity.private_key, self._signature_scheme, self._transcript.content())
         verify = self._say(CertificateVerify(self._signature_scheme, signature))
         finished = self._say(self._finished(is_client=True), epoch=1)
-        flight = SendFlight(
-            (certificate, key_exchange, verify, FlightItem(None), finished), answers=frozenset((raw.sequence,))
-        )
+        flight = SendFlight((certificate, key_exchange, verify, FlightItem(None), finished), answers=(raw,))
         return [*self._make_keys(), flight]
 
     def _finish(self, message: Finished, _raw: HandshakeMessage) -> list[Action]:

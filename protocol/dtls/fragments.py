@@ -64,6 +64,12 @@ class HandshakeMessage(NamedTuple):
         place, size_field = offset.to_bytes(3, "big"), len(body).to_bytes(3, "big")
         return _HEADER.pack(self.message_type, length, self.sequence, place, size_field) + body
 
+    def is_repeated_by(self, fragment: Fragment) -> bool:
+        """Whether the fragment is a part of this very message. An empty part of a longer one says nothing."""
+        end = fragment.offset + len(fragment.body)
+        same = (fragment.message_type, fragment.length) == (self.message_type, len(self.body))
+        return same and fragment.body == self.body[fragment.offset : end] and bool(fragment.body or not self.body)
+
 
 def parse_fragments_untrusted(payload: bytes) -> list[Fragment]:
     """All fragments of one handshake record. One that does not fit makes the whole record undecodable."""

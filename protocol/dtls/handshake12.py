@@ -66,7 +66,7 @@ class Parameters:
 @dataclass(frozen=True, slots=True)
 class SendFlight:
     items: tuple[FlightItem, ...]
-    answers: frozenset[int]  # message numbers of the peer whose repetition shows that it has not seen this flight
+    answers: tuple[HandshakeMessage, ...]  # of the peer, whose repetition shows that it has not seen this flight
     is_final: bool = False
 
 

@@ -90,6 +90,7 @@ class Server12(Handshake12):
     def __init__(self, parameters: Parameters) -> None:
         super().__init__(parameters)
         self._write_keys: InstallWrite | None = None
+        self._verify_message: tuple[HandshakeMessage, ...] = ()
 
     def start(self) -> list[Action]:
         return []
@@ -127,7 +128,7 @@ class Server12(Handshake12):
             ServerHelloDone(),
         )
         items = tuple(self._say(message) for message in flight)
-        return [SendFlight(items, answers=frozenset((raw.sequence,)))]
+        return [SendFlight(items, answers=(raw,))]
 
     def _judge_certificate(self, message: Certificate, raw: HandshakeMessage) -> list[Action]:
         self._judge(message)
@@ -142,6 +143,7 @@ class Server12(Handshake12):
     def _verify_certificate(self, message: CertificateVerify, raw: HandshakeMessage) -> list[Action]:
         self._verify(message.signature_scheme, message.signature, self._transcript.content())
         self._transcript.add(raw)
+        self._verify_message = (raw,)
         read, self._write_keys = self._make_keys()
         return [read]
 
@@ -151,7 +153,7 @@ class Server12(Handshake12):
         items = (FlightItem(None), self._say(self._finished(is_client=False), epoch=1))
         # A client that repeats its flight has not seen ours. Its Finished says so; its CertificateVerify too, for
         # peers that repeat record numbers, whose second Finished the replay window rightly refuses.
-        answers = frozenset((raw.sequence - 1, raw.sequence))
+        answers = (*self._verify_message, raw)
         if self._write_keys is None:
             raise LocalError("finished before the keys")
         return [self._write_keys, SendFlight(items, answers, is_final=True), self._establish()]

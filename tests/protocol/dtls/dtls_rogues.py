@@ -18,7 +18,7 @@ from types import SimpleNamespace
 
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey, X25519PublicKey
 
-from protocol.dtls import DtlsConfig
+from protocol.dtls import DtlsConfig, Role
 from protocol.dtls.fragments import HandshakeMessage, parse_fragments_untrusted
 from protocol.dtls.groups.x25519 import X25519
 from protocol.dtls.messages import (
@@ -237,3 +237,32 @@ class RogueServer(Rogue):
         if isinstance(message, ClientKeyExchange):
             self.peer_public = message.public
             self.derive(self.transcript)
+
+
+class Talk:
+    """A rogue and a core. The rogue counts its messages as a peer would, or by what the core took of them."""
+
+    def __init__(self, dtls: SimpleNamespace, role: Role, *, adapts: bool = False) -> None:
+        self.side = dtls.make_side(role)
+        self.rogue = RogueClient(dtls) if role is Role.SERVER else RogueServer(dtls)
+        self.adapts = adapts
+        self.number = 0
+        self.side.endpoint.start(0.0)
+        self.rogue.learn(False, self.side.drain())
+
+    @property
+    def next_number(self) -> int:
+        """The number of the message that the core waits for."""
+        return self.side.endpoint._association._reassembler.next_sequence
+
+    def say(self, letters: str, now: float = 0.0) -> list[bytes]:
+        """All that the core answers."""
+        answers = []
+        for letter in letters:
+            number = self.next_number if self.adapts else self.number
+            given = self.side.receive(self.rogue.say(letter, number), now)
+            is_message = self.rogue.said is not None
+            self.number += is_message
+            self.rogue.learn(self.next_number > number if self.adapts else is_message, given)
+            answers += given
+        return answers

@@ -9,18 +9,11 @@ from types import SimpleNamespace
 
 import pytest
 from cryptography.hazmat.primitives.asymmetric import ec
+from dtls_rogues import RogueClient, Talk
 
 from protocol.dtls import Fingerprint, Role
-from protocol.dtls.client12 import Client12
-from protocol.dtls.fragments import HandshakeMessage, parse_fragments_untrusted
-from protocol.dtls.handshake12 import Parameters
-from protocol.dtls.messages import (
-    Certificate,
-    CertificateVerify,
-    ClientKeyExchange,
-    Finished,
-    ServerKeyExchange,
-)
+from protocol.dtls.fragments import parse_fragments_untrusted
+from protocol.dtls.messages import CertificateVerify, ClientKeyExchange, Finished, Message
 from protocol.dtls.record12 import pack_record, split_records_untrusted
 from protocol.dtls.registry import ContentType, HandshakeType
 from protocol.dtls.signatures import sign
@@ -37,145 +30,6 @@ def clear(message_type: int, sequence: int, body: bytes = b"", *, total: int | N
 
 def plain_alert(level: int, description: int) -> bytes:
     return pack_record(ContentType.ALERT, 77, bytes((level, description)))
-
-
-class Rogue(Client12):
-    """A client that says its messages one by one, in whatever order a test asks for.
-
-    H hello, C certificate, E empty certificate, K key exchange, V certificate verify, S change cipher spec,
-    F finished under the keys, f finished in the clear, A application data under the keys.
-    """
-
-    def __init__(self, dtls: SimpleNamespace, seed: int = 5) -> None:
-        source = random.Random(seed)
-        super().__init__(
-            Parameters(
-                dtls.client_identity,
-                (dtls.server_identity.fingerprint(),),
-                dtls.srtp,
-                source.randbytes,
-                dtls.make_side(Role.CLIENT).endpoint._association._config,
-            )
-        )
-        self.identity = dtls.client_identity
-        self._clear = 0
-        self._protected = 0
-        self._keys_made = None
-        self._messages: dict[int, HandshakeMessage] = {}
-
-    def letter(self, letter: str) -> bytes:
-        match letter:
-            case "H":
-                return self._clear_message(self._hello())
-            case "C":
-                return self._clear_message(Certificate((self.identity.certificate_der,)))
-            case "E":
-                return self._clear_message(Certificate(()))
-            case "K":
-                return self._clear_message(self._key_exchange())
-            case "V":
-                signature = sign(self.identity.private_key, 0x0403, self._transcript.content())
-                return self._clear_message(CertificateVerify(0x0403, signature))
-            case "f":
-                return self._clear_message(Finished(bytes(12)))
-            case "S":
-                self._clear += 1
-                return pack_record(ContentType.CHANGE_CIPHER_SPEC, self._clear, b"\1")
-            case "F":
-                message = self._finished(True) if self._schedule else Finished(bytes(12))
-                item = self._say(message)
-                return self._protect(ContentType.HANDSHAKE, item.message.fragment(0, 100))
-            case _:
-                return self._protect(ContentType.APPLICATION_DATA, b"data")
-
-    def _hello(self, cookie: bytes = b""):
-        self._client_random = self._client_random or bytes(range(32))
-        return super()._hello(cookie)
-
-    def _key_exchange(self) -> ClientKeyExchange:
-        if self._exchange is None and self._schedule is None and self._group is not None:
-            self._exchange = self._group.begin(self._parameters.entropy)
-        return ClientKeyExchange(self._exchange.public if self._exchange else b"\1" * 32)
-
-    def _clear_message(self, message) -> bytes:
-        item = self._say(message)
-        if isinstance(message, ClientKeyExchange) and self._exchange is not None:
-            self._derive(self._server_public)
-            self._keys_made = self._make_keys()[1].protection
-        self._clear += 1
-        return pack_record(ContentType.HANDSHAKE, self._clear, item.message.fragment(0, 5000))
-
-    def _protect(self, content_type: int, payload: bytes) -> bytes:
-        self._protected += 1
-        number = (1 << 48) + self._protected
-        if self._keys_made is None:
-            return pack_record(content_type, number, bytes(8) + payload + bytes(16))
-        return self._keys_made.seal(content_type, number, payload)
-
-    def hear(self, datagrams: list[bytes]) -> None:
-        """Takes the server's first flight to heart; checks nothing."""
-        for datagram in datagrams:
-            for record in split_records_untrusted(datagram)[0]:
-                if record.content_type != ContentType.HANDSHAKE or record.epoch:
-                    continue
-                for fragment in parse_fragments_untrusted(record.fragment):
-                    raw = HandshakeMessage(fragment.message_type, fragment.sequence, fragment.body)
-                    message = self._parse(raw)
-                    if fragment.message_type == HandshakeType.SERVER_HELLO:
-                        self._accept(message, raw)
-                    else:
-                        if isinstance(message, ServerKeyExchange):
-                            self._group = next(
-                                group for group in self._parameters.config.groups if group.code == message.group
-                            )
-                            self._server_public = message.public
-                        self._transcript.add(raw)
-
-
-def play(dtls: SimpleNamespace, letters: str):
-    """A server that has met a rogue saying these letters."""
-    server = dtls.make_side(Role.SERVER)
-    rogue = Rogue(dtls)
-    heard = False
-    for letter in letters:
-        answers = server.receive(rogue.letter(letter))
-        if answers and not heard:
-            heard = True
-            rogue.hear(answers)
-    return server
-
-
-def test_the_rogue_can_be_honest(dtls: SimpleNamespace) -> None:
-    assert play(dtls, "HCKVSF").connected
-
-
-@pytest.mark.parametrize(
-    ("letters", "pattern"),
-    [
-        ("HCKSF", "CVE-2022-29222: client certificate without CertificateVerify"),
-        ("HKSF", "no certificate at all"),
-        ("HEKSF", "empty certificate"),
-        ("HEKVSF", "empty certificate, but verified"),
-        ("HKCVSF", "ClientKeyExchange before Certificate"),
-        ("HF", "early Finished"),
-        ("HSF", "early ChangeCipherSpec and Finished"),
-        ("HCKSFV", "Finished before CertificateVerify"),
-        ("HCKSVf", "Finished in the clear"),
-        ("HCKVF", "no ChangeCipherSpec"),
-        ("HCKVf", "Finished in the clear, no ChangeCipherSpec"),
-        ("HCCKVSF", "certificate twice"),
-        ("HHCKVSF", "hello twice under new numbers"),
-        ("CHKVSF", "certificate first"),
-        ("HCVKSF", "CertificateVerify before the key exchange"),
-        ("HCKKVSF", "two key exchanges"),
-        ("HCKVVSF", "two proofs"),
-        ("FA", "Finished and data before anything"),
-    ],
-)
-def test_a_handshake_out_of_order_never_connects(dtls: SimpleNamespace, letters: str, pattern: str) -> None:
-    server = play(dtls, letters + "A")
-    assert server.connected is None, pattern
-    assert server.received == []
 
 
 def server_flight(dtls: SimpleNamespace):
@@ -237,25 +91,24 @@ def test_more_than_two_cookies_are_refused(dtls: SimpleNamespace) -> None:
     assert client.closed.reason == "too_many_cookies"
 
 
-class Impostor(Rogue):
+class Impostor(RogueClient):
     """Has the certificate but not its key, or a wrong idea of the transcript."""
 
     fault = ""
 
-    def letter(self, letter: str) -> bytes:
+    def make(self, letter: str) -> Message:
         if letter == "V" and self.fault == "key":
-            signature = sign(dtls_other_key(), 0x0403, self._transcript.content())
-            return self._clear_message(CertificateVerify(0x0403, signature))
+            return CertificateVerify(0x0403, sign(dtls_other_key(), 0x0403, self.transcript))
         if letter == "V" and self.fault == "replay":
-            return self._clear_message(CertificateVerify(0x0403, sign(self.identity.private_key, 0x0403, b"other")))
+            return CertificateVerify(0x0403, sign(self.identity.private_key, 0x0403, b"other"))
         if letter == "V" and self.fault == "scheme":
-            return self._clear_message(CertificateVerify(0x0203, b"sha1"))
+            return CertificateVerify(0x0203, b"sha1")
         if letter == "K" and self.fault == "share":
-            return self._clear_message(ClientKeyExchange(bytes(32)))
-        if letter == "F" and self.fault == "finished":
-            item = self._say(Finished(bytes(12)))
-            return self._protect(ContentType.HANDSHAKE, item.message.fragment(0, 100))
-        return super().letter(letter)
+            return ClientKeyExchange(bytes(32))
+        return super().make(letter)
+
+    def finished(self, is_client: bool) -> Finished:
+        return Finished(bytes(12)) if self.fault == "finished" else super().finished(is_client)
 
 
 def dtls_other_key():
@@ -273,19 +126,19 @@ def dtls_other_key():
     ],
 )
 def test_an_impostor_is_refused(dtls: SimpleNamespace, fault: str, alert: int, reason: str) -> None:
-    server, rogue = dtls.make_side(Role.SERVER), Impostor(dtls)
-    rogue.fault = fault
-    for letter in "HCKVSF":
-        answers = server.receive(rogue.letter(letter))
-        if letter == "H":
-            rogue.hear(answers)
-    assert (server.closed.reason, server.closed.alert) == (reason, alert)
-    assert server.connected is None
+    talk = Talk(dtls, Role.SERVER)
+    talk.rogue = Impostor(dtls)
+    talk.rogue.fault = fault
+    talk.say("HCKVSF")
+    assert (talk.side.closed.reason, talk.side.closed.alert) == (reason, alert)
+    assert talk.side.connected is None
 
 
 def test_data_before_the_handshake_is_done_is_delivered_to_nobody(dtls: SimpleNamespace) -> None:
-    assert play(dtls, "HCKVSA").received == []
-    assert play(dtls, "HCKVASF").received == [b"data"]  # held, then delivered
+    for word, delivered in (("HCKVSA", []), ("HCKVSAF", [b"data"])):  # held, then delivered
+        talk = Talk(dtls, Role.SERVER)
+        talk.say(word)
+        assert talk.side.received == delivered
 
 
 # Certificates and fingerprints (ex_webrtc GHSA-qwfw-ggxw-577c, licode#2047)
@@ -489,26 +342,7 @@ def test_no_bit_of_a_protected_record_can_be_changed(dtls: SimpleNamespace) -> N
     assert server.received == [b"x"]
 
 
-# Renegotiation and the end
-
-
-def test_renegotiation_is_refused_once_and_changes_nothing(dtls: SimpleNamespace) -> None:
-    rogue_server = dtls.make_side(Role.SERVER)
-    rogue = Rogue(dtls)
-    for letter in "HCKVSF":
-        answers = rogue_server.receive(rogue.letter(letter))
-        if letter == "H":
-            rogue.hear(answers)
-    assert rogue_server.connected
-    item = rogue._say(rogue._hello())
-    record = rogue._protect(ContentType.HANDSHAKE, item.message.fragment(0, 1000))
-    answers = rogue_server.receive(record, 1.0)
-    assert [answer[0] for answer in answers] == [ContentType.ALERT]
-    again = rogue._protect(ContentType.HANDSHAKE, item.message.fragment(0, 1000))
-    assert rogue_server.receive(again, 2.0) == []
-    rogue_server.receive(rogue.letter("A"), 3.0)
-    assert rogue_server.received == [b"data"]
-    assert rogue_server.closed is None
+# The end
 
 
 def test_after_close_notify_nothing_is_taken_or_said(dtls: SimpleNamespace) -> None:
