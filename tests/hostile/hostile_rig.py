@@ -311,7 +311,6 @@ class Insider:
     def random_stun(self) -> None:
         """Binding messages of every class with sound integrity and fingerprint under them, and nonsense inside."""
         pick = self.random
-        ice = self.caller.peer.ice
         message = Message(
             message_method=Method.BINDING,
             message_class=pick.choice((Class.REQUEST, Class.REQUEST, Class.REQUEST, Class.RESPONSE, Class.INDICATION)),
@@ -325,7 +324,7 @@ class Insider:
         role = pick.choice(("ICE-CONTROLLING", "ICE-CONTROLLED", ""))
         if role:
             message.attributes[role] = pick.randrange(1 << 64)
-        message.add_message_integrity(ice._checks._key)
+        message.add_message_integrity(self.caller.remote_ice.pwd.encode())
         message.add_fingerprint()
         data = bytes(message)
         if pick.random() < 0.3:

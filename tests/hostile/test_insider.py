@@ -209,7 +209,7 @@ async def test_no_answer_to_stun_is_larger_than_its_request(autojump_clock: Any,
     caller, session = rig.live()
     other = rig.network.open("127.0.0.99", 9)
     user = session.ufrag.decode() + ":" + caller._capabilities.ice.ufrag
-    key = caller.peer.ice._checks._key
+    key = caller.remote_ice.pwd.encode()
     for attributes in (
         {"USERNAME": user, "PRIORITY": 1, "ICE-CONTROLLING": 1},
         {"USERNAME": user, "ICE-CONTROLLED": 1},
@@ -401,7 +401,7 @@ async def test_nobody_keeps_a_path_by_checks_from_a_forged_address(autojump_cloc
             "ICE-CONTROLLING": 1,
         },
     )
-    request.add_message_integrity(attacker.peer.ice._checks._key)
+    request.add_message_integrity(attacker.remote_ice.pwd.encode())
     request.add_fingerprint()
     rig.inject(bytes(request), victim_address)
     victim, _ = rig.live()

@@ -27,7 +27,7 @@ from udpio import open_udp
 pytestmark = pytest.mark.slow
 
 ROUTING = RoutingConfig(keys=(f"1:{KEY}",), trunk_keys=(TRUNK_KEY,), prefix="127.0.0.1/32")
-MAX_GAP = 0.25  # between two frames of a living call, on a machine with other things to do
+MAX_GAP = 0.1  # between two frames of a living call; or thrice what it was before, on a machine with other things to do
 SDP = {"Content-Type": "application/sdp"}
 
 
@@ -72,6 +72,13 @@ async def hears(caller: Any, seconds: float = 5.0) -> None:
 def worst_gap(caller: Any, since: float) -> float:
     times = [since, *(when for when in caller.audio_times if when > since), trio.current_time()]
     return max(b - a for a, b in itertools.pairwise(times))
+
+
+async def bearable(caller: Any) -> float:
+    """The gap that this machine allows a call now."""
+    since = trio.current_time()
+    await trio.sleep(0.5)
+    return max(MAX_GAP, 3 * worst_gap(caller, since))
 
 
 def check(token: str, password: str = "x" * 24) -> bytes:
@@ -134,8 +141,9 @@ async def test_bad_tokens_get_no_byte_leave_no_trace_and_harm_no_call(
     stack: LiveStack, stranger: socket.socket
 ) -> None:
     async with talking(stack) as caller:
+        most = await bearable(caller)
         before, drops, since = stack.flows(), sum(stack.relay_drops().values()), trio.current_time()
-        good = caller.peer.ice._checks._username.decode().partition(":")[0]
+        good = caller.remote_ice.ufrag
         tokens = bad_tokens(good, pack_address(*stack.transceiver))
         for index, token in enumerate(tokens):
             stranger.sendto(check(token), stack.relay)
@@ -147,15 +155,16 @@ async def test_bad_tokens_get_no_byte_leave_no_trace_and_harm_no_call(
         assert stack.flows() == before
         # A flow that is established fails open to the age of tokens of its own transceiver; two of these are only old.
         assert sum(stack.relay_drops().values()) - drops == 2 * len(tokens) - 2
-        assert worst_gap(caller, since) < MAX_GAP
+        assert worst_gap(caller, since) < most
 
 
 async def test_a_good_token_under_a_wrong_password_gets_no_byte_and_no_place(
     stack: LiveStack, stranger: socket.socket
 ) -> None:
     async with talking(stack) as caller:
+        most = await bearable(caller)
         established, since = stack.flows()[0], trio.current_time()
-        good = caller.peer.ice._checks._username.decode().partition(":")[0]
+        good = caller.remote_ice.ufrag
         unknown = seal(pack_address(*stack.transceiver))  # as of an earlier incarnation of this very transceiver
         for token in (good, unknown) * 20:
             stranger.sendto(check(token), stack.relay)
@@ -164,12 +173,13 @@ async def test_a_good_token_under_a_wrong_password_gets_no_byte_and_no_place(
         await trio.sleep(0.2)
         assert heard_by(stranger) == b""
         assert stack.flows()[0] == established
-        assert worst_gap(caller, since) < MAX_GAP
+        assert worst_gap(caller, since) < most
 
 
 async def test_random_bytes_of_every_size_to_every_port_are_dropped(stack: LiveStack, stranger: socket.socket) -> None:
     source = random.Random(2)
     async with talking(stack) as caller:
+        most = await bearable(caller)
         before, since = stack.flows(), trio.current_time()
         for size in (*range(0, 130, 3), *range(200, 1600, 111), 2047, 2048, 2049, 4096, 9000):
             for port in (stack.relay, stack.trunk, stack.transceiver):
@@ -179,7 +189,7 @@ async def test_random_bytes_of_every_size_to_every_port_are_dropped(stack: LiveS
         await trio.sleep(0.2)
         assert heard_by(stranger) == b""
         assert stack.flows() == before
-        assert worst_gap(caller, since) < MAX_GAP
+        assert worst_gap(caller, since) < most
         assert (
             stack.metrics(stack.transceiver_admin).get('antiphon_transceiver_dropped_total{reason="internal_error"}', 0)
             == 0
@@ -194,6 +204,7 @@ async def test_trunk_datagrams_forged_malformed_or_from_outside_teach_nothing(
     victim = pack_address("127.0.0.1", 9)
     frame = Frame(victim, 0, b"\x80" + bytes(40))
     async with talking(stack) as caller:
+        most = await bearable(caller)
         before, drops, since = stack.flows(), stack.relay_drops(), trio.current_time()
         for port in (stack.trunk, stack.transceiver):
             for datagram in forger.encode([frame], 1452):
@@ -214,7 +225,7 @@ async def test_trunk_datagrams_forged_malformed_or_from_outside_teach_nothing(
         assert heard_by(stranger) == b""
         assert stack.flows() == before
         assert stack.relay_drops()["trunk_source"] - drops.get("trunk_source", 0) == 18
-        assert worst_gap(caller, since) < MAX_GAP
+        assert worst_gap(caller, since) < most
 
 
 async def test_a_killed_agent_takes_no_call_with_it(stack: LiveStack) -> None:

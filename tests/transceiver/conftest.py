@@ -56,6 +56,7 @@ class Caller:
         self.socket = socket
         self.identity = identity
         self.peer: Peer | None = None
+        self.remote_ice: IceCredentials | None = None  # of the answer
         self.audio: list[RtpPacket] = []
         self.audio_times: list[float] = []
         self.messages: list[str | bytes] = []
@@ -85,6 +86,7 @@ class Caller:
 
     def accept(self, answer: str) -> None:
         settled = read_answer(parse_untrusted(answer), self._capabilities)
+        self.remote_ice = settled.remote_ice
         ice = IceFull(self._capabilities.ice, settled.remote_ice, entropy=os.urandom)
         for candidate in settled.remote_candidates:
             ice.add_remote_candidate(candidate)
