@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import sys
 from collections.abc import AsyncIterator
 from contextlib import nullcontext
@@ -14,9 +15,11 @@ from rich.console import Console
 from loadgen.driver import Driver
 from loadgen.options import Options, parse_options
 from loadgen.ownstack import StackFailed, own_stack
+from loadgen.page import render_page
 from loadgen.progress import show_progress
 from loadgen.report import Summary, render, summarize
 from loadgen.scenario import Run, place_calls
+from loadgen.timeline import Timeline, sample
 from service.ready import stop_signals
 
 EXIT_WELL, EXIT_NOT_WELL, EXIT_USAGE = range(3)
@@ -24,28 +27,32 @@ EXIT_WELL, EXIT_NOT_WELL, EXIT_USAGE = range(3)
 
 def main() -> int:
     options = parse_options()
-    if options.json not in (None, "-") and (problem := _unwritable(Path(options.json))) is not None:
-        print(f"just load: --json: {problem}", file=sys.stderr)
-        return EXIT_USAGE
+    for name, file in (("--json", options.json), ("--report", options.report)):
+        if file not in (None, "-") and (problem := _unwritable(Path(file))) is not None:
+            print(f"just load: {name}: {problem}", file=sys.stderr)
+            return EXIT_USAGE
+    timeline = Timeline()
     try:
         with nullcontext(options.url) if options.url is not None else own_stack(options.agent) as url:
-            summary = trio.run(_run, options, url, strict_exception_groups=True)
+            summary = trio.run(_run, options, url, timeline, strict_exception_groups=True)
     except StackFailed as failed:
         print(f"just load: {failed}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:  # before there were calls
         return EXIT_NOT_WELL
-    _deliver(options, summary)
+    _deliver(options, summary, timeline)
     return EXIT_WELL if summary.ok else EXIT_NOT_WELL
 
 
-async def _run(options: Options, url: str) -> Summary:
-    run = Run(options, Driver())
+async def _run(options: Options, url: str, timeline: Timeline) -> Summary:
+    run = Run(options, Driver(network=options.network))
     with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
             nursery.start_soon(show_progress, run, Console(stderr=True))
+            nursery.start_soon(timeline.watch, run)
             await place_calls(run, url)
+            timeline.add(sample(run, trio.current_time()))
             nursery.cancel_scope.cancel()
     return summarize(run)
 
@@ -65,16 +72,19 @@ def _unwritable(file: Path) -> str | None:
     return None
 
 
-def _deliver(options: Options, summary: Summary) -> None:
-    """The table, and the JSON: in one line without the single calls, or whole where `--json` says.
+def _deliver(options: Options, summary: Summary, timeline: Timeline) -> None:
+    """The table, the page, and the JSON: in one line without the single calls, or whole where `--json` says.
 
     With `--json -` standard output is for the program that reads it; the table goes to standard error.
     """
     console = Console(stderr=options.json == "-")
     for part in render(summary):
         console.print(part, soft_wrap=True)
+    if options.report is not None:
+        command = " ".join(["just load", *map(shlex.quote, sys.argv[1:])])
+        Path(options.report).write_text(render_page(summary, timeline.samples, command))
     if options.json is None:
-        brief = {key: value for key, value in msgspec.structs.asdict(summary).items() if key != "each"}
+        brief = {key: value for key, value in msgspec.structs.asdict(summary).items() if key not in ("each", "curves")}
         print(msgspec.json.encode(brief).decode())
         return
     text = msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"

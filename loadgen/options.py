@@ -3,12 +3,17 @@
 from __future__ import annotations
 
 import argparse
+import enum
 import math
+import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-__all__ = ["Options", "parse_options"]
+from loadgen.network import Network
+from udpio.shaper import Conditions
+
+__all__ = ["Arrivals", "Options", "parse_options"]
 
 # Implementation constants
 MAX_CALLS = 5000  # a socket, a DTLS association and an SCTP association each: more wants more than one process
@@ -16,6 +21,8 @@ MAX_SECONDS = 86_400.0
 DEFAULT_RATE = 20.0  # set-up costs two signatures and two key agreements at either end
 DEFAULT_SETUP_SECONDS = 15.0
 DEFAULT_CHECK_SECONDS = 5.0  # RFC 7675 §5.1
+
+CONDITIONS = ("loss", "burst_loss", "burst_length", "delay", "jitter", "reorder", "duplication", "mtu")
 
 EPILOG = """\
 A call is what a browser makes of it: signalling by HTTP, ICE, DTLS, SRTP, and
@@ -26,7 +33,12 @@ its place and its time. That takes an agent that returns what it hears: echo.
   early             sent before the agent was there to answer; not lost
   lost              sent later, and never came back
   late              came back after more than 200 ms
+  on schedule       of the frames that were not early: back within 200 ms
   foreign, corrupt  of another call; not as it was sent
+
+The options under "a bad network" put one between each call and the server,
+the same in both directions. What they lose, or what a rebinding costs, does
+not make the run a failure.
 
 exit status:
   0  all is well
@@ -34,6 +46,11 @@ exit status:
      or doubled
   2  the command line or the configuration is wrong
 """
+
+
+class Arrivals(enum.Enum):
+    STEADY = "steady"
+    POISSON = "poisson"
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,11 +69,23 @@ class Options:
     setup_seconds: float
     check_seconds: float
     """Between two consent checks of a call (RFC 7675)."""
+    arrivals: Arrivals
+    report: str | None
+    """A file for the page with plots."""
+    network: Network
 
 
 def parse_options(arguments: Sequence[str] | None = None) -> Options:
     """Exits with 0 after `--help`, with 2 for what cannot be."""
-    return Options(**vars(_parser().parse_args(arguments)))
+    parser = _parser()
+    given = vars(parser.parse_args(arguments))
+    conditions = {name: given.pop(name) for name in CONDITIONS}
+    try:
+        given["network"] = Network(Conditions(**conditions), given.pop("rebind_seconds"), given.pop("seed"))
+    except ValueError as error:
+        parser.error(f"a bad network: {error}")
+    given["allow_loss"] |= given["network"].loses
+    return Options(**given)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -73,6 +102,15 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--url", type=_url, metavar="URL", help="a running stack (one is started, and ended)")
     parser.add_argument("--agent", default="echo", metavar="NAME", help="agent of the stack that is started (echo)")
+    parser.add_argument(
+        "--arrivals",
+        type=Arrivals,
+        choices=list(Arrivals),
+        default=Arrivals.STEADY,
+        metavar="HOW",
+        help="steady, or poisson: as independent callers come (steady)",
+    )
+    parser.add_argument("--report", metavar="FILE", help="write a page with plots, HTML in one file")
     parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
     parser.add_argument("--allow-loss", action="store_true", help="what is lost does not make it a failure")
     parser.add_argument(
@@ -91,6 +129,38 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="STUN checks of a call, on average (5; Chromium does 2.65)",
     )
+    network = parser.add_argument_group("a bad network", "shares as 5% or 0.05, times in milliseconds")
+    network.add_argument("--loss", type=_share, default=0.0, metavar="SHARE", help="datagrams lost, each on its own")
+    network.add_argument(
+        "--burst-loss", type=_share, default=0.0, metavar="SHARE", help="datagrams lost in bursts, besides"
+    )
+    network.add_argument(
+        "--burst-length", type=_positive(1000), default=5.0, metavar="N", help="of a burst, on average (5)"
+    )
+    network.add_argument("--delay", type=_milliseconds, default=0.0, metavar="MS", help="each datagram takes so long")
+    network.add_argument("--jitter", type=_milliseconds, default=0.0, metavar="MS", help="and up to so long besides")
+    network.add_argument(
+        "--reorder", type=_share, default=0.0, metavar="SHARE", help="held back, so that others overtake"
+    )
+    network.add_argument(
+        "--duplicate", dest="duplication", type=_share, default=0.0, metavar="SHARE", help="come twice"
+    )
+    network.add_argument("--mtu", type=_positive(65535), default=math.inf, metavar="BYTES", help="longer ones vanish")
+    network.add_argument(
+        "--rebind-every",
+        dest="rebind_seconds",
+        type=_positive(MAX_SECONDS),
+        default=math.inf,
+        metavar="S",
+        help="each call goes on from another port, as behind a NAT that forgot it",
+    )
+    network.add_argument(
+        "--seed",
+        type=int,
+        default=secrets.randbits(32),
+        metavar="N",
+        help="of losses, jitter and poisson arrivals (another each time; the report tells it)",
+    )
     return parser
 
 
@@ -98,6 +168,27 @@ def _count(text: str) -> int:
     if not (text.isascii() and text.isdigit()) or not 1 <= int(text) <= MAX_CALLS:
         raise argparse.ArgumentTypeError(f"must be a whole number from 1 to {MAX_CALLS}, not {text!r}")
     return int(text)
+
+
+def _share(text: str) -> float:
+    number, percent, rest = text.partition("%")
+    try:
+        value = math.nan if rest else float(number) / (100 if percent else 1)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 1:
+        raise argparse.ArgumentTypeError(f"must be a share such as 5% or 0.05, not {text!r}")
+    return value
+
+
+def _milliseconds(text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 <= value <= 60_000:
+        raise argparse.ArgumentTypeError(f"must be milliseconds from 0 to 60000, not {text!r}")
+    return value / 1000
 
 
 def _positive(maximum: float) -> Callable[[str], float]:

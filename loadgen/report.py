@@ -4,19 +4,28 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Callable, Iterable
+from dataclasses import fields
 from functools import partial
 from typing import Any
 
 import msgspec
 from rich.console import RenderableType
+from rich.markup import escape
 from rich.table import Table
 
 from loadgen.call import STAGES, Call
 from loadgen.distribution import Histogram, percentile
 from loadgen.scenario import Run
 from protocol.srtp import SrtpProfile
+from udpio.shaper import Conditions
 
-__all__ = ["Summary", "render", "summarize"]
+__all__ = ["STAGE_NAMES", "Summary", "render", "sentences", "summarize"]
+
+# Implementation constants: beyond these the generator was what was measured, not the stack
+LIMIT_LATE = 0.01  # share of the frames that left more than 5 ms late, or never
+LIMIT_LATENESS = 0.1  # seconds, of one frame
+LIMIT_ARRIVAL = 0.1  # seconds that a call in a hundred began late
+LIMIT_CPU = 0.9  # of the one core that it can use
 
 _SHARES = {"p50": 0.50, "p95": 0.95, "p99": 0.99, "max": 1.0}
 
@@ -31,8 +40,12 @@ class Summary(msgspec.Struct, kw_only=True):
     audio: dict[str, Any]
     data: dict[str, Any]
     generator: dict[str, Any]
+    network: dict[str, Any]
+    """What the run itself put between calls and server."""
     security: dict[str, int]
     """SRTP profile and cipher suite → calls."""
+    curves: dict[str, dict[str, list[float | None]]]
+    """Percentiles 0 to 100, in milliseconds: by stage of `setup`, and of audio and data `round_trip`."""
     each: list[dict[str, Any]]
 
 
@@ -43,6 +56,7 @@ def summarize(run: Run) -> Summary:
         for name in ("sent", "received", "early", "late", "duplicated", "corrupt", "foreign", "held")
     }
     audio["lost"] = sum(call.audio.missing for call in calls)
+    due = audio["sent"] - audio["early"]
     data = {
         name: sum(getattr(call.data, name) for call in calls) for name in ("sent", "received", "refused", "corrupt")
     }
@@ -65,6 +79,7 @@ def summarize(run: Run) -> Summary:
         setup_ms=_setup(calls),
         audio=audio
         | {
+            "on_schedule": _share(audio["received"] - audio["late"], due),
             "round_trip_ms": _spread(run.figures.frame_round_trips),
             "longest_gap_ms": {"p50": _rounded(percentile(gaps, 0.5)), "max": _rounded(max(gaps, default=None))},
             "longest_silence_ms": {
@@ -73,17 +88,63 @@ def summarize(run: Run) -> Summary:
             },
         },
         data=data | {"round_trip_ms": _spread(run.figures.message_round_trips)},
-        generator={
-            "frames_sent_late": sum(call.audio.sent_late for call in calls),
-            "frames_skipped": sum(call.audio.skipped for call in calls),
-            "worst_lateness_ms": _rounded(run.driver.worst_lateness * 1000),
-            "datagrams_sent": run.driver.datagrams_sent,
-            "datagrams_received": run.driver.datagrams_received,
-            "socket_errors": dict(run.driver.socket_errors),
-        },
+        generator=_generator(run, audio["sent"]),
+        network=_network(run),
         security=dict(Counter(_security(call) for call in calls if call.cipher_suite is not None)),
+        curves={
+            "setup": {
+                stage: _curve(partial(percentile, sorted(found))) for stage, found in _setup_times(calls).items()
+            },
+            "round_trip": {
+                "audio": _curve(run.figures.frame_round_trips.percentile),
+                "data": _curve(run.figures.message_round_trips.percentile),
+            },
+        },
         each=[_one(call) for call in calls],
     )
+
+
+def _generator(run: Run, sent: int) -> dict[str, Any]:
+    """What was our own doing: figures of a stack that was driven badly say little about it."""
+    driver = run.driver
+    late = sum(call.audio.sent_late for call in run.calls)
+    skipped = sum(call.audio.skipped for call in run.calls)
+    arrival = run.arrival_lateness.percentile(0.99)
+    cpu = max(0.0, run.cpu_seconds) / run.seconds if run.seconds else 0.0
+    limits = {
+        "frames late": late + skipped > LIMIT_LATE * (sent + skipped),
+        "one frame very late": driver.worst_lateness > LIMIT_LATENESS,
+        "calls late": arrival is not None and arrival > LIMIT_ARRIVAL,
+        "no CPU left": cpu > LIMIT_CPU,
+    }
+    return {
+        "limit": [name for name, reached in limits.items() if reached],
+        "frames_sent_late": late,
+        "frames_skipped": skipped,
+        "sent_on_schedule": _share(sent - late, sent + skipped),
+        "worst_lateness_ms": _rounded(driver.worst_lateness * 1000),
+        "call_lateness_p99_ms": None if arrival is None else _rounded(arrival * 1000),
+        "cpu_share_of_a_core": round(cpu, 3),
+        "datagrams_sent": driver.datagrams_sent,
+        "datagrams_received": driver.datagrams_received,
+        "socket_errors": dict(driver.socket_errors),
+    }
+
+
+def _network(run: Run) -> dict[str, Any]:
+    driver, network = run.driver, run.options.network
+    default = Conditions()
+    return {
+        "conditions": {
+            field.name: getattr(network.conditions, field.name)
+            for field in fields(Conditions)
+            if getattr(network.conditions, field.name) != getattr(default, field.name)
+        },
+        "seed": network.seed,
+        "dropped": dict(driver.network_drops),
+        "rebindings": driver.rebindings,
+        "heard_again_after_ms": _spread(driver.rebind_recovery),
+    }
 
 
 def _judge(failed: int, audio: dict[str, int], data: dict[str, int], allow_loss: bool) -> bool:
@@ -92,12 +153,23 @@ def _judge(failed: int, audio: dict[str, int], data: dict[str, int], allow_loss:
 
 
 def _setup(calls: list[Call]) -> dict[str, dict[str, float | None]]:
-    times: dict[str, list[float]] = {
+    return {stage: _spread_of(partial(percentile, found)) for stage, found in _setup_times(calls).items()}
+
+
+def _setup_times(calls: list[Call]) -> dict[str, list[float]]:
+    times = {
         stage: [call.reached[stage] - call.reached[since] for call in calls if stage in call.reached]
         for stage, since in STAGES.items()
     }
-    times["all"] = [max(call.reached.values()) - call.reached["start"] for call in calls if call.is_ready]
-    return {stage: _spread_of(partial(percentile, found)) for stage, found in times.items()}
+    return times | {"all": [max(call.reached.values()) - call.reached["start"] for call in calls if call.is_ready]}
+
+
+def _curve(of: Callable[[float], float | None]) -> list[float | None]:
+    return [None if (value := of(percent / 100)) is None else _rounded(value * 1000) for percent in range(101)]
+
+
+def _share(part: int, whole: int) -> float | None:
+    return round(part / whole, 6) if whole else None
 
 
 def _one(call: Call) -> dict[str, Any]:
@@ -140,7 +212,7 @@ def render(summary: Summary) -> list[RenderableType]:
     for name in _SHARES:
         times.add_column(name, justify="right")
     for stage, spread in summary.setup_ms.items():
-        times.add_row(_STAGE_NAMES.get(stage, stage), *map(_text, spread.values()), end_section=stage == "all")
+        times.add_row(STAGE_NAMES.get(stage, stage), *map(_text, spread.values()), end_section=stage == "all")
     times.add_row("audio there and back", *map(_text, summary.audio["round_trip_ms"].values()))
     times.add_row("data there and back", *map(_text, summary.data["round_trip_ms"].values()))
     gap = summary.audio["longest_gap_ms"]
@@ -152,10 +224,11 @@ def render(summary: Summary) -> list[RenderableType]:
     counts.add_column("data messages", justify="right")
     for name in ("sent", "received", "early", "lost", "late", "duplicated", "foreign", "corrupt"):
         counts.add_row(name, _text(summary.audio[name]), _text(summary.data.get(name)))
-    return [times, counts, *_sentences(summary)]
+    styles = {"": "{}", "warn": "[yellow]{}[/]", "bad": "[red]{}[/]", "well": "[bold green]{}[/]"}
+    return [times, counts, *(styles[tone].format(escape(text)) for tone, text in sentences(summary))]
 
 
-_STAGE_NAMES = {
+STAGE_NAMES = {
     "signalling": "set-up: signalling",
     "ice": "set-up: ICE",
     "dtls": "set-up: DTLS",
@@ -165,24 +238,36 @@ _STAGE_NAMES = {
 }
 
 
-def _sentences(summary: Summary) -> Iterable[str]:
-    calls, generator = summary.calls, summary.generator
+def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
+    """What is worth saying, each with its tone: "", warn, bad or well; the verdict last."""
+    calls, audio, generator, network = summary.calls, summary.audio, summary.generator, summary.network
     for kinds, count in summary.security.items():
-        yield f"{_calls(count)} with {kinds}"
+        yield "", f"{_calls(count)} with {kinds}"
+    if (share := audio["on_schedule"]) is not None:
+        yield "", f"{share:.2%} of the frames were back on schedule"
+    if network["conditions"] or network["rebindings"]:
+        said = ", ".join(f"{name} {value:g}" for name, value in network["conditions"].items()) or "nothing lost"
+        yield "", f"a bad network between (seed {network['seed']}): {said}; dropped {network['dropped'] or 'nothing'}"
+    if network["rebindings"]:
+        median, worst = (_text(network["heard_again_after_ms"][share]) for share in ("p50", "max"))
+        yield "", f"{network['rebindings']} rebindings; heard again after {median} ms (p50), {worst} ms (max)"
     late, skipped = generator["frames_sent_late"], generator["frames_skipped"]
     if late or skipped:
         worst = f"at worst {generator['worst_lateness_ms']} ms"
-        yield f"[yellow]of our own making: {late} frames left more than 5 ms late ({worst}), {skipped} never left[/]"
+        yield "warn", f"of our own making: {late} frames left more than 5 ms late ({worst}), {skipped} never left"
+    if generator["limit"]:
+        why = ", ".join(generator["limit"])
+        yield "bad", f"the generator was the limit ({why}): these figures are its own, not the stack's"
     if generator["socket_errors"]:
-        yield f"[yellow]the system refused datagrams: {generator['socket_errors']}[/]"
-    if summary.audio["held"]:
-        yield f"[yellow]{summary.audio['held']} frames were held back without the server's consent[/]"
+        yield "warn", f"the system refused datagrams: {generator['socket_errors']}"
+    if audio["held"]:
+        yield "warn", f"{audio['held']} frames were held back without the server's consent"
     for reason, count in calls["failures"].items():
-        yield f"[red]failed: {count} × {reason}[/]"
-    verdict = "[bold green]well[/]" if summary.ok else "[bold red]not well[/]"
+        yield "bad", f"failed: {count} × {reason}"
     yield (
-        f"{verdict}: {_calls(calls['wanted'])}, {calls['failed']} failed, {summary.audio['lost']} frames and "
-        f"{summary.data['lost']} messages lost, in {summary.seconds:.1f} s"
+        "well" if summary.ok else "bad",
+        f"{'well' if summary.ok else 'not well'}: {_calls(calls['wanted'])}, {calls['failed']} failed, {audio['lost']} "
+        f"frames and {summary.data['lost']} messages lost, in {summary.seconds:.1f} s",
     )
 
 

@@ -1,5 +1,8 @@
 """The run: calls come at the given rate, talk for the given time, and hang up. One task for each call's life, none for packets.
 
+Calls come whether or not earlier ones have been answered (an open loop), and the set-up of a call counts from the moment when
+it was due: a server that stalls, or a generator that does, delays nobody out of the figures.
+
 A call's life:
 
 1. Post the offer; give the answer to the call.
@@ -11,19 +14,23 @@ A call's life:
 from __future__ import annotations
 
 import os
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from random import Random
 
 import httpx
 import trio
 
 from loadgen.call import Call, CallFigures
+from loadgen.distribution import Histogram
 from loadgen.driver import Driver, Line
-from loadgen.options import Options
+from loadgen.options import Arrivals, Options
 from loadgen.signalling import SignallingFailed, hang_up, new_client, post_offer
 from protocol.ice import IceFullConfig
 
-__all__ = ["Run", "place_calls"]
+__all__ = ["Run", "arrivals", "place_calls"]
 
 # Implementation constants, seconds
 ECHO_PATIENCE = 0.5
@@ -43,6 +50,10 @@ class Run:
     finished: int = 0
     started_at: float = field(default_factory=trio.current_time)
     seconds: float = 0.0
+    arrival_lateness: Histogram = field(default_factory=Histogram)
+    """How long after its time a call began: ours, not the server's."""
+    cpu_seconds: float = field(default_factory=lambda: -time.process_time())
+    """Of this process, for all of the run; negative until it has ended."""
 
 
 async def place_calls(run: Run, url: str) -> None:
@@ -54,19 +65,33 @@ async def place_calls(run: Run, url: str) -> None:
         async with client, trio.open_nursery() as media:
             media.start_soon(run.driver.run)
             async with trio.open_nursery() as lives:
-                for number in range(options.calls):
-                    await trio.sleep_until(run.started_at + number / options.rate)
-                    lives.start_soon(_live, run, client, number)
+                for number, due in enumerate(arrivals(options, run.started_at)):
+                    await trio.sleep_until(due)
+                    lives.start_soon(_live, run, client, number, due)
             media.cancel_scope.cancel()
     finally:
         run.seconds = trio.current_time() - run.started_at
+        run.cpu_seconds += time.process_time()
 
 
-async def _live(run: Run, client: httpx.AsyncClient, number: int) -> None:
+def arrivals(options: Options, start: float) -> Iterator[float]:
+    """When each call is due: at even distances, or as independent callers come (a Poisson process)."""
+    random = Random(f"{options.network.seed} arrivals")
+    due = start
+    for number in range(options.calls):
+        if options.arrivals is Arrivals.POISSON:
+            due += random.expovariate(options.rate) if number else 0.0
+        else:
+            due = start + number / options.rate
+        yield due
+
+
+async def _live(run: Run, client: httpx.AsyncClient, number: int, due: float) -> None:
     driver = run.driver
+    run.arrival_lateness.add(driver.clock() - due)
     ice = IceFullConfig(consent_interval=run.options.check_seconds, repeat_nomination=True)  # as Chromium does
     now_wall = datetime.now(UTC)
-    call = Call(number, run.figures, ice=ice, now=driver.clock(), now_wall=now_wall, entropy=os.urandom)
+    call = Call(number, run.figures, ice=ice, now=due, now_wall=now_wall, entropy=os.urandom)
     run.calls.append(call)
     try:
         line = driver.open(call)

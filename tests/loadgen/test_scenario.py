@@ -107,7 +107,8 @@ def new_server(new_world, candidate):
 async def run_against(server: LocalServer, arguments: str, disturb=None):
     async with trio.open_nursery() as nursery:
         url = await nursery.start(server.run)
-        run = Run(parse_options(["--url", url, *arguments.split()]), Driver())
+        options = parse_options(["--url", url, *arguments.split()])
+        run = Run(options, Driver(network=options.network))
         if disturb is not None:
             nursery.start_soon(disturb, run)
         with trio.fail_after(20):
@@ -163,6 +164,28 @@ async def test_a_generator_that_is_late_itself_says_so_and_goes_on(new_server):
     assert summary.generator["frames_skipped"] >= 9
     assert summary.generator["worst_lateness_ms"] >= 60
     assert summary.audio["longest_gap_ms"]["max"] >= 250
+
+
+@pytest.mark.slow
+async def test_calls_go_on_through_loss_and_delay_and_from_one_port_to_the_next(new_server):
+    ports = set()
+
+    async def watch(run: Run) -> None:
+        while True:
+            ports.update(line.socket.address for line in run.driver.lines)
+            await trio.sleep(0.02)
+
+    bad = "--loss 10% --delay 10 --jitter 5 --rebind-every 0.7 --check-every 0.2 --seed 5"
+    summary = await run_against(new_server(), f"--calls 2 --seconds 2 {bad}", watch)
+    assert summary.calls["failed"] == 0
+    assert summary.ok
+    assert summary.network["rebindings"] >= 4
+    assert len(ports) == 2 + summary.network["rebindings"]
+    assert summary.network["heard_again_after_ms"]["max"] < 1000
+    carried = summary.generator["datagrams_sent"] + summary.generator["datagrams_received"]
+    assert 0 < summary.network["dropped"]["lost"] < 0.25 * carried  # both ways, a tenth each
+    assert summary.audio["lost"] > 0
+    assert summary.audio["round_trip_ms"]["p50"] >= 20.0
 
 
 @pytest.mark.slow

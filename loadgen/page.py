@@ -1,0 +1,102 @@
+"""The report as a page: one HTML file with its plots inside, to be opened anywhere, kept, or sent to somebody."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from html import escape
+from itertools import pairwise
+
+from loadgen.plots import Point, line_chart
+from loadgen.report import STAGE_NAMES, Summary, sentences
+from loadgen.timeline import Sample
+
+__all__ = ["render_page"]
+
+STYLE = """\
+:root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif }
+body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
+table { border-collapse: collapse; margin: 0.5rem 0 1.5rem } th, td { padding: 0.15rem 0.8rem; text-align: right }
+th:first-child, td:first-child { text-align: left } tr + tr { border-top: 1px solid #8884 }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(26rem, 1fr)); gap: 1rem }
+svg { width: 100% } svg text { font-size: 11px; fill: currentColor } svg .title { font-weight: 600 }
+svg .x { text-anchor: middle } svg .y { text-anchor: end; dominant-baseline: middle }
+svg polyline { fill: none; stroke-width: 1.6 } svg .grid { stroke: #8884 }
+.well { color: #059669 } .bad { color: #dc2626 } .warn { color: #b45309 }
+"""
+
+
+def render_page(summary: Summary, samples: Sequence[Sample], command: str) -> str:
+    """All of it; `command` is what was typed."""
+    shares = list(next(iter(summary.setup_ms.values())))
+    times = {STAGE_NAMES.get(stage, stage): spread for stage, spread in summary.setup_ms.items()}
+    times |= {
+        "audio there and back": summary.audio["round_trip_ms"],
+        "data there and back": summary.data["round_trip_ms"],
+    }
+    counts = ("sent", "received", "early", "lost", "late", "duplicated", "foreign", "corrupt")
+    body = [
+        f"<h1>{'well' if summary.ok else 'not well'}</h1>",
+        f"<p><code>{escape(command)}</code></p>",
+        *(f'<p class="{tone}">{escape(text)}</p>' for tone, text in sentences(summary)),
+        '<div class="plots">',
+        *_plots(summary, samples),
+        "</div>",
+        "<h2>milliseconds</h2>",
+        _table(["", *shares], ([name, *map(_cell, spread.values())] for name, spread in times.items())),
+        "<h2>counts</h2>",
+        _table(
+            ["", "audio frames", "data messages"],
+            ([name, _cell(summary.audio[name]), _cell(summary.data.get(name))] for name in counts),
+        ),
+        "<h2>the generator itself</h2>",
+        _table(["", ""], ([name.replace("_", " "), _cell(value)] for name, value in summary.generator.items())),
+        "<h2>the network between</h2>",
+        _table(["", ""], ([name.replace("_", " "), _cell(value)] for name, value in summary.network.items())),
+    ]
+    head = (
+        f'<meta charset="utf-8"><title>Antiphon: load of {summary.calls["wanted"]} calls</title><style>{STYLE}</style>'
+    )
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
+
+
+def _plots(summary: Summary, samples: Sequence[Sample]) -> Iterable[str]:
+    def spread(curve: Sequence[float | None]) -> list[Point]:
+        return [(float(percent), value) for percent, value in enumerate(curve) if value is not None]
+
+    stages = [(stage, spread(curve)) for stage, curve in summary.curves["setup"].items()]
+    yield line_chart("set-up by stage", stages, "percentile", "ms")
+    trips = [(kind, spread(summary.curves["round_trip"][kind])) for kind in ("audio", "data")]
+    yield line_chart("there and back", trips, "percentile", "ms")
+    yield line_chart(
+        "calls",
+        [(name, [(one.at, float(getattr(one, name))) for one in samples]) for name in ("placed", "talking", "failed")],
+        "seconds",
+        "calls",
+    )
+    yield line_chart(
+        "frames a second",
+        [(name, _rates(samples, name)) for name in ("sent", "received", "late")],
+        "seconds",
+        "frames/s",
+    )
+
+
+def _rates(samples: Sequence[Sample], name: str) -> list[Point]:
+    return [
+        (after.at, (getattr(after, name) - getattr(before, name)) / (after.at - before.at))
+        for before, after in pairwise(samples)
+        if after.at > before.at
+    ]
+
+
+def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
+    def row(cells: Iterable[str], tag: str) -> str:
+        return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
+
+    return f"<table>{row(heads, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table>"
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, dict):
+        return ", ".join(f"{name} {_cell(one)}" for name, one in value.items()) or "none"
+    return "–" if value is None else str(value)
