@@ -9,7 +9,7 @@ Run it with `python -m agent --agent module:agent`. The API is `Call` and its ev
 
 from agent.call import Call
 from agent.codecs import CodecUnavailable, Decoder, Encoder, needs_pcm
-from agent.events import CallEnded, ChannelClosed, ChannelOpened, Draining, Event, Frame, Message, Played
+from agent.events import CallEnded, ChannelClosed, ChannelOpened, Digit, Draining, Event, Frame, Message, Played
 from agent.live import Agent
 from agent.server import AgentServer
 from agent.voice import Turn, VoiceActivity
@@ -24,6 +24,7 @@ __all__ = [
     "ChannelOpened",
     "CodecUnavailable",
     "Decoder",
+    "Digit",
     "Draining",
     "Encoder",
     "Event",

@@ -1,4 +1,4 @@
-"""What an agent hears of its call: audio frames, data messages, and what became of the audio it sent."""
+"""What an agent hears of its call: audio frames, data messages, keys pressed, and what became of the audio it sent."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TypeAlias
 
 from protocol.agentlink import PlayedReason
 
-__all__ = ["CallEnded", "ChannelClosed", "ChannelOpened", "Draining", "Event", "Frame", "Message", "Played"]
+__all__ = ["CallEnded", "ChannelClosed", "ChannelOpened", "Digit", "Draining", "Event", "Frame", "Message", "Played"]
 
 
 class CallEnded(Exception):
@@ -54,6 +54,13 @@ class ChannelClosed:
 
 
 @dataclass(frozen=True, slots=True)
+class Digit:
+    """The caller has begun to press a key of the telephone: one of 0-9 * # A-D."""
+
+    digit: str
+
+
+@dataclass(frozen=True, slots=True)
 class Played:
     """How much of the agent's audio the caller's line has really played, in ms since the call began."""
 
@@ -67,4 +74,4 @@ class Draining:
     """The edge under this call is leaving: the call may finish in peace, but soon."""
 
 
-Event: TypeAlias = Frame | Message | ChannelOpened | ChannelClosed | Played | Draining
+Event: TypeAlias = Frame | Message | ChannelOpened | ChannelClosed | Digit | Played | Draining

@@ -15,7 +15,7 @@ from typing import Generic, TypeAlias, TypeVar
 
 import trio
 
-from agent.events import ChannelClosed, ChannelOpened, Draining, Event, Frame, Message, Played
+from agent.events import ChannelClosed, ChannelOpened, Digit, Draining, Event, Frame, Message, Played
 from agent.statistics import Statistics
 
 __all__ = ["Inbox", "Note", "Stream"]
@@ -26,7 +26,7 @@ MAX_NOTES = 1024
 MAX_NOTE_BYTES = 1024 * 1024
 MAX_PLAYED = 16
 
-Note: TypeAlias = Message | ChannelOpened | ChannelClosed | Draining
+Note: TypeAlias = Message | ChannelOpened | ChannelClosed | Digit | Draining
 _T = TypeVar("_T", bound=Event)
 
 

@@ -20,6 +20,7 @@ from protocol.agentlink import (
     AgentDrain,
     AgentHello,
     CallAccept,
+    CallDigit,
     CallEnd,
     CallPlayed,
     CallRefuse,
@@ -173,6 +174,8 @@ class Link:
                 self._start(message, calls)
             case CallPlayed():
                 self._live(message.handle).report_played(message)
+            case CallDigit():
+                self._live(message.handle).press(message.digit)
             case CallEnd():
                 self._live(message.handle).close(message.reason)
             case ChannelOpen():

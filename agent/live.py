@@ -15,7 +15,7 @@ import trio
 
 from agent.call import Call
 from agent.downlink import Downlink
-from agent.events import CallEnded, ChannelClosed, ChannelOpened, Draining, Frame, Message, Played
+from agent.events import CallEnded, ChannelClosed, ChannelOpened, Digit, Draining, Frame, Message, Played
 from agent.inbox import Inbox, Note
 from agent.outbox import Outbox
 from agent.statistics import Statistics
@@ -77,6 +77,9 @@ class LiveCall:
     def report_played(self, report: CallPlayed) -> None:
         self._downlink.report_played(report.rtp_time, report.reason)
         self._inbox.put_played(Played(self._downlink.played_ms, float(report.buffered_ms), report.reason))
+
+    def press(self, digit: str) -> None:
+        self._note(Digit(digit))
 
     def announce_drain(self) -> None:
         self._note(Draining())

@@ -6,8 +6,9 @@ The flow of one link, and of one call on it (T = transceiver, the WebSocket clie
 2. T→A `call.start` gives the call a `handle`, A answers `call.accept` or `call.refuse`;
 3. T→A `channel.open` for each data channel of the caller; audio and data travel as binary messages (framing.py);
 4. T→A `call.played` tells how far the audio of A was really played; A→T `call.flush` drops what was not (barge-in);
-5. `call.end`, from either side, ends the call, unanswered; T never uses a handle twice on one link;
-6. `drain` from T: it is leaving, calls may finish; from A: give me no new calls.
+5. `call.digit` tells of a key that the caller pressed;
+6. `call.end`, from either side, ends the call, unanswered; T never uses a handle twice on one link;
+7. `drain` from T: it is leaving, calls may finish; from A: give me no new calls.
 
 Unknown types and unknown fields are no error of the link: a receiver counts and ignores the former, ignores the latter.
 """
@@ -29,6 +30,7 @@ __all__ = [
     "AgentHello",
     "AgentMessage",
     "CallAccept",
+    "CallDigit",
     "CallEnd",
     "CallFlush",
     "CallPlayed",
@@ -136,6 +138,13 @@ class CallPlayed(msgspec.Struct, frozen=True, tag_field="type", tag="call.played
     reason: PlayedReason
 
 
+class CallDigit(msgspec.Struct, frozen=True, tag_field="type", tag="call.digit"):
+    """T→A. The caller has begun to press a key: one of 0-9 * # A-D, by RFC 4733 in the audio stream."""
+
+    handle: Handle
+    digit: Annotated[str, Meta(min_length=1, max_length=1)]
+
+
 class CallEnd(msgspec.Struct, frozen=True, tag_field="type", tag="call.end"):
     """Either way. `reason` is the word that metrics, logs and the caller's message use."""
 
@@ -181,6 +190,7 @@ TransceiverMessage: TypeAlias = (
     | ChannelBlocked
     | ChannelWritable
     | CallPlayed
+    | CallDigit
     | CallEnd
     | Drain
 )

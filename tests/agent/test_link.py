@@ -13,7 +13,7 @@ from trio_websocket import wrap_server_stream
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import Request, TextMessage
 
-from agent import Call, CallEnded, ChannelOpened, Draining, Event, Frame, Message, Played
+from agent import Call, CallEnded, ChannelOpened, Digit, Draining, Event, Frame, Message, Played
 from agent.agents import echo
 from agent.link import Link
 from agent.statistics import Statistics
@@ -21,6 +21,7 @@ from protocol.agentlink import (
     LINK_VERSION,
     AgentHello,
     CallAccept,
+    CallDigit,
     CallEnd,
     CallPlayed,
     CallRefuse,
@@ -412,9 +413,9 @@ async def test_the_merged_stream_tells_everything(autojump_clock: Clock, open_li
     await client.open_channel()
     await client.send_data(1, 1, "m")
     await client.send_frames(MediaRecord(1, 5, MediaFlags.MARKER | MediaFlags.GAP, b"\xff" * 160))
-    await client.send(CallPlayed(1, 0, 40, PlayedReason.PROGRESS), Drain(), ChannelClosed(1, 1))
+    await client.send(CallPlayed(1, 0, 40, PlayedReason.PROGRESS), Drain(), ChannelClosed(1, 1), CallDigit(1, "#"))
     with trio.fail_after(1):
-        while len(events) < 6:
+        while len(events) < 7:
             await trio.sleep(0.01)
     assert {type(event).__name__ for event in events} == {
         "ChannelOpened",
@@ -423,7 +424,9 @@ async def test_the_merged_stream_tells_everything(autojump_clock: Clock, open_li
         "Played",
         "Draining",
         "ChannelClosed",
+        "Digit",
     }
+    assert Digit("#") in events
     assert Message("m", 1) in events
     assert Draining() in events
     assert Frame(b"\xff" * 160, 5, 20.0, marker=True, gap=True) in events

@@ -240,6 +240,9 @@ class ScriptedAttachment:
     def played(self, played: Played) -> None:
         self.told.append(played)
 
+    def digit(self, digit: str) -> None:
+        self.told.append(("digit", digit))
+
     def end(self, reason: str) -> None:
         self.ended = reason
 

@@ -6,6 +6,7 @@ from __future__ import annotations
 import math
 import random
 import re
+import struct
 import time
 from dataclasses import replace
 from typing import Any
@@ -78,6 +79,22 @@ async def test_audio_alone_and_data_alone_are_calls_too(autojump_clock: Any, wor
     await wait_until(lambda: listener.audio and writer.messages == ["hello"])
     assert world.backend.attachments[0].call.codec is OPUS
     assert world.backend.attachments[1].call.codec is None
+
+
+async def test_keys_that_the_caller_presses_reach_the_agent(autojump_clock: Any, world: Any, wait_until: Any) -> None:
+    caller, call_id = await world.live_call()
+    payload_type = world.registry.sessions[call_id].peer._audio.parameters.telephone_event_payload_type
+    stream = caller.peer._audio
+    stream.parameters = replace(stream.parameters, payload_type=payload_type)
+    for digit, start in ((4, 960), (2, 9600)):
+        for duration in (960, 1920, 2880, 2880, 2880):
+            end = duration == 2880
+            caller.peer.send_audio(struct.pack("!BBH", digit, end << 7 | 10, duration), start, trio.current_time())
+            caller.drain()
+            await trio.sleep(0.02)
+    await wait_until(lambda: ("digit", "2") in world.backend.last.told)
+    assert [word[1] for word in world.backend.last.told if isinstance(word, tuple)] == ["4", "2"]
+    assert not world.backend.last.audio
 
 
 async def test_each_call_has_an_ssrc_and_a_cname_of_its_own(world: Any, caller_class: Any) -> None:

@@ -60,6 +60,35 @@ def test_other_payload_types_and_giant_frames_stay_out() -> None:
     assert uplink.drops == {"payload_type": 1, "oversize": 1}
 
 
+def test_a_key_press_is_told_once_and_is_no_audio() -> None:
+    uplink = Uplink(111, 48_000, 126)
+    uplink.push(packet(0, b"a"), 0.0)
+    presses = [
+        RtpPacket(False, 126, 65_530 + n & 0xFFFF, 960, 7, payload=bytes((5, n == 5, 0, n))) for n in range(1, 6)
+    ]
+    digits = [uplink.push(press, 0.02 * press.sequence) for press in presses]
+    assert digits == ["5", None, None, None, None]
+    assert uplink.push(packet(6, b"b"), 0.14) is None
+    assert uplink.push(RtpPacket(False, 126, 1, 5760, 7, payload=b"\x0b\x0a"), 0.16) is None
+    assert [(record.payload, record.flags) for record in uplink.take(1)] == [(b"a", 0), (b"b", 0)]
+    assert uplink.drops == {"telephone_event_truncated": 1}
+
+
+def test_dtx_passes_as_it_came_and_the_silence_is_no_loss() -> None:
+    uplink = Uplink(111, 48_000)
+    for number, (ticks, payload) in enumerate([(0, FRAME), (1, b"\xf8"), (21, b"\xf8"), (41, FRAME)]):
+        uplink.push(RtpPacket(ticks == 41, 111, number, ticks * 960, 7, payload=payload), ticks * 0.02)
+    records = uplink.take(1)
+    assert [(record.rtp_time // 960, record.payload) for record in records] == [
+        (0, FRAME),
+        (1, b"\xf8"),
+        (21, b"\xf8"),
+        (41, FRAME),
+    ]
+    assert [record.flags for record in records] == [0, 0, 0, MediaFlags.MARKER]
+    assert not uplink.drops
+
+
 def run(downlink: Downlink, start: float, ticks: int) -> list[tuple[float, OutgoingFrame]]:
     """The pacer alone, from `start`: what leaves when."""
     sent = []

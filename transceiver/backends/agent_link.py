@@ -29,6 +29,7 @@ from protocol.agentlink import (
     AgentHello,
     AgentMessage,
     CallAccept,
+    CallDigit,
     CallEnd,
     CallFlush,
     CallRefuse,
@@ -106,6 +107,10 @@ class LinkAttachment:
 
     def played(self, played: Played) -> None:
         self._tell(CallPlayedMessage(self.handle, played.rtp_time, played.buffered_ms, played.reason))
+
+    def digit(self, digit: str) -> None:
+        if not self.ended:
+            self.link.put(encode_message(CallDigit(self.handle, digit)), self)
 
     def end(self, reason: str) -> None:
         self._tell(CallEnd(self.handle, reason))

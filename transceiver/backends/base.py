@@ -93,6 +93,8 @@ class Attachment(Protocol):
 
     def played(self, played: Played) -> None: ...
 
+    def digit(self, digit: str) -> None: ...
+
     def end(self, reason: str) -> None:
         """Say goodbye; nothing comes from this attachment afterwards."""
 

@@ -2,7 +2,8 @@
 
 1. Packets pass the reorder buffer, which adds no delay while they come in order.
 2. Frames wait here until the link takes them, all that have gathered at once.
-3. At most one second of them waits: the oldest are dropped, because stale speech is useless.
+3. A key that the caller presses (RFC 4733) comes in the same stream: told once, when it begins.
+4. At most one second of them waits: the oldest are dropped, because stale speech is useless.
 """
 
 from __future__ import annotations
@@ -10,6 +11,8 @@ from __future__ import annotations
 from collections import Counter, deque
 
 from protocol.agentlink import MAX_FRAME_BYTES, MediaFlags, MediaRecord
+from protocol.codecs import KeyPresses
+from protocol.errors import DecodeError
 from protocol.rtp import Gap, JitterBuffer, JitterConfig, RtpPacket
 
 __all__ = ["Uplink"]
@@ -22,10 +25,22 @@ MAX_WAITING_FRAMES = 128  # bounds senders whose timestamps do not move
 class Uplink:
     """Sans-IO. `drops` counts frames by the reason for which they did not reach the agent."""
 
-    __slots__ = ("_buffer", "_frames", "_gap", "_payload_type", "_span", "drops", "frames_received")
+    __slots__ = (
+        "_buffer",
+        "_event_payload_type",
+        "_frames",
+        "_gap",
+        "_payload_type",
+        "_presses",
+        "_span",
+        "drops",
+        "frames_received",
+    )
 
-    def __init__(self, payload_type: int, clock_rate: int) -> None:
+    def __init__(self, payload_type: int, clock_rate: int, event_payload_type: int | None = None) -> None:
         self._payload_type = payload_type
+        self._event_payload_type = event_payload_type
+        self._presses = KeyPresses()
         self._span = int(MAX_WAITING_SECONDS * clock_rate)
         self._buffer = JitterBuffer(JitterConfig(clock_rate=clock_rate))
         self._frames: deque[tuple[int, int, bytes]] = deque()  # (64-bit RTP time, flags, payload)
@@ -33,10 +48,14 @@ class Uplink:
         self.drops: Counter[str] = Counter()
         self.frames_received = 0
 
-    def push(self, packet: RtpPacket, now: float) -> None:
-        """A packet that authenticated. All of the source must come here: they share their sequence numbers."""
+    def push(self, packet: RtpPacket, now: float) -> str | None:
+        """A packet that authenticated. All of the source must come here: they share their sequence numbers.
+
+        The digit of the key press that begins with it, if one does.
+        """
         self._buffer.push(packet, now)
         self._pull(now)
+        return self._detect(packet) if packet.payload_type == self._event_payload_type else None
 
     def handle_timeout(self, now: float) -> None:
         if now >= self._buffer.next_timeout():
@@ -60,6 +79,14 @@ class Uplink:
         self.drops["no_agent"] += len(self._frames)
         self._frames.clear()
 
+    def _detect(self, packet: RtpPacket) -> str | None:
+        try:
+            event = self._presses.detect_untrusted(packet.payload, packet.timestamp)
+        except DecodeError as error:
+            self.drops[error.reason] += 1
+            return None
+        return event.digit if event is not None else None
+
     def _pull(self, now: float) -> None:
         frames = self._frames
         while (item := self._buffer.pop(now)) is not None:
@@ -67,8 +94,9 @@ class Uplink:
                 self._gap = True
                 self.drops["lost"] += item.packets
                 continue
-            if item.payload_type != self._payload_type:  # telephone events, comfort noise
-                self.drops["payload_type"] += 1
+            if item.payload_type != self._payload_type:
+                if item.payload_type != self._event_payload_type:  # comfort noise
+                    self.drops["payload_type"] += 1
                 continue
             if len(item.payload) > MAX_FRAME_BYTES:
                 self.drops["oversize"] += 1

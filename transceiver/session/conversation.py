@@ -57,7 +57,7 @@ class Conversation:
         self.flowing = True
         audio = self._audio
         if audio is not None and audio.direction.receives:
-            self.uplink = Uplink(audio.payload_type, audio.codec.clock_rate)
+            self.uplink = self._new_uplink(audio)
         self._make_downlink()
 
     def redirect(self, audio: NegotiatedAudio | None, now: float) -> None:
@@ -69,7 +69,10 @@ class Conversation:
         if not self._audio.direction.sends and self._downlink is not None:
             self.flush(now)  # the agent learns how far it was heard
         if self._audio.direction.receives and self.flowing:
-            self.uplink = self.uplink or Uplink(self._audio.payload_type, self._audio.codec.clock_rate)
+            self.uplink = self.uplink or self._new_uplink(self._audio)
+
+    def _new_uplink(self, audio: NegotiatedAudio) -> Uplink:
+        return Uplink(audio.payload_type, audio.codec.clock_rate, audio.telephone_event_payload_type)
 
     def _make_downlink(self) -> Downlink | None:
         audio = self._audio
@@ -115,7 +118,9 @@ class Conversation:
             self.drops["audio_held"] += 1
             return
         self.frames_received += 1
-        self.uplink.push(packet, now)
+        digit = self.uplink.push(packet, now)
+        if digit is not None and self.attachment is not None:
+            self.attachment.digit(digit)
         self._offer_audio(self.uplink)
 
     def handle_timeout(self, now: float) -> None:
