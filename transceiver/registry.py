@@ -245,7 +245,7 @@ class Registry:
                 ssrc=ours.ssrc,
                 cname=ours.cname,
                 telephone_event_payload_type=audio.telephone_event_payload_type,
-                ntp_epoch=ntp_from_unix(self._wall_time() - trio.current_time()),
+                ntp_epoch=ntp_from_unix(self._wall_time() - self._clock()),
             )
             if audio is not None
             else None,
