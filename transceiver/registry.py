@@ -35,8 +35,10 @@ from protocol.sdp import (
     OfferUnsupported,
     answer,
     answer_again,
+    parse_fragment_untrusted,
     parse_untrusted,
     read_offer,
+    write_fragment,
 )
 from protocol.srtp import SERVER_PREFERENCE
 from protocol.wire import Entropy
@@ -45,7 +47,7 @@ from transceiver.backends.base import Backend
 from transceiver.config import TransceiverConfig
 from transceiver.engine import Engine
 from transceiver.session import CloseReason, Life, Session, SessionParts
-from transceiver.signalling import CallRequest, CreatedCall, SignallingError
+from transceiver.signalling import CallRequest, CreatedCall, SignallingError, TaggedAnswer, check_if_match
 
 __all__ = ["Registry"]
 
@@ -108,7 +110,7 @@ class Registry:
             self.refused[error.code] += 1
             raise
 
-    def renegotiate(self, call_id: str, offer: bytes) -> str | None:
+    def renegotiate(self, call_id: str, offer: bytes) -> TaggedAnswer | None:
         """The answer to a further offer; None if there is no such call. Raises SignallingError: then nothing has changed."""
         session = self.sessions.get(call_id)
         if session is None or session.life in (Life.CLOSING, Life.CLOSED):
@@ -126,7 +128,26 @@ class Registry:
         self._engine.command(session, Session.renegotiate, answered.audio, data)
         direction = answered.audio.direction.value if answered.audio is not None else None
         log.info("call renegotiated", call=call_id, audio=direction, data=data is not None)
-        return answered.sdp
+        return TaggedAnswer(answered.sdp, session.etag)
+
+    def update_ice(self, call_id: str, if_match: str | None, fragment: bytes) -> TaggedAnswer | None:
+        """RFC 9725 §4.3. Trickled candidates need no action: we know a client by its checks (RFC 8445 §2.5)."""
+        session = self.sessions.get(call_id)
+        if session is None or session.life in (Life.CLOSING, Life.CLOSED):
+            raise SignallingError(404, "call_not_found", "There is no such call.", param="call_id")
+        check_if_match(if_match, session.etag)
+        try:
+            asked = parse_fragment_untrusted(fragment)
+        except OfferRefused as error:
+            raise SignallingError(400, error.code, error.message, param=error.param) from None
+        known = session.agreement.remote_ice
+        if asked.ice is None or asked.ice == known:
+            return None
+        if asked.ice.ufrag == known.ufrag or asked.ice.pwd == known.pwd:  # RFC 8839 §4.4.1.1.1
+            message = "A restart changes both a=ice-ufrag and a=ice-pwd."
+            raise SignallingError(400, "invalid_ice_restart", message, param="a=ice-ufrag")
+        local = self.restart_ice(session, asked.ice)
+        return TaggedAnswer(write_fragment(asked, local, self._candidates), session.etag)
 
     def restart_ice(
         self, session: Session, remote: IceCredentials, local: IceCredentials | None = None
@@ -220,7 +241,7 @@ class Registry:
             self._clock(),
         )
         self._admit(session)
-        return CreatedCall(session.call_id, answered.sdp)
+        return CreatedCall(session.call_id, answered.sdp, session.etag)
 
     def _credentials(self) -> IceCredentials:
         ufrag = self._keys.seal(

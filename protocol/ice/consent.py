@@ -39,11 +39,11 @@ class Consent:
         self.heard = -math.inf
         self.late = False
 
-    def start(self, now: float) -> None:
-        """A path was selected, by valid STUN that came now."""
-        self.heard = now
+    def start(self, now: float) -> bool:
+        """A path was selected, by valid STUN that came now; True if that ends a late spell."""
         self._asked = now
         self._draw()
+        return self.hear(now)
 
     def hear(self, now: float) -> bool:
         """Valid STUN came on the selected path; True if that ends a late spell."""

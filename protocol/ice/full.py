@@ -329,19 +329,16 @@ class IceFull:
             self._machine.fire(Validated())
             self.selected = pair.path
             self._consent.start(now)
-        if not self._settles(pair, check):
+        settles = check.use_candidate if self.controlling else pair.nominated
+        if not settles:
             if first:
                 self._outputs.append(PathSelected(pair.path, nominated=False))
-            under_way = any(c.purpose is Purpose.NOMINATE for c in self._generation.checks)
-            if self.controlling and self._nominate_at == math.inf and not under_way:
+            if self.controlling and self._nominate_at == math.inf:
                 self._nominate_at = now + self._config.nomination_delay
-        if self._settles(pair, check):
+        if settles:
             self._select(pair, now)
         elif self.controlling and self._nominate_at > now and self._pairs.is_best(pair, controlling=self.controlling):
             self._nominate(now)
-
-    def _settles(self, pair: Pair, check: Check) -> bool:
-        return check.use_candidate if self.controlling else pair.nominated
 
     # Nomination, roles, consent
 
@@ -366,10 +363,8 @@ class IceFull:
         self._generation.checks.stop_repeating()
         if moved:
             self._outputs.append(PathSelected(pair.path, nominated=True))
-        if moved or restarted:
-            self._consent.start(now)
-            if self._consent.hear(now):
-                self._outputs.append(ConsentRestored())
+        if (moved or restarted) and self._consent.start(now):
+            self._outputs.append(ConsentRestored())
         if restarted:
             self._outputs.append(RestartCompleted())
 

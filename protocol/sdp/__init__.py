@@ -15,6 +15,7 @@ from protocol.sdp.answer import answer
 from protocol.sdp.attributes import Direction, HeaderExtension, PayloadFormat
 from protocol.sdp.create import create_offer, read_answer
 from protocol.sdp.errors import OfferRefused, OfferUnsupported
+from protocol.sdp.fragment import FRAGMENT_TYPE, IceFragment, parse_fragment_untrusted, write_fragment
 from protocol.sdp.grammar import MAX_BYTES, Line, MediaSection, Section, SessionDescription, parse_untrusted
 from protocol.sdp.negotiation import (
     Answer,
@@ -29,6 +30,7 @@ from protocol.sdp.reoffer import Agreement, answer_again
 from protocol.sdp.transport import Transport
 
 __all__ = [
+    "FRAGMENT_TYPE",
     "MAX_BYTES",
     "Agreement",
     "Answer",
@@ -38,6 +40,7 @@ __all__ = [
     "DataOffer",
     "Direction",
     "HeaderExtension",
+    "IceFragment",
     "Line",
     "MediaSection",
     "Negotiated",
@@ -54,7 +57,9 @@ __all__ = [
     "answer",
     "answer_again",
     "create_offer",
+    "parse_fragment_untrusted",
     "parse_untrusted",
     "read_answer",
     "read_offer",
+    "write_fragment",
 ]

@@ -24,6 +24,7 @@ __all__ = [
     "Section",
     "SessionDescription",
     "parse_untrusted",
+    "read_sections_untrusted",
 ]
 
 # Specification constants
@@ -102,6 +103,13 @@ class SessionDescription:
 
 def parse_untrusted(text: str | bytes) -> SessionDescription:
     """The description in a request body; raises OfferRefused (a DecodeError)."""
+    session, media = read_sections_untrusted(text)
+    _check_session(session.lines)
+    return SessionDescription(session, media)
+
+
+def read_sections_untrusted(text: str | bytes) -> tuple[Section, tuple[MediaSection, ...]]:
+    """The lines of a description or of a fragment of one, by section; raises OfferRefused."""
     if len(text) > MAX_BYTES:
         raise _too_large()
     if isinstance(text, bytes):
@@ -118,7 +126,8 @@ def parse_untrusted(text: str | bytes) -> SessionDescription:
         raise OfferRefused("empty_sdp", "The SDP offer is empty.")
     if len(lines) > MAX_LINES:
         raise OfferRefused("sdp_too_long", f"The SDP has more than {MAX_LINES} lines.")
-    return _assemble(_split_sections([_parse_line(line) for line in lines]))
+    session, *media = _split_sections([_parse_line(line) for line in lines])
+    return Section(tuple(session)), tuple(_media_section(section) for section in media)
 
 
 def _parse_line(text: str) -> Line:
@@ -141,8 +150,7 @@ def _split_sections(lines: list[Line]) -> list[list[Line]]:
     return sections
 
 
-def _assemble(sections: list[list[Line]]) -> SessionDescription:
-    session, *media = sections
+def _check_session(session: tuple[Line, ...]) -> None:
     kinds = [line.kind for line in session]
     # RFC 8866 §5: v=, o=, s= come in this order and first; t= follows later, after optional lines.
     if kinds[:3] != ["v", "o", "s"] or session[0].value != "0":
@@ -151,7 +159,6 @@ def _assemble(sections: list[list[Line]]) -> SessionDescription:
         raise _not_sdp("it has no t= line")
     if len(session[1].value.split(" ")) != 6:
         raise _not_sdp("its o= line must have six fields")
-    return SessionDescription(Section(tuple(session)), tuple(_media_section(lines) for lines in media))
 
 
 def _media_section(lines: list[Line]) -> MediaSection:

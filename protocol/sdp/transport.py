@@ -17,7 +17,7 @@ from protocol.ice.credentials import IceCredentials
 from protocol.sdp.errors import OfferRefused, OfferUnsupported
 from protocol.sdp.grammar import Section, SessionDescription
 
-__all__ = ["Transport", "check_candidate_count", "read_transport"]
+__all__ = ["Transport", "check_candidate_count", "read_candidates", "read_transport"]
 
 # Specification constants
 _SETUPS = ("active", "passive", "actpass", "holdconn")  # RFC 4145 §4
@@ -57,7 +57,7 @@ def read_transport(places: Sequence[Section]) -> Transport:
         ice=_read_ice(places),
         fingerprints=_read_fingerprints(places),
         setup=_read_setup(places),
-        candidates=tuple(_read_candidates(_all(places, "candidate"))),
+        candidates=tuple(read_candidates(_all(places, "candidate"))),
         tls_id=_read_tls_id(places),
         trickle=any("trickle" in _OPTION.findall(options) for options in _all(places, "ice-options")),
     )
@@ -127,7 +127,7 @@ def _read_tls_id(places: Sequence[Section]) -> str | None:
     return values[0]
 
 
-def _read_candidates(values: Iterable[str]) -> Iterable[Candidate]:
+def read_candidates(values: Iterable[str]) -> Iterable[Candidate]:
     for value in values:
         try:
             candidate = Candidate.parse_untrusted(value)

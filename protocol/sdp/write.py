@@ -12,6 +12,7 @@ from protocol.sdp.negotiation import Capabilities
 
 __all__ = [
     "audio_lines",
+    "candidate_lines",
     "codec_lines",
     "data_lines",
     "dtls_lines",
@@ -99,7 +100,7 @@ def audio_lines(
             f"a=msid:{msid}",
         ]
     lines.append(f"a={direction.value}")
-    return lines + _candidate_lines(candidates)
+    return lines + candidate_lines(candidates)
 
 
 def data_lines(
@@ -114,7 +115,7 @@ def data_lines(
         f"a=sctp-port:{capabilities.sctp_port}",
         f"a=max-message-size:{capabilities.max_message_size}",
         *_ice_lines(capabilities),
-        *_candidate_lines(candidates),
+        *candidate_lines(candidates),
     ]
 
 
@@ -137,7 +138,7 @@ def kept_lines(
         "a=rtcp-mux",
         *(line for line in described if line.partition(":")[2].partition(" ")[0] == first),
         "a=inactive",
-        *_candidate_lines(candidates),
+        *candidate_lines(candidates),
     ]
 
 
@@ -178,7 +179,7 @@ def _extension_line(extension: HeaderExtension) -> str:
     return f"a=extmap:{extension.id}{suffix} {extension.uri}"
 
 
-def _candidate_lines(candidates: Sequence[Candidate]) -> list[str]:
+def candidate_lines(candidates: Sequence[Candidate]) -> list[str]:
     if not candidates:
         return []
     # We never trickle: what stands here is all there is (RFC 8840 §4.2).

@@ -33,7 +33,7 @@ async def talk(caller: Any, frames: int = 10) -> int:
 def reoffer(world: Any, call_id: str, caller: Any, old: str = "", new: str = "") -> str:
     answer = world.registry.renegotiate(call_id, caller.offer().replace(old, new).encode())
     assert answer is not None
-    return str(answer)
+    return str(answer.body)
 
 
 async def test_the_same_offer_again_changes_nothing_but_the_version(autojump_clock: Any, world: Any) -> None:

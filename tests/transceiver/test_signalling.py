@@ -17,6 +17,8 @@ from transceiver.signalling import (
     ConnectionLimits,
     CreatedCall,
     SignallingError,
+    TaggedAnswer,
+    check_if_match,
     create_app,
     serve_signalling,
 )
@@ -37,6 +39,7 @@ class RecordingCalls:
     def __init__(self) -> None:
         self.requests: list[CallRequest] = []
         self.open: set[str] = set()
+        self.updates: list[tuple[str | None, bytes]] = []
         self.refuse: SignallingError | None = None
 
     def create(self, request: CallRequest) -> CreatedCall:
@@ -45,13 +48,19 @@ class RecordingCalls:
         self.requests.append(request)
         call_id = f"rtc_{len(self.requests)}"
         self.open.add(call_id)
-        return CreatedCall(call_id, "v=0\r\n")
+        return CreatedCall(call_id, "v=0\r\n", '"first"')
 
-    def renegotiate(self, call_id: str, offer: bytes) -> str | None:
+    def update_ice(self, call_id: str, if_match: str | None, fragment: bytes) -> TaggedAnswer | None:
+        if call_id not in self.open:
+            raise SignallingError(404, "call_not_found", "There is no such call.", param="call_id")
+        self.updates.append((if_match, fragment))
+        return TaggedAnswer("a=ice-lite\r\n", '"second"') if b"restart" in fragment else None
+
+    def renegotiate(self, call_id: str, offer: bytes) -> TaggedAnswer | None:
         if self.refuse is not None:
             raise self.refuse
         self.requests.append(CallRequest(offer))
-        return "v=0 again\r\n" if call_id in self.open else None
+        return TaggedAnswer("v=0 again\r\n", '"third"') if call_id in self.open else None
 
     def hang_up(self, call_id: str) -> bool:
         known = call_id in self.open
@@ -179,6 +188,73 @@ async def test_the_size_limit_holds_while_streaming(client: httpx.AsyncClient, c
     assert calls.requests == []
 
 
+FRAGMENT = {"Content-Type": "application/trickle-ice-sdpfrag"}
+
+
+async def test_w2_an_answer_names_its_ice_session_and_what_may_change_it(client: httpx.AsyncClient) -> None:
+    response = await client.post(CALLS, content=b"v=0", headers=SDP)
+    assert response.headers["etag"] == '"first"'
+    assert response.headers["accept-patch"] == "application/trickle-ice-sdpfrag"
+
+
+async def test_w2_trickled_candidates_get_204_without_an_entity_tag(
+    client: httpx.AsyncClient, calls: RecordingCalls
+) -> None:
+    location = (await client.post(CALLS, content=b"v=0", headers=SDP)).headers["location"]
+    response = await client.patch(location, content=b"a=candidate:", headers={**FRAGMENT, "If-Match": '"first"'})
+    assert response.status_code == 204
+    assert response.content == b""
+    assert "etag" not in response.headers
+    assert calls.updates == [('"first"', b"a=candidate:")]
+
+
+async def test_w2_a_restart_gets_200_with_our_fragment_and_the_new_entity_tag(client: httpx.AsyncClient) -> None:
+    location = (await client.post(CALLS, content=b"v=0", headers=SDP)).headers["location"]
+    response = await client.patch(location, content=b"restart", headers={**FRAGMENT, "If-Match": "*"})
+    assert response.status_code == 200
+    assert response.headers["etag"] == '"second"'
+    assert response.headers["content-type"].startswith("application/trickle-ice-sdpfrag")
+    assert response.text == "a=ice-lite\r\n"
+
+
+async def test_w2_a_patch_of_another_type_gets_415_and_is_told_the_right_one(
+    client: httpx.AsyncClient, calls: RecordingCalls
+) -> None:
+    location = (await client.post(CALLS, content=b"v=0", headers=SDP)).headers["location"]
+    for headers in (SDP, {}, {**FRAGMENT, "Content-Encoding": "gzip"}):
+        response = await client.patch(location, content=b"restart", headers={**headers, "If-Match": "*"})
+        assert response.status_code == 415
+        assert response.headers["accept-patch"] == "application/trickle-ice-sdpfrag"
+    assert calls.updates == []
+
+
+async def test_w2_a_patch_of_an_unknown_call_or_of_the_collection_is_refused(client: httpx.AsyncClient) -> None:
+    gone = await client.patch(f"{CALLS}/rtc_0", content=b"restart", headers={**FRAGMENT, "If-Match": "*"})
+    assert (gone.status_code, error_of(gone)["code"]) == (404, "call_not_found")
+    assert (await client.patch(CALLS, content=b"restart", headers=FRAGMENT)).status_code == 405
+
+
+async def test_w2_a_fragment_has_the_same_limits_as_an_offer(client: httpx.AsyncClient) -> None:
+    location = (await client.post(CALLS, content=b"v=0", headers=SDP)).headers["location"]
+    response = await client.patch(location, content=b"a=" * 40_000, headers={**FRAGMENT, "If-Match": "*"})
+    assert response.status_code == 413
+
+
+@pytest.mark.parametrize("header", ["*", ' "tag" ', '"tag"', '"other", "tag"', '"tag",W/"x"'])
+def test_w2_an_if_match_that_names_the_ice_session_holds(header: str) -> None:
+    check_if_match(header, '"tag"')
+
+
+@pytest.mark.parametrize(
+    ("header", "status"),
+    [(None, 428), ("", 412), ('"other"', 412), ('W/"tag"', 412), ("tag", 412), ('"tag', 412), ('*, "tag"', 412)],
+)
+def test_w2_an_if_match_that_is_missing_or_names_another_session_does_not_hold(header: str | None, status: int) -> None:
+    with pytest.raises(SignallingError) as refused:
+        check_if_match(header, '"tag"')
+    assert (refused.value.status, refused.value.param) == (status, "If-Match")
+
+
 async def test_a_call_is_hung_up_either_way_and_then_unknown(client: httpx.AsyncClient, calls: RecordingCalls) -> None:
     for method, suffix in (("POST", "/hangup"), ("DELETE", "")):
         location = (await client.post(CALLS, content=b"v=0", headers=SDP)).headers["location"]
@@ -229,9 +305,9 @@ async def test_pages_of_other_origins_may_call_and_read_the_location(client: htt
     allowed = preflight.headers["access-control-allow-headers"].lower()
     assert "authorization" in allowed
     assert "x-openai-agents-sdk" in allowed
-    assert "DELETE" in preflight.headers["access-control-allow-methods"]
+    assert {"DELETE", "PATCH"} <= set(preflight.headers["access-control-allow-methods"].split(", "))
     response = await client.post(CALLS, content=b"v=0", headers={**SDP, "Origin": "https://page.example"})
-    assert response.headers["access-control-expose-headers"] == "Location, Retry-After"
+    assert response.headers["access-control-expose-headers"] == "Location, ETag, Accept-Patch, Retry-After"
     assert response.headers["access-control-allow-origin"] == "*"
 
 
@@ -318,9 +394,10 @@ HEAD = b"POST /v1/realtime/calls HTTP/1.1\r\nHost: edge\r\nContent-Type: applica
 async def test_bad_senders_are_answered_and_cut_while_good_ones_are_served(
     server: tuple[str, int], head: bytes, expected: bytes
 ) -> None:
-    stream = await trio.open_tcp_stream(*server)
-    await stream.send_all(head)
+    # To make a client takes longer than the limits of this server when the machine is busy: so it comes first.
     async with httpx.AsyncClient(base_url=f"http://{server[0]}:{server[1]}") as client:
+        stream = await trio.open_tcp_stream(*server)
+        await stream.send_all(head)
         assert (await client.post(CALLS, content=b"v=0", headers=SDP)).status_code == 201
     answer = await read_all(stream)
     assert answer.startswith(b"HTTP/1.1 " + expected)

@@ -1,8 +1,9 @@
 """Signalling: offers in, answers out, over HTTP. It reads requests and writes responses; `Calls` decides."""
 
 from transceiver.signalling.app import create_app
-from transceiver.signalling.calls import CallRequest, Calls, CreatedCall
+from transceiver.signalling.calls import CallRequest, Calls, CreatedCall, TaggedAnswer
 from transceiver.signalling.errors import SignallingError
+from transceiver.signalling.preconditions import check_if_match
 from transceiver.signalling.server import ConnectionDoor, ConnectionLimits, serve_signalling
 
 __all__ = [
@@ -12,6 +13,8 @@ __all__ = [
     "ConnectionLimits",
     "CreatedCall",
     "SignallingError",
+    "TaggedAnswer",
+    "check_if_match",
     "create_app",
     "serve_signalling",
 ]

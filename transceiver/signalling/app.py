@@ -4,6 +4,7 @@
     OPTIONS /v1/realtime/calls             → 200, Accept-Post
     POST   /v1/realtime/calls/{id}         further offer (application/sdp) → 200, answer
     POST   /v1/realtime/calls/{id}/hangup  → 200
+    PATCH  /v1/realtime/calls/{id}         ICE fragment → 204, or 200 with ours when it restarts
     DELETE /v1/realtime/calls/{id}         → 200
     GET    /v1/info                        → what this transceiver is
     GET    /                               the page, if there is one
@@ -26,7 +27,8 @@ from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
-from transceiver.signalling.body import ACCEPT_POST, SDP_TYPE, read_call_request, read_further_offer
+from protocol.sdp import FRAGMENT_TYPE
+from transceiver.signalling.body import ACCEPT_POST, SDP_TYPE, read_call_request, read_fragment, read_further_offer
 from transceiver.signalling.calls import Calls
 from transceiver.signalling.errors import SignallingError, error_response
 
@@ -66,7 +68,12 @@ def create_app(
 
     async def create(request: Request) -> Response:
         created = calls.create(await read_call_request(request, request_seconds))
-        headers = {"Location": f"{VERSION_PATH}{CALLS_PATH}/{created.call_id}", "Cache-Control": "no-store"}
+        headers = {
+            "Location": f"{VERSION_PATH}{CALLS_PATH}/{created.call_id}",
+            "ETag": created.etag,
+            "Accept-Patch": FRAGMENT_TYPE,
+            "Cache-Control": "no-store",
+        }
         return Response(created.answer, 201, headers, SDP_TYPE)
 
     async def options(_: Request) -> Response:
@@ -74,10 +81,18 @@ def create_app(
 
     async def renegotiate(request: Request) -> Response:
         offer = await read_further_offer(request, request_seconds)
-        answer = calls.renegotiate(request.path_params["call_id"], offer)
-        if answer is None:
+        answered = calls.renegotiate(request.path_params["call_id"], offer)
+        if answered is None:
             raise _no_such_call()
-        return Response(answer, 200, {"Cache-Control": "no-store"}, SDP_TYPE)
+        return Response(answered.body, 200, {"ETag": answered.etag, "Cache-Control": "no-store"}, SDP_TYPE)
+
+    async def update_ice(request: Request) -> Response:
+        fragment = await read_fragment(request, request_seconds)
+        restarted = calls.update_ice(request.path_params["call_id"], request.headers.get("if-match"), fragment)
+        if restarted is None:
+            return Response(status_code=204)
+        headers = {"ETag": restarted.etag, "Cache-Control": "no-store"}
+        return Response(restarted.body, 200, headers, FRAGMENT_TYPE)
 
     async def hang_up(request: Request) -> Response:
         if not calls.hang_up(request.path_params["call_id"]):
@@ -95,6 +110,7 @@ def create_app(
                 Route(CALLS_PATH, options, methods=["OPTIONS"]),
                 Route(CALLS_PATH + "/{call_id}/hangup", hang_up, methods=["POST"]),
                 Route(CALLS_PATH + "/{call_id}", renegotiate, methods=["POST"]),
+                Route(CALLS_PATH + "/{call_id}", update_ice, methods=["PATCH"]),
                 Route(CALLS_PATH + "/{call_id}", hang_up, methods=["DELETE"]),
                 Route("/info", info),
             ],
@@ -105,9 +121,14 @@ def create_app(
     cors = Middleware(
         _Cors,
         allow_origins=allow_origins,
-        allow_methods=["GET", "POST", "DELETE", "OPTIONS"],
+        allow_methods=["GET", "POST", "PATCH", "DELETE", "OPTIONS"],
         allow_headers=["*"],  # Authorization, Content-Type and whatever else an SDK adds
-        expose_headers=["Location", "Retry-After"],  # a browser's SDK reads the call id from Location
+        expose_headers=[
+            "Location",
+            "ETag",
+            "Accept-Patch",
+            "Retry-After",
+        ],  # a browser's SDK reads the call id from Location
         max_age=PREFLIGHT_SECONDS,
     )
     return Starlette(

@@ -1,4 +1,4 @@
-"""From an HTTP request to a `CallRequest`, within bounds of size and time.
+"""From an HTTP request to a `CallRequest`, or to an ICE fragment, within bounds of size and time.
 
 1. The Accept header must allow application/sdp (406).
 2. The body is read piece by piece: over 64 KiB is 413, slower than the deadline 408.
@@ -17,11 +17,12 @@ from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
 from starlette.requests import Request
 
+from protocol.sdp import FRAGMENT_TYPE
 from service.http import REQUEST_BEGAN
 from transceiver.signalling.calls import CallRequest
 from transceiver.signalling.errors import SignallingError
 
-__all__ = ["ACCEPT_POST", "SDP_TYPE", "read_call_request", "read_further_offer"]
+__all__ = ["ACCEPT_POST", "SDP_TYPE", "read_call_request", "read_fragment", "read_further_offer"]
 
 # Implementation constants
 MAX_BODY_BYTES = 64 * 1024
@@ -50,17 +51,25 @@ async def read_further_offer(request: Request, seconds: float) -> bytes:
 async def _read_offer(request: Request, seconds: float, readers: Mapping[str, _Reader]) -> CallRequest:
     if not _accepts_sdp(request.headers.get("accept", "")):
         raise SignallingError(406, "not_acceptable", "The answer is application/sdp, which Accept does not allow.")
-    if "content-length" in request.headers and "transfer-encoding" in request.headers:
-        raise SignallingError(400, "ambiguous_length", "Content-Length and Transfer-Encoding exclude each other.")
-    kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-    read = readers.get(kind)
-    if read is None or request.headers.get("content-encoding", "identity").lower() != "identity":
+    read = readers.get(_content_type(request))
+    if read is None:
         raise SignallingError(415, "unsupported_media_type", f"Send the offer as {' or '.join(readers)}.")
-    began = request.scope.get("state", {}).get(REQUEST_BEGAN)  # headers that took their time leave less for the body
-    with trio.move_on_at((trio.current_time() if began is None else began) + seconds):
-        body = await _read_body(request)
-        return await read(request, body)
-    raise SignallingError(408, "request_timeout", f"The request did not arrive within {seconds:g} seconds.")
+    return await read(request, await _read_body_in_time(request, seconds))
+
+
+async def read_fragment(request: Request, seconds: float) -> bytes:
+    """The body of a request that trickles or restarts ICE. Raises SignallingError."""
+    if _content_type(request) != FRAGMENT_TYPE:
+        message = f"A call is changed by {FRAGMENT_TYPE}."
+        raise SignallingError(415, "unsupported_media_type", message, accept_patch=FRAGMENT_TYPE)
+    return await _read_body_in_time(request, seconds)
+
+
+def _content_type(request: Request) -> str:
+    """Without its parameters; empty if the body is encoded besides."""
+    if request.headers.get("content-encoding", "identity").lower() != "identity":
+        return ""
+    return request.headers.get("content-type", "").partition(";")[0].strip().lower()
 
 
 def _accepts_sdp(accept: str) -> bool:
@@ -73,6 +82,15 @@ def _accepts_sdp(accept: str) -> bool:
         if media in (SDP_TYPE, "application/*", "*/*") and not refused:
             return True
     return False
+
+
+async def _read_body_in_time(request: Request, seconds: float) -> bytes:
+    if "content-length" in request.headers and "transfer-encoding" in request.headers:
+        raise SignallingError(400, "ambiguous_length", "Content-Length and Transfer-Encoding exclude each other.")
+    began = request.scope.get("state", {}).get(REQUEST_BEGAN)  # headers that took their time leave less for the body
+    with trio.move_on_at((trio.current_time() if began is None else began) + seconds):
+        return await _read_body(request)
+    raise SignallingError(408, "request_timeout", f"The request did not arrive within {seconds:g} seconds.")
 
 
 async def _read_body(request: Request) -> bytes:

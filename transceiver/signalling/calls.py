@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-__all__ = ["CallRequest", "Calls", "CreatedCall"]
+__all__ = ["CallRequest", "Calls", "CreatedCall", "TaggedAnswer"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,14 +20,27 @@ class CallRequest:
 class CreatedCall:
     call_id: str
     answer: str
+    etag: str
+    """The entity tag of its ICE session, in quotes; a restart gives a new one (RFC 9725 §4.3.1)."""
+
+
+@dataclass(frozen=True, slots=True)
+class TaggedAnswer:
+    """A description of ours, or a fragment of one, and the entity tag of the ICE session that it belongs to."""
+
+    body: str
+    etag: str
 
 
 class Calls(Protocol):
     def create(self, request: CallRequest) -> CreatedCall:
         """Answer an offer. Raises SignallingError; it is ready for the first check before it returns."""
 
-    def renegotiate(self, call_id: str, offer: bytes) -> str | None:
+    def renegotiate(self, call_id: str, offer: bytes) -> TaggedAnswer | None:
         """Answer a further offer in a call; None if there is no such call. Raises SignallingError, and nothing changes."""
+
+    def update_ice(self, call_id: str, if_match: str | None, fragment: bytes) -> TaggedAnswer | None:
+        """The client trickles candidates (None), or restarts ICE. Raises SignallingError; then nothing has changed."""
 
     def hang_up(self, call_id: str) -> bool:
         """End a call; False if there is no such call."""

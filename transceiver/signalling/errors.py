@@ -11,7 +11,14 @@ class SignallingError(Exception):
     """A request that is answered with an error. `code` is a stable word, `message` a sentence for people."""
 
     def __init__(
-        self, status: int, code: str, message: str, *, param: str | None = None, retry_after: int | None = None
+        self,
+        status: int,
+        code: str,
+        message: str,
+        *,
+        param: str | None = None,
+        retry_after: int | None = None,
+        accept_patch: str | None = None,
     ) -> None:
         super().__init__(message)
         self.status = status
@@ -19,6 +26,7 @@ class SignallingError(Exception):
         self.message = message
         self.param = param
         self.retry_after = retry_after
+        self.accept_patch = accept_patch
 
 
 def error_response(error: SignallingError) -> JSONResponse:
@@ -26,5 +34,7 @@ def error_response(error: SignallingError) -> JSONResponse:
     headers = {"Cache-Control": "no-store"}
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
+    if error.accept_patch is not None:
+        headers["Accept-Patch"] = error.accept_patch
     content = {"error": {"message": error.message, "type": kind, "param": error.param, "code": error.code}}
     return JSONResponse(content, status_code=error.status, headers=headers)
