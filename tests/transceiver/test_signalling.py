@@ -269,6 +269,7 @@ async def test_a_further_offer_goes_to_the_calls_own_place(client: httpx.AsyncCl
     location = (await client.post(CALLS, content=b"v=0", headers=SDP)).headers["location"]
     response = await client.post(location, content=b"v=0 more", headers=SDP)
     assert (response.status_code, response.text) == (200, "v=0 again\r\n")
+    assert response.headers["etag"] == '"third"'
     assert response.headers["content-type"].startswith("application/sdp")
     assert calls.requests[-1] == CallRequest(b"v=0 more")
     unknown = await client.post(f"{CALLS}/rtc_7", content=b"v=0", headers=SDP)
