@@ -49,7 +49,7 @@ from transceiver.engine import Engine
 from transceiver.session import CloseReason, Life, Session, SessionParts
 from transceiver.signalling import CallRequest, CreatedCall, SignallingError, TaggedAnswer, check_if_match
 
-__all__ = ["Registry"]
+__all__ = ["Registry", "entity_tag"]
 
 log = get_logger()
 
@@ -128,14 +128,14 @@ class Registry:
         self._engine.command(session, Session.renegotiate, answered.audio, data)
         direction = answered.audio.direction.value if answered.audio is not None else None
         log.info("call renegotiated", call=call_id, audio=direction, data=data is not None)
-        return TaggedAnswer(answered.sdp, session.etag)
+        return TaggedAnswer(answered.sdp, entity_tag(session))
 
     def update_ice(self, call_id: str, if_match: str | None, fragment: bytes) -> TaggedAnswer | None:
         """RFC 9725 §4.3. Trickled candidates need no action: we know a client by its checks (RFC 8445 §2.5)."""
         session = self.sessions.get(call_id)
         if session is None or session.life in (Life.CLOSING, Life.CLOSED):
             raise SignallingError(404, "call_not_found", "There is no such call.", param="call_id")
-        check_if_match(if_match, session.etag)
+        check_if_match(if_match, entity_tag(session))
         try:
             asked = parse_fragment_untrusted(fragment)
         except OfferRefused as error:
@@ -147,7 +147,7 @@ class Registry:
             message = "A restart changes both a=ice-ufrag and a=ice-pwd."
             raise SignallingError(400, "invalid_ice_restart", message, param="a=ice-ufrag")
         local = self.restart_ice(session, asked.ice)
-        return TaggedAnswer(write_fragment(asked, local, self._candidates), session.etag)
+        return TaggedAnswer(write_fragment(asked, local, self._candidates), entity_tag(session))
 
     def restart_ice(
         self, session: Session, remote: IceCredentials, local: IceCredentials | None = None
@@ -241,7 +241,7 @@ class Registry:
             self._clock(),
         )
         self._admit(session)
-        return CreatedCall(session.call_id, answered.sdp, session.etag)
+        return CreatedCall(session.call_id, answered.sdp, entity_tag(session))
 
     def _credentials(self) -> IceCredentials:
         ufrag = self._keys.seal(
@@ -315,3 +315,8 @@ def _data_parameters(data: NegotiatedData | None) -> DataParameters | None:
         remote_max_message_size=data.remote_max_message_size,
         local_sctp_port=data.local_sctp_port,
     )
+
+
+def entity_tag(session: Session) -> str:
+    """Of its ICE session (RFC 9725 §4.3.1): our ufrag names it, and changes with it."""
+    return f'"{session.ufrag.decode()}"'

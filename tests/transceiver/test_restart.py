@@ -14,6 +14,7 @@ from protocol.ice import Candidate, IceCredentials
 from protocol.peer import DtlsConnected, RestartCompleted
 from protocol.sdp import parse_fragment_untrusted
 from protocol.stun.binding import binding_request
+from transceiver.registry import entity_tag
 from transceiver.signalling import SignallingError
 
 
@@ -124,10 +125,10 @@ async def test_w2_trk1_trickled_candidates_of_every_kind_are_taken_and_draw_no_c
     session = world.registry.sessions[call_id]
     sent: list[bytes] = []
     world.network.deliver = lambda _source, destination, _data: sent.append(destination) or True
-    for tag in (session.etag, "*", f'"x", {session.etag}'):
+    for tag in (entity_tag(session), "*", f'"x", {entity_tag(session)}'):
         body = fragment(caller._capabilities.ice, *CANDIDATES)
         assert world.registry.update_ice(call_id, tag, body) is None
-    assert world.registry.update_ice(call_id, session.etag, b"a=end-of-candidates\r\n") is None
+    assert world.registry.update_ice(call_id, entity_tag(session), b"a=end-of-candidates\r\n") is None
     await trio.sleep(1)
     assert set(sent) <= {world.address, caller.socket.address}
 
@@ -137,10 +138,10 @@ async def test_w2_ice8_a_patch_with_new_credentials_restarts_the_call(
 ) -> None:
     caller, call_id = await world.live_call()
     session = world.registry.sessions[call_id]
-    before = session.etag
+    before = entity_tag(session)
     ours = IceCredentials.generate(os.urandom)
     restarted = world.registry.update_ice(call_id, "*", fragment(ours, *CANDIDATES))
-    assert restarted.etag == session.etag != before
+    assert restarted.etag == entity_tag(session) != before
     answered = parse_fragment_untrusted(restarted.body)
     assert answered.ice is not None
     assert answered.end_of_candidates
@@ -173,7 +174,7 @@ async def test_w2_a_restart_whose_answer_was_lost_may_be_asked_for_again_and_the
 async def test_w2_a_patch_that_is_refused_changes_nothing(autojump_clock: Any, world: Any, wait_until: Any) -> None:
     caller, call_id = await world.live_call()
     session = world.registry.sessions[call_id]
-    ice, tag = caller._capabilities.ice, session.etag
+    ice, tag = caller._capabilities.ice, entity_tag(session)
     fresh = IceCredentials.generate(os.urandom)
     for if_match, body, status, code in (
         (None, fragment(fresh), 428, "precondition_required"),
@@ -190,7 +191,7 @@ async def test_w2_a_patch_that_is_refused_changes_nothing(autojump_clock: Any, w
             world.registry.update_ice(call_id, if_match, body)
         assert (refused.value.status, refused.value.code) == (status, code)
     assert list(world.engine.sessions) == [session.ufrag]
-    assert session.etag == tag
+    assert entity_tag(session) == tag
     world.registry.hang_up(call_id)
     await wait_until(lambda: caller.ended)
     with pytest.raises(SignallingError) as refused:

@@ -112,11 +112,6 @@ class Session:
         return self.ufrags[-1]
 
     @property
-    def etag(self) -> str:
-        """The entity tag of the ICE session (RFC 9725 §4.3.1): our ufrag names it, and changes with it."""
-        return f'"{self.ufrag.decode()}"'
-
-    @property
     def codec(self) -> Codec | None:
         return self.conversation.codec
 
