@@ -1,6 +1,8 @@
 """An aiortc caller, in a process of its own (it is asyncio): offers, talks, sends data, and prints what it heard as JSON.
 
-python aiortc_peer.py http://127.0.0.1:8080/ SECONDS
+python aiortc_peer.py http://127.0.0.1:8080/ SECONDS [SETUP]
+
+SETUP is what it offers as a=setup: actpass, or active or passive to insist on a role in the DTLS handshake.
 """
 
 from __future__ import annotations
@@ -54,7 +56,7 @@ async def listen(track, heard: list[np.ndarray]) -> None:
         heard.append(samples[:: len(frame.layout.channels)])
 
 
-async def talk(url: str, seconds: float) -> dict[str, object]:
+async def talk(url: str, seconds: float, setup: str) -> dict[str, object]:
     peer = RTCPeerConnection()
     peer.addTrack(Tone())
     channel = peer.createDataChannel("oai-events")
@@ -70,7 +72,7 @@ async def talk(url: str, seconds: float) -> dict[str, object]:
     async with httpx.AsyncClient() as client:
         response = await client.post(
             url + "v1/realtime/calls",
-            content=peer.localDescription.sdp,
+            content=peer.localDescription.sdp.replace("a=setup:actpass", f"a=setup:{setup}"),
             headers={"Content-Type": "application/sdp"},
         )
         response.raise_for_status()
@@ -88,6 +90,7 @@ async def talk(url: str, seconds: float) -> dict[str, object]:
     samples = np.concatenate(heard)[-RATE:] if heard else np.zeros(1)
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
     result = {
+        "role": peer.sctp.transport._role,
         "hertz": float(np.argmax(spectrum) * RATE / len(samples)),
         "seconds": sum(map(len, heard)) / RATE,
         "echoed": echoed,
@@ -100,4 +103,4 @@ async def talk(url: str, seconds: float) -> dict[str, object]:
 
 
 if __name__ == "__main__":
-    print(json.dumps(asyncio.run(talk(sys.argv[1], float(sys.argv[2])))))
+    print(json.dumps(asyncio.run(talk(sys.argv[1], float(sys.argv[2]), (*sys.argv[3:], "actpass")[0]))))
