@@ -17,6 +17,7 @@ import os
 import time
 from collections import Counter
 from collections.abc import Callable
+from datetime import UTC, datetime
 
 import trio
 
@@ -55,6 +56,7 @@ log = get_logger()
 
 # Implementation constants
 RETRY_AFTER_LIMIT = 5  # seconds: a call may end at any time
+IDENTITY_LIFETIME = 86_400.0  # seconds; calls that began before keep theirs
 RETRY_AFTER_DRAIN = 1  # another process answers the next attempt, or this one's successor
 
 
@@ -87,12 +89,12 @@ class Registry:
         self._backend = backend
         self._keys = keys
         self._identity = identity
-        self._fingerprint = identity.fingerprint()
         self._address = address
         self._candidates = candidates
         self._clock = clock
         self._wall_time = wall_time
         self._entropy = entropy
+        self._identity_until = clock() + IDENTITY_LIFETIME
         self._incarnation = int.from_bytes(entropy(2), "big")
         self._ice_config = IceLiteConfig(consent_late=config.timeouts.consent_late)
         self._peer_config = PeerConfig()
@@ -211,10 +213,11 @@ class Registry:
             raise SignallingError(503, "draining", "This server is going away.", retry_after=RETRY_AFTER_DRAIN)
         if len(self.sessions) >= self._config.max_sessions:
             raise SignallingError(503, "session_limit", "All lines are busy.", retry_after=RETRY_AFTER_LIMIT)
+        self._renew_identity()
         entropy = self._entropy
         capabilities = Capabilities(
             ice=self._credentials(),
-            fingerprint=self._fingerprint,
+            fingerprint=self._identity.fingerprint(),
             session_id=int.from_bytes(entropy(8), "big") >> 2,
             ssrc=int.from_bytes(entropy(4), "big") or 1,
             cname=entropy(8).hex(),
@@ -242,6 +245,12 @@ class Registry:
         )
         self._admit(session)
         return CreatedCall(session.call_id, answered.sdp, entity_tag(session))
+
+    def _renew_identity(self) -> None:
+        now = self._clock()
+        if now >= self._identity_until:
+            today = datetime.fromtimestamp(self._wall_time(), UTC)
+            self._identity, self._identity_until = dtls.Identity.generate(today), now + IDENTITY_LIFETIME
 
     def _credentials(self) -> IceCredentials:
         ufrag = self._keys.seal(

@@ -183,6 +183,26 @@ async def test_a_wrong_fingerprint_gets_no_media_and_its_own_reason(
     assert world.backend.last.ended == "fingerprint_mismatch"
 
 
+async def test_each_day_has_a_certificate_of_its_own_and_calls_keep_theirs(
+    autojump_clock: Any, world: Any, caller_class: Any
+) -> None:
+    def fingerprint() -> str:
+        created = world.registry.create(CallRequest(caller_class(world.network.open()).offer().encode()))
+        found = re.search("a=fingerprint:(.*)", created.answer)
+        assert found
+        return found[1]
+
+    first = fingerprint()
+    assert fingerprint() == first
+    await trio.sleep(86_390)
+    assert fingerprint() == first
+    await world.live_call()
+    await trio.sleep(20)
+    assert fingerprint() != first
+    await world.live_call()
+    assert len([session for session in world.registry.sessions.values() if session.life.name == "LIVE"]) == 2
+
+
 async def test_an_offer_that_nobody_follows_up_is_forgotten(autojump_clock: Any, world: Any, caller_class: Any) -> None:
     world.registry.create(CallRequest(caller_class(world.network.open()).offer().encode()))
     await trio.sleep(14.9)
