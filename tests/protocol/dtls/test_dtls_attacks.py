@@ -69,6 +69,16 @@ def test_a_tampered_server_flight_is_refused(
     assert client.connected is None
 
 
+def test_a_certificate_of_another_kind_than_the_suite_says_is_refused(dtls: SimpleNamespace) -> None:
+    client, messages = server_flight(dtls)
+    (kind, hello), (other_kind, certificate) = messages[:2]
+    rsa = hello.replace(b"\0\xc0\x2b\0", b"\0\xc0\x2f\0")  # RSA chosen, with an elliptic key
+    assert rsa != hello
+    client.receive(clear(kind, 0, rsa))
+    client.receive(clear(other_kind, 1, certificate))
+    assert (client.closed.reason, client.closed.alert) == ("certificate_of_another_suite", 43)
+
+
 def test_a_server_that_wants_no_certificate_is_not_served(dtls: SimpleNamespace) -> None:
     client, messages = server_flight(dtls)
     answers = [
@@ -343,6 +353,48 @@ def test_no_bit_of_a_protected_record_can_be_changed(dtls: SimpleNamespace) -> N
 
 
 # The end
+
+
+def sealed(side, content_type: int, payload: bytes) -> bytes:
+    """A record under the keys of a connected side that this side would never say."""
+    return side.endpoint._association._epochs.seal(content_type, payload)
+
+
+@pytest.mark.parametrize("sequence", [0, 6, 40_000])
+def test_a_server_that_wants_to_renegotiate_is_refused_once_and_the_association_lives(
+    dtls: SimpleNamespace, sequence: int
+) -> None:
+    client, server = dtls.connect()
+    hello_request = HandshakeMessage(HandshakeType.HELLO_REQUEST, sequence, b"").fragment(0, 0)
+    (answer,) = client.receive(sealed(server, ContentType.HANDSHAKE, hello_request), 1.0)
+    assert client.receive(sealed(server, ContentType.HANDSHAKE, hello_request), 2.0) == []
+    (record,), _ = split_records_untrusted(answer)
+    assert (record.content_type, record.epoch) == (ContentType.ALERT, 1)
+    assert server.receive(answer, 2.0) == []  # a warning: nothing comes of it
+    before = client.connected.srtp
+    client.endpoint.send(b"still here", 3.0)
+    dtls.run(client, server, now=3.0)
+    assert server.received == [b"still here"]
+    assert (client.closed, server.closed) == (None, None)
+    assert client.connected.srtp is before
+    assert len(client.of(type(client.connected))) == 1
+
+
+@pytest.mark.parametrize("payload", [b"\1\x64", b"\1\x5a", b"\1\x29", b"\3\x28", b"\2", b"\2\x28\0", b""])
+def test_warnings_and_malformed_alerts_under_the_keys_end_nothing(dtls: SimpleNamespace, payload: bytes) -> None:
+    client, server = dtls.connect()
+    assert client.receive(sealed(server, ContentType.ALERT, payload), 1.0) == []
+    assert client.closed is None
+    assert client.endpoint.is_connected
+
+
+@pytest.mark.parametrize("description", [10, 20, 40, 51, 80, 255])
+def test_a_fatal_alert_under_the_keys_ends_the_association_at_once(dtls: SimpleNamespace, description: int) -> None:
+    client, server = dtls.connect()
+    assert client.receive(sealed(server, ContentType.ALERT, bytes((2, description))), 1.0) == []
+    assert (client.closed.reason, client.closed.alert, client.closed.by_peer) == ("alert_received", description, True)
+    client.receive(sealed(server, ContentType.APPLICATION_DATA, b"after the end"), 1.0)
+    assert client.received == []
 
 
 def test_after_close_notify_nothing_is_taken_or_said(dtls: SimpleNamespace) -> None:

@@ -52,6 +52,7 @@ def test_the_hello_is_answered_once_both_parts_are_there_in_any_order(
     answer = parse_server_hello_untrusted(messages[0][1])
     assert answer.version == 0xFEFD
     assert answer.cipher_suite == 0xC02B
+    assert answer.random[-8:-1] != b"DOWNGRD"  # both browsers know 1.3 and would take it for a downgrade
     assert answer.session_id == b""
     chosen = parse_use_srtp_untrusted(answer.extensions[ExtensionType.USE_SRTP])
     assert chosen.profiles == (7,)

@@ -27,6 +27,7 @@ from protocol.dtls.extensions import (
     parse_use_srtp_untrusted,
 )
 from protocol.dtls.fragments import Fragment, HandshakeMessage, Reassembler, parse_fragments_untrusted
+from protocol.dtls.groups import X25519
 from protocol.dtls.messages import (
     PARSERS,
     Certificate,
@@ -280,6 +281,21 @@ def test_bad_key_shares_are_refused(dtls: SimpleNamespace, group) -> None:
     assert entropy.closed is None
 
 
+LOW_ORDER_POINTS = [  # of Curve25519 and its twist: every private key leads to zero with them
+    bytes(32),
+    b"\1" + bytes(31),
+    bytes.fromhex("e0eb7a7c3b41b8ae1656e3faf19fc46ada098deb9c32b1fd866205165f49b800"),
+    bytes.fromhex("5f9c95bca3508c24b1d0b1559c83ef5b04445cc4581c8e86d8224eddd09f1157"),
+    *(((1 << 255) - 19 + offset).to_bytes(32, "little") for offset in (-1, 0, 1)),
+]
+
+
+@pytest.mark.parametrize("share", LOW_ORDER_POINTS, ids=lambda share: share[:4].hex())
+def test_a_share_of_low_order_is_refused(share: bytes) -> None:
+    with pytest.raises(DecodeError, match="key_share"):
+        X25519.begin(lambda size: hashlib.shake_128(b"a").digest(size)).shared_untrusted(share)
+
+
 def test_the_registries_hold_no_number_twice() -> None:
     assert len({suite.code for suite in SUITES}) == len(SUITES)
     assert len({group.code for group in GROUPS}) == len(GROUPS)
@@ -341,9 +357,12 @@ def test_a_certificate_with_an_impossible_version_still_has_a_key(dtls: SimpleNa
     assert subject_public_key_info_untrusted(broken) == der
 
 
-def test_a_client_with_such_a_certificate_connects(dtls: SimpleNamespace) -> None:
-    broken = Identity(with_broken_version(dtls.client_identity.certificate_der), dtls.client_identity.private_key)
-    client, server = dtls.connect(client_identity=broken, server_peer=(broken.fingerprint(),))
+@pytest.mark.parametrize("role", ["client", "server"])
+def test_either_side_may_have_such_a_certificate(dtls: SimpleNamespace, role: str) -> None:
+    whole = dtls.client_identity if role == "client" else dtls.server_identity
+    broken = Identity(with_broken_version(whole.certificate_der), whole.private_key)
+    other = "server" if role == "client" else "client"
+    client, server = dtls.connect(**{f"{role}_identity": broken, f"{other}_peer": (broken.fingerprint(),)})
     assert client.connected
     assert server.connected
 

@@ -42,6 +42,7 @@ def refusal(message: ClientHello, profiles: tuple[int, ...] = SRTP) -> tuple[int
         (hello(without=(E.EXTENDED_MASTER_SECRET,)), 40, "no_extended_master_secret"),
         (hello(extensions={E.EXTENDED_MASTER_SECRET: b"x"}), 50, "extension_malformed"),
         (hello(cipher_suites=(0xC02F, 0x1301)), 40, "no_common_cipher_suite"),
+        (hello(cipher_suites=(0x0001, 0x002F, 0x009C, 0x00A8, 0x00AA, 0xC018, 0xC02F)), 40, "no_common_cipher_suite"),
         (hello(without=(E.SUPPORTED_GROUPS,)), 40, "no_common_group"),
         (hello(extensions={E.SUPPORTED_GROUPS: pack_numbers16([0x11EC, 256])}), 40, "no_common_group"),
         (hello(extensions={E.EC_POINT_FORMATS: b"\1\1"}), 47, "ec_point_formats"),
@@ -125,6 +126,25 @@ def server_hello(**changes) -> ServerHello:
 def test_a_fair_choice_of_the_server_is_accepted() -> None:
     choice = accept(server_hello(), offer(CONFIG, SRTP), CONFIG, SRTP)
     assert (choice.suite, choice.srtp_profile) == (SUITES[1], 8)
+
+
+def test_a_server_without_extended_master_secret_is_refused() -> None:
+    message = replace(server_hello(), extensions={E.USE_SRTP: UseSrtp((8,)).encode()})
+    with pytest.raises(RemoteError) as caught:
+        accept(message, offer(CONFIG, SRTP), CONFIG, SRTP)
+    assert (caught.value.code, caught.value.reason) == (40, "no_extended_master_secret")
+
+
+@pytest.mark.parametrize("ending", [b"DOWNGRD\1", b"DOWNGRD\0"])
+def test_our_client_which_offers_only_1_2_takes_it_from_a_server_that_knows_more(ending: bytes) -> None:
+    """RFC 8446 §4.1.3: a server of 1.3 says so in its random, and only a client of 1.3 must mind."""
+    message = server_hello(random=bytes(24) + ending)
+    assert accept(message, offer(CONFIG, SRTP), CONFIG, SRTP).suite is SUITES[1]
+    assert E.SUPPORTED_VERSIONS not in offer(CONFIG, SRTP)
+
+
+def test_our_client_offers_no_key_identifier_for_srtp() -> None:
+    assert parse_use_srtp_untrusted(offer(CONFIG, SRTP)[E.USE_SRTP]) == UseSrtp(SRTP, b"")
 
 
 @pytest.mark.parametrize(
