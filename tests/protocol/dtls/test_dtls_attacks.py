@@ -12,7 +12,7 @@ from cryptography.hazmat.primitives.asymmetric import ec
 from dtls_rogues import RogueClient, Talk
 
 from protocol.dtls import Fingerprint, Role
-from protocol.dtls.fragments import parse_fragments_untrusted
+from protocol.dtls.fragments import HandshakeMessage, parse_fragments_untrusted
 from protocol.dtls.messages import CertificateVerify, ClientKeyExchange, Finished, Message
 from protocol.dtls.record12 import pack_record, split_records_untrusted
 from protocol.dtls.registry import ContentType, HandshakeType
