@@ -142,20 +142,23 @@ async def test_bad_tokens_get_no_byte_leave_no_trace_and_harm_no_call(
 ) -> None:
     async with talking(stack) as caller:
         most = await bearable(caller)
-        before, drops, since = stack.flows(), sum(stack.relay_drops().values()), trio.current_time()
+        before, drops = stack.flows(), sum(stack.relay_drops().values())
         good = caller.remote_ice.ufrag
         tokens = bad_tokens(good, pack_address(*stack.transceiver))
-        for index, token in enumerate(tokens):
-            stranger.sendto(check(token), stack.relay)
-            caller.socket.send_batch([(check(token), pack_address(*stack.relay))])  # also along the caller's own flow
-            if index % 20 == 0:
+        checks = [check(token) for token in tokens]
+        since = trio.current_time()
+        for index, data in enumerate(checks):
+            stranger.sendto(data, stack.relay)
+            caller.socket.send_batch([(data, pack_address(*stack.relay))])  # also along the caller's own flow
+            if index % 10 == 0:
                 await trio.sleep(0.01)
         await trio.sleep(0.2)
+        gap = worst_gap(caller, since)
         assert heard_by(stranger) == b""
         assert stack.flows() == before
         # A flow that is established fails open to the age of tokens of its own transceiver; two of these are only old.
         assert sum(stack.relay_drops().values()) - drops == 2 * len(tokens) - 2
-        assert worst_gap(caller, since) < most
+        assert gap < most
 
 
 async def test_a_good_token_under_a_wrong_password_gets_no_byte_and_no_place(
@@ -171,9 +174,10 @@ async def test_a_good_token_under_a_wrong_password_gets_no_byte_and_no_place(
             stranger.sendto(b"\x80\x6f" + os.urandom(100), stack.relay)
             stranger.sendto(bytes.fromhex("16fefd") + os.urandom(100), stack.relay)
         await trio.sleep(0.2)
+        gap = worst_gap(caller, since)
         assert heard_by(stranger) == b""
         assert stack.flows()[0] == established
-        assert worst_gap(caller, since) < most
+        assert gap < most
 
 
 async def test_random_bytes_of_every_size_to_every_port_are_dropped(stack: LiveStack, stranger: socket.socket) -> None:
@@ -187,9 +191,10 @@ async def test_random_bytes_of_every_size_to_every_port_are_dropped(stack: LiveS
                     stranger.sendto((first + source.randbytes(size))[:size], port)
             await trio.sleep(0.001)
         await trio.sleep(0.2)
+        gap = worst_gap(caller, since)
         assert heard_by(stranger) == b""
         assert stack.flows() == before
-        assert worst_gap(caller, since) < most
+        assert gap < most
         assert (
             stack.metrics(stack.transceiver_admin).get('antiphon_transceiver_dropped_total{reason="internal_error"}', 0)
             == 0
@@ -222,10 +227,11 @@ async def test_trunk_datagrams_forged_malformed_or_from_outside_teach_nothing(
             for _ in range(5):
                 stranger.sendto(trunk.encode([frame], 1452)[0], port)
         await trio.sleep(0.2)
+        gap = worst_gap(caller, since)
         assert heard_by(stranger) == b""
         assert stack.flows() == before
         assert stack.relay_drops()["trunk_source"] - drops.get("trunk_source", 0) == 18
-        assert worst_gap(caller, since) < most
+        assert gap < most
 
 
 async def test_a_killed_agent_takes_no_call_with_it(stack: LiveStack) -> None:
