@@ -21,7 +21,7 @@ from typing import Any, Protocol
 
 import httpx
 import trio
-from hostile_rig import callers
+from hostile_rig import MATERIAL_SCTP, Mutator, callers
 
 from protocol.address import pack_address
 from protocol.dtls.flights import FlightItem
@@ -29,8 +29,10 @@ from protocol.dtls.fragments import HANDSHAKE_HEADER_LENGTH
 from protocol.dtls.handshake12 import Established, SendFlight
 from protocol.dtls.messages import Certificate, ClientHello, ClientKeyExchange
 from protocol.dtls.record12 import RECORD_HEADER_LENGTH
+from protocol.errors import DecodeError, LocalError
 from protocol.peer import AudioParameters
 from protocol.peer.audio import AudioStream
+from protocol.sctp.packet import build_chunk, build_packet, parse_packet_untrusted
 from protocol.stun import Class, Message, Method
 from udpio import open_udp
 
@@ -757,6 +759,79 @@ async def token_flood(target: Target) -> Seen:
         seen.reached = sum(len(data) for data in call.socket.received[mark:] if data[0] == 1 and data[4:20] in own)
         await call.judge(seen)
         call.overheard(seen)
+    return seen
+
+
+class InsiderSctp:
+    """The caller's DTLS, and SCTP packets of our own through it; what the target says is kept, chunk by chunk."""
+
+    def __init__(self, call: Call) -> None:
+        self.call = call
+        self.peer = call.caller.peer
+        self.chunks: list[Any] = []
+        honest = self.peer._sctp.receive_untrusted
+
+        def listen(data: bytes, now: float) -> None:
+            with suppress(DecodeError):
+                self.chunks += parse_packet_untrusted(data).chunks
+            honest(data, now)
+
+        self.peer._sctp.receive_untrusted = listen
+
+    @property
+    def tag(self) -> int:
+        return int(self.peer._sctp._handshake.peer_tag)
+
+    def send(self, *chunks: tuple[int, int, bytes], tag: int | None = None) -> None:
+        body = [build_chunk(kind, flags, value) for kind, flags, value in chunks]
+        with suppress(LocalError):  # our own side may have been ended by what came back
+            self.peer._dtls.send(build_packet(5000, 5000, self.tag if tag is None else tag, body), trio.current_time())
+            self.peer._settle(trio.current_time())
+            self.call.caller.drain()
+
+    def values(self, kind: int) -> list[bytes]:
+        return [bytes(chunk.value) for chunk in self.chunks if chunk.type == kind]
+
+
+async def malformed_chunks(target: Target) -> Seen:
+    """21. 600 damaged packets of every chunk type under the keys of the call, with right checksums and tags; another call
+    beside it is the one that must live on."""
+    seen = Seen()
+    mutator = Mutator(21)
+    async with live(target) as bystander, live(target) as call:
+        insider = InsiderSctp(call)
+        for number in range(600):
+            packet = parse_packet_untrusted(mutator.random.choice(MATERIAL_SCTP))
+            insider.send(*((chunk.type, chunk.flags, mutator.damage(chunk.value)[:1100]) for chunk in packet.chunks))
+            if number % 20 == 0:
+                await trio.sleep(0.01)
+        seen.gap = await bystander.talk(0.2)
+        await bystander.judge(seen)
+        heard = len(call.caller.audio)
+        await call.talk(0.3)
+        seen.bad = int(len(call.caller.audio) == heard)  # his association may be gone, his voice goes on
+    return seen
+
+
+async def forged_cookies(target: Target) -> Seen:
+    """21. A cookie fetched by an INIT of the insider's own, edited at every eighth byte; `bad`: COOKIE ACKs for these."""
+    seen = Seen()
+    async with live(target) as call:
+        insider = InsiderSctp(call)
+        init = (77).to_bytes(4, "big") + (100_000).to_bytes(4, "big") + b"\0\x10\0\x10" + (9).to_bytes(4, "big")
+        insider.send((1, 0, init), tag=0)
+        await call.wait(lambda: insider.values(2), 1.0)
+        for value in insider.values(2)[:1]:
+            tag = int.from_bytes(value[:4], "big")
+            at = value.index(b"\0\7", 16)
+            cookie = value[at + 4 : at + int.from_bytes(value[at + 2 : at + 4], "big")]
+            for place in range(0, len(cookie), 8):
+                edited = bytearray(cookie)
+                edited[place] ^= 1
+                insider.send((10, 0, bytes(edited)), tag=tag)
+        await trio.sleep(0.2)
+        seen.bad = len(insider.values(11))
+        await call.judge(seen)
     return seen
 
 

@@ -16,8 +16,11 @@ from urllib.parse import urlsplit
 import httpx
 from processes import children_of
 
+from protocol.routing import RoutingConfig
+
 ROOT = Path(__file__).parents[2]
 KEY, TRUNK_KEY = "11" * 32, "22" * 32
+ROUTING = RoutingConfig(keys=(f"1:{KEY}",), trunk_keys=(TRUNK_KEY,), prefix="127.0.0.1/32")
 STOP_SECONDS = 15
 
 
@@ -30,7 +33,8 @@ def free_port(kind: int) -> int:
 class LiveStack:
     """`python -m stack`; everything on 127.0.0.1, only that one address is inside the prefix."""
 
-    def __init__(self, **environment: str) -> None:
+    def __init__(self, *prefix: str, **environment: str) -> None:
+        """`prefix`: a command that runs another, like unshare(1)."""
         udp, tcp = socket.SOCK_DGRAM, socket.SOCK_STREAM
         self.relay = ("127.0.0.1", free_port(udp))
         self.trunk = ("127.0.0.1", free_port(udp))
@@ -47,14 +51,14 @@ class LiveStack:
             "ANTIPHON_RELAY_ADMIN": self.relay_admin,
             "ANTIPHON_TRANSCEIVER_LISTEN": f"127.0.0.1:{self.transceiver[1]}",
             "ANTIPHON_TRANSCEIVER_ADMIN": self.transceiver_admin,
-            "ANTIPHON_ROUTING_KEYS": f"1:{KEY}",
+            "ANTIPHON_ROUTING_KEYS": ROUTING.keys[0],
             "ANTIPHON_ROUTING_TRUNK_KEYS": TRUNK_KEY,
-            "ANTIPHON_ROUTING_PREFIX": "127.0.0.1/32",
+            "ANTIPHON_ROUTING_PREFIX": ROUTING.prefix,
         }
         self._log = (Path(os.environ.get("PYTEST_TMP", "/tmp")) / f"antiphon-hostile-{os.getpid()}.log").open("w+b")
         Path(self._log.name).unlink()  # it goes when we go
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "stack"],
+            [*prefix, sys.executable, "-m", "stack"],
             cwd=ROOT,
             env=variables | environment,
             stdout=subprocess.PIPE,
@@ -115,8 +119,8 @@ class LiveStack:
 
 
 @contextmanager
-def live_stack(**environment: str) -> Iterator[LiveStack]:
-    stack = LiveStack(**environment)
+def live_stack(*prefix: str, **environment: str) -> Iterator[LiveStack]:
+    stack = LiveStack(*prefix, **environment)
     try:
         yield stack
         assert stack.stop() == 0

@@ -6,20 +6,14 @@ it may well change an entry here, and then the page.
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
 from collections.abc import Awaitable, Callable, Iterator
-from pathlib import Path
 from typing import NamedTuple
 
 import attacks
 import pytest
 import trio
 from attacks import Seen, Target
-from hostile_stack import ROOT, LiveStack, live_stack
-
-from service.ready import parse_announcement
+from targets import Aiortc, Ours, aiortc_server, our_stack
 
 pytestmark = [pytest.mark.slow, pytest.mark.conformance, pytest.mark.xdist_group("attacks")]
 
@@ -77,6 +71,8 @@ ATTACKS = [
         lambda seen: lives_and_tells_nobody(seen) and seen.gap < max(GAP_SECONDS, 3 * seen.usual_gap),
         aiortc_holds=False,
     ),
+    Attack(21, attacks.malformed_chunks, lambda seen: seen.lives and seen.bad == 0, aiortc_holds=False),
+    Attack(21, attacks.forged_cookies, lambda seen: seen.lives and seen.bad == 0, aiortc_holds=False),
     Attack(22, attacks.long_junk, lives_and_tells_nobody, aiortc_holds=False),
     Attack(22, attacks.long_junk_inside, lives, aiortc_holds=False),
     Attack(23, attacks.split_hello, lives, aiortc_holds=False),
@@ -84,52 +80,16 @@ ATTACKS = [
 LONG_ATTACKS = [Attack(15, attacks.no_consent, lambda seen: 0 < seen.seconds <= 32, aiortc_holds=True)]
 
 
-class Ours:
-    def __init__(self, stack: LiveStack) -> None:
-        self.url = stack.url
-        self._stack = stack
-
-    def memory(self) -> int:
-        return self._stack.memory("transceiver")
-
-
-class Aiortc:
-    """The reference of the benchmarks: aiortc with an echo, frames passed on as they came."""
-
-    def __init__(self) -> None:
-        self._process = subprocess.Popen(
-            [sys.executable, "-m", "bench.reference.aiortc_echo", "passing"],
-            cwd=ROOT,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # what the attacks make it say
-        )
-        assert self._process.stdout is not None
-        bound = parse_announcement(self._process.stdout.readline().decode())
-        assert bound is not None
-        [self.url] = bound["http"]  # type: ignore[misc]
-
-    def memory(self) -> int:
-        pages = Path(f"/proc/{self._process.pid}/statm").read_text().split()[1]
-        return int(pages) * os.sysconf("SC_PAGESIZE")
-
-    def close(self) -> None:
-        self._process.kill()
-        self._process.wait()
-        assert self._process.stdout is not None
-        self._process.stdout.close()
-
-
 @pytest.fixture(scope="module")
 def ours() -> Iterator[Ours]:
-    with live_stack() as stack:
-        yield Ours(stack)
+    with our_stack() as target:
+        yield target
 
 
 @pytest.fixture(scope="module")
 def aiortc() -> Iterator[Aiortc]:
-    server = Aiortc()
-    yield server
-    server.close()
+    with aiortc_server() as target:
+        yield target
 
 
 def name(attack: Attack) -> str:

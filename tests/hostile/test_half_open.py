@@ -53,32 +53,6 @@ async def test_a_half_open_call_costs_at_most_8_kib_and_no_task(autojump_clock: 
     assert len(rig.registry.half_open) == 300
 
 
-async def test_at_the_cap_the_oldest_goes_and_who_talks_stays(autojump_clock: trio.testing.MockClock) -> None:
-    rig = Rig(autojump_clock, max_half_open=3)
-    talker, talking = rig.live()
-    half_open = [rig.offer() for _ in range(5)]
-    rig.engine.turn(rig.now)
-    assert [session.released for _, session in half_open] == [True, True, False, False, False]
-    assert not talking.released
-    for caller, _ in half_open[:2]:
-        rig.forget(caller)
-    rig.wait(1)
-    assert [session.life.name for _, session in half_open[2:]] == ["LIVE"] * 3
-    assert rig.echoes(talker) == 3
-
-
-async def test_after_thirty_seconds_nothing_is_left(autojump_clock: trio.testing.MockClock) -> None:
-    rig = Rig(autojump_clock, max_half_open=100)
-    offer = an_offer(rig)
-    for _ in range(50):
-        rig.registry.create(CallRequest(offer))
-    rig.pump()
-    assert len(rig.registry.sessions) == 50
-    rig.wait(30, 0.5)
-    assert rig.registry.sessions == rig.registry.half_open == rig.engine.sessions == {}
-    assert rig.registry.ended["ice_timeout"] == 50
-
-
 @contextmanager
 def without_collector() -> Iterator[list[Any]]:
     """What only the collector could have freed."""

@@ -17,7 +17,7 @@ import httpx
 import pytest
 import trio
 from hostile_rig import callers
-from hostile_stack import KEY, TRUNK_KEY, LiveStack, live_stack
+from hostile_stack import KEY, ROUTING, LiveStack, live_stack
 
 from protocol.address import TransportAddress, pack_address
 from protocol.routing import Frame, KeyRing, RoutingConfig, Trunk
@@ -26,7 +26,6 @@ from udpio import open_udp
 
 pytestmark = pytest.mark.slow
 
-ROUTING = RoutingConfig(keys=(f"1:{KEY}",), trunk_keys=(TRUNK_KEY,), prefix="127.0.0.1/32")
 MAX_GAP = 0.1  # between two frames of a living call; or thrice what it was before, on a machine with other things to do
 SDP = {"Content-Type": "application/sdp"}
 
