@@ -264,6 +264,40 @@ def test_a_hundred_forged_packets_from_the_right_address_do_not_harm_the_call():
     assert len(call.heard(call.server)) == 10
 
 
+def test_what_is_authentic_but_no_rtp_or_rtcp_is_counted_and_the_call_goes_on():
+    call = Call()
+    call.run(1)
+    call.talk(call.client, 1)
+    srtp = call.client._audio._srtp
+    header = b"\x6f" + (7).to_bytes(2, "big") + bytes(4) + (3).to_bytes(4, "big")
+    broken = [
+        srtp.protect_rtp(b"\xa0" + header + b"frame\x00"),  # padding of no length
+        srtp.protect_rtcp(b"\x81\xc9\x00\x01" + (1).to_bytes(4, "big")),  # a block that is not there
+        b"\x80\xc9\x00\x01" + bytes(40),  # and one that is not authentic
+    ]
+    for data in broken:
+        call.server.receive_untrusted(data, Path(b"", CLIENT), call.now)
+    drops = call.server.statistics(call.now).drops
+    assert {reason: drops[reason] for reason in ("rtp_padding", "rtcp_malformed", "srtp_auth")} == {
+        "rtp_padding": 1,
+        "rtcp_malformed": 1,
+        "srtp_auth": 1,
+    }
+    call.talk(call.client, 3)
+    assert len(call.heard(call.server)) == 4
+
+
+def test_media_that_nobody_negotiated_or_that_has_no_keys_yet_is_dropped_and_counted():
+    call = Call()
+    call.run(0.015)  # the first check has come
+    for first in (b"\x80\x6f", b"\x80\xc9"):
+        call.server.receive_untrusted(first + bytes(40), Path(b"", CLIENT), call.now)
+    assert call.server.drops["srtp_no_keys"] == 2
+    call.run(1)
+    call.talk(call.client, 3)
+    assert len(call.heard(call.server)) == 3
+
+
 def test_a_key_that_is_used_up_ends_sending_and_raises_nothing():
     call = Call()
     call.run(1)
