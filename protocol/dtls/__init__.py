@@ -1,6 +1,7 @@
 """DTLS with SRTP keys: RFC 6347, RFC 5246, RFC 5764. Version 1.2, both roles, over the `cryptography` primitives.
 
 `DtlsEndpoint` is what a peer holds, `Identity` our certificate, `Fingerprint` what signalling says of the other's.
+`CookieExchange` goes before an endpoint of ours that listens without ICE; nothing here does.
 Files that end in 12 belong to DTLS 1.2 alone; the others know no version.
 """
 

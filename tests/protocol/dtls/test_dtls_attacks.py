@@ -13,7 +13,7 @@ from dtls_rogues import RogueClient, Talk
 
 from protocol.dtls import Fingerprint, Role
 from protocol.dtls.fragments import HandshakeMessage, parse_fragments_untrusted
-from protocol.dtls.messages import CertificateVerify, ClientKeyExchange, Finished, Message
+from protocol.dtls.messages import CertificateRequest, CertificateVerify, ClientKeyExchange, Finished, Message
 from protocol.dtls.record12 import pack_record, split_records_untrusted
 from protocol.dtls.registry import ContentType, HandshakeType
 from protocol.dtls.signatures import sign
@@ -77,6 +77,24 @@ def test_a_certificate_of_another_kind_than_the_suite_says_is_refused(dtls: Simp
     client.receive(clear(kind, 0, rsa))
     client.receive(clear(other_kind, 1, certificate))
     assert (client.closed.reason, client.closed.alert) == ("certificate_of_another_suite", 43)
+
+
+@pytest.mark.parametrize(
+    "wanted",
+    [
+        CertificateRequest((64,), (0x0401, 0x0804, 0x0807)),  # nothing that a P-256 key can sign with
+        CertificateRequest((1,), (0x0403,)),  # RSA certificates only
+    ],
+    ids=["schemes", "types"],
+)
+def test_a_server_that_wants_a_certificate_that_we_do_not_have_is_told_so(
+    dtls: SimpleNamespace, wanted: CertificateRequest
+) -> None:
+    client, messages = server_flight(dtls)
+    messages[3] = (HandshakeType.CERTIFICATE_REQUEST, wanted.encode())
+    for sequence, (kind, body) in enumerate(messages):
+        client.receive(clear(kind, sequence, body))
+    assert (client.closed.reason, client.closed.alert) == ("no_common_signature_scheme", 40)
 
 
 def test_a_server_that_wants_no_certificate_is_not_served(dtls: SimpleNamespace) -> None:

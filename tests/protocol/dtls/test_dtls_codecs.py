@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from cryptography.hazmat.primitives.asymmetric import ec, ed448, rsa
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -108,6 +108,25 @@ def test_damaged_messages_give_a_value_or_a_decode_error(data: st.DataObject) ->
         body[data.draw(st.integers(0, len(body) - 1))] = data.draw(st.integers(0, 255))
     with contextlib.suppress(DecodeError):
         PARSERS[message.message_type](bytes(body))
+
+
+@pytest.mark.parametrize(
+    ("message", "reason"),
+    [
+        (Certificate((b"x",) * 17), "certificate_chain"),
+        (Certificate((b"x", b"")), "certificate_chain"),
+        (ServerHello(0xFEFD, bytes(32), 0xC02B, bytes(33)), "hello_malformed"),
+        (ClientHello(0xFEFD, bytes(32), (0xC02B,), bytes(33)), "hello_malformed"),
+        (ClientHello(0xFEFD, bytes(32), ()), "hello_malformed"),
+        (CertificateRequest((), (0x0403,)), "certificate_request_malformed"),
+        (CertificateRequest((64,), ()), "certificate_request_malformed"),
+        (ClientKeyExchange(b""), "key_share"),
+    ],
+    ids=lambda value: type(value).__name__ if not isinstance(value, str) else value,
+)
+def test_a_message_beyond_what_its_rfc_allows_is_refused(message, reason: str) -> None:
+    with pytest.raises(DecodeError, match=reason):
+        PARSERS[message.message_type](message.encode())
 
 
 def test_extensions_are_refused_when_repeated_or_too_many() -> None:
@@ -365,6 +384,29 @@ def test_either_side_may_have_such_a_certificate(dtls: SimpleNamespace, role: st
     client, server = dtls.connect(**{f"{role}_identity": broken, f"{other}_peer": (broken.fingerprint(),)})
     assert client.connected
     assert server.connected
+
+
+UNFIT_KEYS = {
+    "secp256k1": lambda: ec.generate_private_key(ec.SECP256K1()).public_key(),
+    "Ed448": lambda: ed448.Ed448PrivateKey.generate().public_key(),
+    "RSA-1024": lambda: rsa.generate_private_key(65537, 1024).public_key(),
+    "none": lambda: None,
+}
+
+
+@pytest.mark.parametrize("kind", UNFIT_KEYS)
+def test_a_certificate_with_a_key_that_we_do_not_verify_with_is_refused(dtls: SimpleNamespace, kind: str) -> None:
+    key, (form, coding) = (
+        UNFIT_KEYS[kind](),
+        (serialization.PublicFormat.SubjectPublicKeyInfo, serialization.Encoding.DER),
+    )
+    info = key.public_bytes(coding, form) if key else der(0x30, bytes(30))
+    fields = [der(0x02, b"\1"), *(der(0x30, bytes(20)) for _ in range(4)), info]
+    unfit = Identity(der(0x30, der(0x30, *fields), der(0x30, bytes(10))), dtls.client_identity.private_key)
+    client, server = dtls.make_pair(client_identity=unfit, server_peer=(unfit.fingerprint(),))
+    dtls.run(client, server)
+    assert (server.closed.reason, server.closed.alert) == ("certificate_key", 43)
+    assert (client.connected, server.connected) == (None, None)
 
 
 @PROPERTY

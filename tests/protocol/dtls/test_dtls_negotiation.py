@@ -182,3 +182,5 @@ def test_the_verbs_are_refused_before_their_time(dtls: SimpleNamespace) -> None:
         client.endpoint.start(0.0)
     with pytest.raises(LocalError):
         DtlsConfig(mtu=100)
+    with pytest.raises(LocalError):
+        DtlsConfig(suites=())
