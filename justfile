@@ -29,7 +29,11 @@ campaign *arguments: (_env "dev")
 
 # Only the tests against real peers: Chromium, Firefox, aiortc.
 conformance *arguments: (_env "dev")
-    {{ python }} -m pytest -m conformance "$@"
+    {{ python }} -m pytest -m "conformance and not soak" "$@"
+
+# Minutes of load: a million mutated packets beside a call (-k million), attacks that take half a minute.
+soak *arguments: (_env "dev")
+    {{ python }} -m pytest -m soak "$@"
 
 # Place real calls on a running stack, or on one of its own: --calls 20 --seconds 10 (--help tells the rest).
 [no-exit-message]

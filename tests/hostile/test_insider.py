@@ -203,6 +203,33 @@ async def test_a_hundred_forged_packets_alerts_and_hellos_from_the_callers_own_a
     assert caller.messages[-1] == "still here"
 
 
+async def test_a_tag_with_one_bit_turned_is_counted_once_and_its_packet_not_echoed(
+    autojump_clock: Any, rig: Any
+) -> None:
+    """Nor is one without a tag, or in the clear; the true packet behind them is, with the very same sequence number."""
+    rig = rig()
+    caller, session = rig.live()
+    stream = caller.peer._audio
+    for bit in range(0, 80, 9):
+        true = caller.peer._audio._srtp.protect_rtp(
+            b"\x80\x6f" + u16(stream._sequence) + u32(bit * 960) + u32(0x1234) + b"\xf8" + bytes((bit,)) * 8
+        )
+        stream._sequence += 1
+        place = len(true) - 1 - bit // 8
+        flipped = true[:place] + bytes((true[place] ^ 1 << bit % 8,)) + true[place + 1 :]
+        for forged in (flipped, true[:-10], b"\x80\x6f" + true[2:12] + b"\xf8in the clear"):
+            before = session.all_drops(rig.now)
+            rig.inject(forged, caller.socket.address)
+            rig.pump()
+            dropped = session.all_drops(rig.now) - before
+            assert dropped in ({"srtp_auth": 1}, {"srtp_malformed": 1})
+            assert "srtp_auth" in dropped or forged is not flipped
+            assert len(caller.audio) == bit // 9
+        rig.inject(true, caller.socket.address)
+        rig.wait(0.04)
+        assert caller.audio[-1].payload == b"\xf8" + bytes((bit,)) * 8
+
+
 async def test_no_answer_to_stun_is_larger_than_its_request(autojump_clock: Any, rig: Any) -> None:
     """From the client who knows the password; strangers get no answer at all."""
     rig = rig()
