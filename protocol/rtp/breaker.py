@@ -3,7 +3,11 @@
 1. RTCP timeout: we have been sending for three reporting intervals, and no report told of our packets.
 2. Media timeout: reports come, and their highest sequence number has stood still for three of them, while we sent.
 3. Congestion: for three intervals, and three reports in a row, we sent ten times what TCP would at such loss and round
-   trip (RFC 5348 §3.1). Peers that report often are not heard sooner.
+   trip. Peers that report often are not heard sooner.
+4. Media usability: so long, half of what we sent was lost. Nobody follows such speech, whatever the round trip.
+
+The rate of TCP is the milder one, without its timeouts (the first term of RFC 5348 §3.1): by the other, a fifth lost on a
+path of 110 ms would end a call of which most is still understood.
 
 Three is what RFC 8083 §4.3 gives for CB_INTERVAL with 20 ms frames, RTCP every five seconds, and round trips of a call.
 
@@ -25,6 +29,7 @@ __all__ = ["CircuitBreaker", "Trip"]
 # Specification constants
 _REPORTS = 3  # CB_INTERVAL
 _RATE_FACTOR = 10  # RFC 8083 §4.3: an order of magnitude above a fair flow
+_UNUSABLE_LOSS = 0.5  # RFC 8083 §4.4 leaves the measure to the application
 
 # Implementation constants
 _SPURT_GAP = 1.0  # seconds between two packets beyond which we were not sending
@@ -38,6 +43,7 @@ class Trip(enum.Enum):
     RTCP_TIMEOUT = "rtcp_timeout"
     MEDIA_TIMEOUT = "media_timeout"
     CONGESTION = "congestion"
+    MEDIA_UNUSABLE = "media_unusable"
 
 
 class CircuitBreaker:
@@ -95,8 +101,7 @@ class CircuitBreaker:
         if self.tripped is Trip.RTCP_TIMEOUT:
             self.reset()
         self._judge_progress(block.highest_sequence)
-        if round_trip is not None:
-            self._judge_rate(block.fraction_lost / 256, max(round_trip, _MIN_ROUND_TRIP), now)
+        self._judge_loss(block.fraction_lost / 256, round_trip, now)
         self._last_report = now
         self._sent_since_report = 0
         self._unreported = 0.0
@@ -117,19 +122,19 @@ class CircuitBreaker:
         if self._stalled >= self._limit and self._stalled_reports >= _REPORTS and self._has_advanced:
             self._trip(Trip.MEDIA_TIMEOUT)
 
-    def _judge_rate(self, loss: float, round_trip: float, now: float) -> None:
+    def _judge_loss(self, loss: float, round_trip: float | None, now: float) -> None:
         sent, seconds = self._sent_since_report, now - self._last_report
         if sent < _MIN_PACKETS or not seconds > 0:
             return
-        is_bad = loss > 0 and sent / seconds > _RATE_FACTOR * fair_packet_rate(loss, round_trip)
-        if not is_bad:
+        unfair = round_trip is not None and sent / seconds > _RATE_FACTOR * fair_packet_rate(loss, round_trip)
+        if not unfair and loss < _UNUSABLE_LOSS:
             self._bad_reports = 0
             return
         if not self._bad_reports:
             self._bad_since = self._last_report
         self._bad_reports += 1
         if self._bad_reports >= _REPORTS and now - self._bad_since >= self._limit:
-            self._trip(Trip.CONGESTION)
+            self._trip(Trip.CONGESTION if unfair else Trip.MEDIA_UNUSABLE)
 
     def _trip(self, reason: Trip) -> None:
         if self.tripped is None:
@@ -137,6 +142,5 @@ class CircuitBreaker:
 
 
 def fair_packet_rate(loss: float, round_trip: float) -> float:
-    """Packets a second of a TCP at that loss (more than 0) and round trip in seconds (RFC 5348 §3.1, b = 1, t_RTO = 4R)."""
-    timeouts = 4 * 3 * math.sqrt(3 * loss / 8) * loss * (1 + 32 * loss**2)
-    return 1 / (round_trip * (math.sqrt(2 * loss / 3) + timeouts))
+    """Packets a second of a TCP without timeouts at that loss and round trip in seconds."""
+    return 1 / (max(round_trip, _MIN_ROUND_TRIP) * math.sqrt(2 * loss / 3)) if loss > 0 else math.inf
