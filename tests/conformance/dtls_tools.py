@@ -80,6 +80,8 @@ class Ours:
     received: bytes = b""
     sizes: list[int] = field(default_factory=list)  # of the datagrams that the endpoint sent
     challenges: int = 0  # cookies sent
+    lost: tuple[str, int] = ("none", 0)  # the datagram that the network loses: "sent" or "received", and which
+    counts: dict[str, int] = field(default_factory=lambda: {"sent": 0, "received": 0})
 
     @property
     def port(self) -> int:
@@ -101,7 +103,14 @@ class Ours:
                 continue
             self.endpoint.handle_timeout(trio.current_time())
 
+    def is_lost(self, way: str) -> bool:
+        number = self.counts[way]
+        self.counts[way] += 1
+        return self.lost == (way, number) and self.connected is None  # nobody makes up for lost application data
+
     async def _take(self, data: bytes, address: tuple[str, int]) -> None:
+        if self.is_lost("received"):
+            return
         if self.endpoint is None:
             answer = self.cookies.receive_untrusted(data, repr(address).encode(), trio.current_time())
             if isinstance(answer, Datagram):
@@ -119,7 +128,8 @@ class Ours:
             match output:
                 case Datagram(data):
                     self.sizes.append(len(data))
-                    await self.socket.sendto(data, self.peer)
+                    if not self.is_lost("sent"):
+                        await self.socket.sendto(data, self.peer)
                 case ApplicationData(data):
                     self.received += data
                 case Connected():
@@ -144,13 +154,14 @@ async def our_endpoint(
     port: int | None = None,
     cookies: bool = False,
     config: DtlsConfig | None = None,
+    lost: tuple[str, int] = ("none", 0),
 ) -> AsyncIterator[Ours]:
     """Driven in the background. `port`: where the server is that our client calls."""
     options = {"peer_fingerprints": (theirs,) if theirs else (), "srtp_profiles": srtp, "config": config}
     with trio.socket.socket(trio.socket.AF_INET, trio.socket.SOCK_DGRAM) as socket:
         await socket.bind(("127.0.0.1", 0))
         exchange = CookieExchange(os.urandom, trio.current_time()) if cookies else None
-        ours = Ours(role, socket, ("127.0.0.1", port) if port else None, options, exchange)
+        ours = Ours(role, socket, ("127.0.0.1", port) if port else None, options, exchange, lost=lost)
         async with trio.open_nursery() as nursery:
             nursery.start_soon(ours.run)
             yield ours

@@ -49,10 +49,11 @@ async def s_client(
     mtu: int | None = None,
     cookies: bool = False,
     config: DtlsConfig | None = None,
+    lost: tuple[str, int] = ("none", 0),
 ) -> AsyncIterator[tuple[Ours, Tool]]:
     """OpenSSL calls our server."""
     theirs = own.fingerprint if own else None
-    async with our_endpoint(Role.SERVER, theirs, cookies=cookies, config=config) as ours:
+    async with our_endpoint(Role.SERVER, theirs, cookies=cookies, config=config, lost=lost) as ours:
         where = ["-connect", f"127.0.0.1:{ours.port}"]
         async with running("openssl", "s_client", *where, *options(profile, own, mtu), *more) as tool:
             await until(lambda: ours.connected or ours.closed, tool)
@@ -61,7 +62,12 @@ async def s_client(
 
 @asynccontextmanager
 async def s_server(
-    own: Credentials, *more: str, profile: int = 7, mtu: int | None = None, config: DtlsConfig | None = None
+    own: Credentials,
+    *more: str,
+    profile: int = 7,
+    mtu: int | None = None,
+    config: DtlsConfig | None = None,
+    lost: tuple[str, int] = ("none", 0),
 ) -> AsyncIterator[tuple[Ours, Tool]]:
     """Our client calls OpenSSL, which always asks for a cookie first."""
     more = more or ("-Verify", "1")
@@ -69,7 +75,7 @@ async def s_server(
     async with running("openssl", "s_server", *where, *options(profile, own, mtu), *more) as tool:
         await until(lambda: re.search(r"ACCEPT \S+:\d+\n", tool.said), tool)
         port = int(re.search(r"ACCEPT \S+:(\d+)\n", tool.said)[1])
-        async with our_endpoint(Role.CLIENT, own.fingerprint, port=port, config=config) as ours:
+        async with our_endpoint(Role.CLIENT, own.fingerprint, port=port, config=config, lost=lost) as ours:
             await until(lambda: ours.connected or ours.closed, tool)
             yield ours, tool
 
@@ -176,6 +182,15 @@ async def test_s_client_passes_the_cookie_exchange_of_our_bare_listener(credenti
 
 async def test_our_client_passes_the_cookie_exchange_of_a_listener_of_openssl(credentials):
     async with s_server(credentials["p256"], "-listen", "-Verify", "1") as (ours, tool):
+        await agree(ours, tool)
+
+
+@pytest.mark.parametrize("way", ["sent", "received"])
+@pytest.mark.parametrize("number", range(4))
+async def test_a_lost_datagram_is_made_up_for_by_whoever_notices(credentials, way: str, number: int):
+    async with s_client(credentials["p256"], mtu=512, lost=(way, number)) as (ours, tool):
+        await agree(ours, tool)
+    async with s_server(credentials["p256"], mtu=512, lost=(way, number)) as (ours, tool):
         await agree(ours, tool)
 
 
