@@ -112,11 +112,13 @@ class Registry:
             self.refused[error.code] += 1
             raise
 
-    def renegotiate(self, call_id: str, offer: bytes) -> TaggedAnswer | None:
+    def renegotiate(self, call_id: str, offer: bytes, if_match: str | None = None) -> TaggedAnswer | None:
         """The answer to a further offer; None if there is no such call. Raises SignallingError: then nothing has changed."""
         session = self.sessions.get(call_id)
         if session is None or session.life in (Life.CLOSING, Life.CLOSED):
             return None
+        if if_match is not None:  # nobody needs to send it, who does is taken at his word (RFC 9110 §13.1.1)
+            check_if_match(if_match, entity_tag(session))
         fresh = self._credentials()
         try:
             answered, agreement = answer_again(read_offer(parse_untrusted(offer)), session.agreement, fresh)

@@ -1,8 +1,9 @@
 """An aiortc caller, in a process of its own (it is asyncio): offers, talks, sends data, and prints what it heard as JSON.
 
-python aiortc_peer.py http://127.0.0.1:8080/ SECONDS [SETUP]
+python aiortc_peer.py http://127.0.0.1:8080/ SECONDS [SETUP [hold]]
 
-SETUP is what it offers as a=setup: actpass, or active or passive to insist on a role in the DTLS handshake.
+SETUP is what it offers as a=setup: actpass, or active or passive to insist on a role in the DTLS handshake. With `hold` it
+holds the call before it hangs up, by a further offer, and says how many frames came nevertheless.
 """
 
 from __future__ import annotations
@@ -56,6 +57,19 @@ async def listen(track, heard: list[np.ndarray]) -> None:
         heard.append(samples[:: len(frame.layout.channels)])
 
 
+async def hold(client: httpx.AsyncClient, peer: RTCPeerConnection, place: str, heard: list[np.ndarray]) -> int:
+    peer.getTransceivers()[0].direction = "inactive"
+    await peer.setLocalDescription(await peer.createOffer())
+    headers = {"Content-Type": "application/sdp"}
+    response = await client.post(place, content=peer.localDescription.sdp, headers=headers)
+    response.raise_for_status()
+    await peer.setRemoteDescription(RTCSessionDescription(sdp=response.text, type="answer"))
+    await asyncio.sleep(1)
+    before = len(heard)
+    await asyncio.sleep(0.5)
+    return len(heard) - before
+
+
 async def talk(url: str, seconds: float, setup: str) -> dict[str, object]:
     peer = RTCPeerConnection()
     peer.addTrack(Tone())
@@ -85,7 +99,9 @@ async def talk(url: str, seconds: float, setup: str) -> dict[str, object]:
             answer = await asyncio.wait_for(inbox.get(), 10)
             echoed[name] = type(answer) is type(message) and answer == message
         await asyncio.sleep(seconds)
-        hung_up = await client.post(url.rstrip("/") + response.headers["Location"] + "/hangup")
+        place = url.rstrip("/") + response.headers["Location"]
+        held = await hold(client, peer, place, heard) if "hold" in sys.argv else None
+        hung_up = await client.post(place + "/hangup")
 
     samples = np.concatenate(heard)[-RATE:] if heard else np.zeros(1)
     spectrum = np.abs(np.fft.rfft(samples * np.hanning(len(samples))))
@@ -94,6 +110,7 @@ async def talk(url: str, seconds: float, setup: str) -> dict[str, object]:
         "hertz": float(np.argmax(spectrum) * RATE / len(samples)),
         "seconds": sum(map(len, heard)) / RATE,
         "echoed": echoed,
+        "frames_held": held,
         "hangup": hung_up.status_code,
     }
     for listener in listeners:

@@ -559,3 +559,19 @@ async def test_a_call_that_fails_inside_ends_alone(autojump_clock: Any, world: A
     await wait_until(lambda: broken.told_reason == "internal_error")
     healthy.say("fine")
     await wait_until(lambda: healthy.messages == ["fine"])
+
+
+async def test_a_transceiver_set_up_active_begins_the_handshake_itself(
+    autojump_clock: Any, make_world: Any, wait_until: Any, other_identity: Any
+) -> None:
+    world = make_world(setup="active")
+    caller, call_id = await world.live_call()
+    assert "a=setup:active" in world.registry.renegotiate(call_id, caller.offer().encode()).body
+    assert caller.channel % 2 == 1  # RFC 8832 §6: the DTLS server, now the caller, opens the odd ones
+    caller.speak()
+    caller.say("hello")
+    await wait_until(lambda: caller.audio and caller.messages == ["hello"])
+    refused, _ = await world.call(identity=other_identity)
+    await wait_until(lambda: world.reason_of())
+    assert world.reason_of() == {"fingerprint_mismatch": 1}
+    assert not refused.connected

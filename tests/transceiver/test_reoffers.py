@@ -179,6 +179,19 @@ async def test_a_call_outlives_an_offer_that_it_cannot_follow(
     assert parse_untrusted(reoffer(world, call_id, caller)).session.lines[1].value.split()[2] == "2"
 
 
+async def test_an_offer_that_names_an_ice_session_of_before_is_too_late(autojump_clock: Any, world: Any) -> None:
+    caller, call_id = await world.live_call()
+    offer = caller.offer().encode()
+    etag = world.registry.renegotiate(call_id, offer).etag
+    assert world.registry.renegotiate(call_id, offer, etag).etag == etag  # the same ICE session
+    for stale in ('"another"', f"W/{etag}", "nonsense"):
+        with pytest.raises(SignallingError) as refused:
+            world.registry.renegotiate(call_id, offer, stale)
+        assert (refused.value.status, refused.value.code) == (412, "precondition_failed")
+    caller._capabilities = dataclasses.replace(caller._capabilities, ice=IceCredentials.generate(os.urandom))
+    assert world.registry.renegotiate(call_id, caller.offer().encode(), etag).etag != etag
+
+
 async def test_a_call_that_is_ending_or_unknown_takes_no_offers(
     autojump_clock: Any, world: Any, wait_until: Any
 ) -> None:

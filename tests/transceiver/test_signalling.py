@@ -56,7 +56,7 @@ class RecordingCalls:
         self.updates.append((if_match, fragment))
         return TaggedAnswer("a=ice-lite\r\n", '"second"') if b"restart" in fragment else None
 
-    def renegotiate(self, call_id: str, offer: bytes) -> TaggedAnswer | None:
+    def renegotiate(self, call_id: str, offer: bytes, if_match: str | None = None) -> TaggedAnswer | None:
         if self.refuse is not None:
             raise self.refuse
         self.requests.append(CallRequest(offer))

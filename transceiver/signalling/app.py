@@ -81,7 +81,7 @@ def create_app(
 
     async def renegotiate(request: Request) -> Response:
         offer = await read_further_offer(request, request_seconds)
-        answered = calls.renegotiate(request.path_params["call_id"], offer)
+        answered = calls.renegotiate(request.path_params["call_id"], offer, request.headers.get("if-match"))
         if answered is None:
             raise _no_such_call()
         return Response(answered.body, 200, {"ETag": answered.etag, "Cache-Control": "no-store"}, SDP_TYPE)

@@ -36,7 +36,7 @@ class Calls(Protocol):
     def create(self, request: CallRequest) -> CreatedCall:
         """Answer an offer. Raises SignallingError; it is ready for the first check before it returns."""
 
-    def renegotiate(self, call_id: str, offer: bytes) -> TaggedAnswer | None:
+    def renegotiate(self, call_id: str, offer: bytes, if_match: str | None = None) -> TaggedAnswer | None:
         """Answer a further offer in a call; None if there is no such call. Raises SignallingError, and nothing changes."""
 
     def update_ice(self, call_id: str, if_match: str | None, fragment: bytes) -> TaggedAnswer | None:

@@ -379,6 +379,28 @@ def test_absent_and_unlimited_message_sizes_are_told_apart(respond: Respond, par
     assert unlimited.data.remote_max_message_size == 0
 
 
+@pytest.mark.parametrize("port", ["1", "65535"])
+def test_every_sctp_port_but_zero_is_taken(respond: Respond, parts: Parts, port: str):
+    data = respond(parts["both"].replace("sctp-port:5000", f"sctp-port:{port}")).data
+    assert data is not None
+    assert data.remote_sctp_port == int(port)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "m=application 9 UDP/DTLS/SCTP 5000",
+        "m=application 9 DTLS/SCTP 5000\na=sctpmap:5000 webrtc-datachannel 1024",
+        "m=application 9 UDP/DTLS/SCTP something-else",
+        "m=application 9 UDP/BFCP *",
+    ],
+)
+def test_what_is_no_data_channel_as_rfc_8841_writes_them_is_rejected(respond: Respond, parts: Parts, line: str):
+    answered = respond(parts["both"].replace("m=application 9 UDP/DTLS/SCTP webrtc-datachannel", line))
+    assert answered.data is None
+    assert described(answered).media[1].port == 0
+
+
 @pytest.mark.parametrize(("audio", "data"), [(True, True), (True, False), (False, True)])
 def test_our_own_offer_and_answer_agree(respond: Respond, capabilities: Capabilities, audio: bool, data: bool):
     client = dataclasses.replace(
