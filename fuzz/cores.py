@@ -15,7 +15,7 @@ from typing import Protocol
 
 from fuzz.target import Target, datagrams, promise, seeded
 from protocol.address import Path, pack_address
-from protocol.dtls import DtlsEndpoint, Identity, Role
+from protocol.dtls import CookieExchange, Datagram, DtlsEndpoint, Identity, Role
 from protocol.ice import IceCredentials, IceFull, IceLite
 from protocol.routing import KeyRing, RoutingConfig, Trunk
 from protocol.rtp import RtcpReporter
@@ -81,6 +81,15 @@ def _dtls(role: Role) -> Callable[[bytes], None]:
         _rest(core, now)
 
     return run
+
+
+def _cookie(data: bytes) -> None:
+    """A bare listener: an answer is no longer than what asked for it, and nothing but our cookie makes state."""
+    core = CookieExchange(seeded(), 0.0)
+    for number, datagram in enumerate(datagrams(data)):
+        answer = core.receive_untrusted(datagram, bytes(_CLIENT), float(number))
+        if isinstance(answer, Datagram):
+            promise(len(answer.data) <= len(datagram), "an amplifier")
 
 
 def _sctp(data: bytes) -> None:
@@ -167,6 +176,7 @@ def _reporter(data: bytes) -> None:
 CORE_TARGETS: tuple[Target, ...] = (
     Target("core-dtls-server", _dtls(Role.SERVER), 6000),
     Target("core-dtls-client", _dtls(Role.CLIENT), 6000),
+    Target("core-dtls-cookie", _cookie, 1500),
     Target("core-sctp", _sctp, 2000),
     Target("core-ice-lite", _ice(lambda: IceLite(_OURS, _THEIRS, entropy=seeded())), 2000),
     Target("core-ice-controlling", _ice(lambda: _full(True)), 2000),

@@ -14,6 +14,7 @@ from protocol.agentlink import (
     decode_transceiver_message_untrusted,
 )
 from protocol.codecs.opus import count_opus_samples_untrusted
+from protocol.codecs.red import parse_red_untrusted
 from protocol.codecs.telephone_event import parse_telephone_event_untrusted
 from protocol.dtls import Fingerprint
 from protocol.dtls.alerts import parse_alert_untrusted
@@ -141,6 +142,14 @@ def _rtcp(data: bytes) -> None:
     promise(parse_rtcp_untrusted(serialize_rtcp(packets)) == packets, "rtcp")
 
 
+def _red(data: bytes) -> None:
+    try:
+        blocks = parse_red_untrusted(data, 63)
+    except DecodeError:
+        return
+    promise(sum(len(block.payload) for block in blocks) <= len(data), "more came out than went in")
+
+
 def _payloads(data: bytes) -> None:
     """What stands inside an RTP packet."""
     refused(count_opus_samples_untrusted)(data)
@@ -205,6 +214,7 @@ PARSER_TARGETS: tuple[Target, ...] = (
     Target("certificate-key", _certificate_key, 1000),
     Target("rtp", _rtp, 400),
     Target("rtcp", _rtcp, 400),
+    Target("red", _red, 600),
     Target("payloads", _payloads, 400),
     Target("sctp", _sctp, 1200),
     Target("dcep", refused(parse_dcep_untrusted), 300),

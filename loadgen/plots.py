@@ -45,7 +45,7 @@ def line_chart(title: str, series: Sequence[tuple[str, Sequence[Point]]], x_labe
         colour = COLOURS[number % len(COLOURS)]
         path = " ".join(place(x, y) for x, y in line)
         parts.append(f'<polyline points="{path}" stroke="{colour}"><title>{escape(name)}</title></polyline>')
-        at = LEFT + number * 100
+        at = LEFT + number * 84
         parts.append(f'<text x="{at}" y="{HEIGHT - 6}" fill="{colour}" style="fill:{colour}">{escape(name)}</text>')
     return "".join([*parts, "</svg>"])
 

@@ -247,7 +247,8 @@ def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
         yield "", f"{share:.2%} of the frames were back on schedule"
     if network["conditions"] or network["rebindings"]:
         said = ", ".join(f"{name} {value:g}" for name, value in network["conditions"].items()) or "nothing lost"
-        yield "", f"a bad network between (seed {network['seed']}): {said}; dropped {network['dropped'] or 'nothing'}"
+        dropped = ", ".join(f"{count} {reason}" for reason, count in network["dropped"].items()) or "nothing"
+        yield "", f"a bad network between (seed {network['seed']}): {said}; dropped: {dropped}"
     if network["rebindings"]:
         median, worst = (_text(network["heard_again_after_ms"][share]) for share in ("p50", "max"))
         yield "", f"{network['rebindings']} rebindings; heard again after {median} ms (p50), {worst} ms (max)"
