@@ -1,4 +1,5 @@
-"""An aiortc caller, in a process of its own (it is asyncio): offers, talks, sends data, and prints what it heard as JSON.
+"""An aiortc caller, in a process of its own (it is asyncio): offers, talks, sends data, and prints what it heard as JSON
+(after a line that says when it talks).
 
 python aiortc_peer.py http://127.0.0.1:8080/ SECONDS [SETUP [hold]]
 
@@ -10,8 +11,11 @@ from __future__ import annotations
 
 import asyncio
 import fractions
+import itertools
 import json
+import os
 import sys
+import time
 
 import aioice.ice
 import av
@@ -19,8 +23,9 @@ import httpx
 import numpy as np
 from aiortc import AudioStreamTrack, RTCPeerConnection, RTCSessionDescription
 
-# aioice leaves loopback out; these tests stay on it.
-aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: ["127.0.0.1"]
+# aioice leaves loopback out; these tests stay on it, or in a network of their own.
+ADDRESS = os.environ.get("AIORTC_ADDRESS", "127.0.0.1")
+aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: [ADDRESS]
 
 RATE = 48_000
 FRAME = 960
@@ -50,9 +55,10 @@ class Tone(AudioStreamTrack):
         return frame
 
 
-async def listen(track, heard: list[np.ndarray]) -> None:
+async def listen(track, heard: list[np.ndarray], times: list[float]) -> None:
     while True:
         frame = await track.recv()
+        times.append(time.monotonic())
         samples = frame.to_ndarray().astype(float).reshape(-1)
         heard.append(samples[:: len(frame.layout.channels)])
 
@@ -75,10 +81,11 @@ async def talk(url: str, seconds: float, setup: str) -> dict[str, object]:
     peer.addTrack(Tone())
     channel = peer.createDataChannel("oai-events")
     heard: list[np.ndarray] = []
+    times: list[float] = []
     listeners = []
     opened = asyncio.Event()
     inbox: asyncio.Queue[str | bytes] = asyncio.Queue()
-    peer.on("track", lambda track: listeners.append(asyncio.ensure_future(listen(track, heard))))
+    peer.on("track", lambda track: listeners.append(asyncio.ensure_future(listen(track, heard, times))))
     channel.on("open", opened.set)
     channel.on("message", inbox.put_nowait)
 
@@ -98,6 +105,7 @@ async def talk(url: str, seconds: float, setup: str) -> dict[str, object]:
             channel.send(message)
             answer = await asyncio.wait_for(inbox.get(), 10)
             echoed[name] = type(answer) is type(message) and answer == message
+        print("talking", flush=True)
         await asyncio.sleep(seconds)
         place = url.rstrip("/") + response.headers["Location"]
         held = await hold(client, peer, place, heard) if "hold" in sys.argv else None
@@ -109,6 +117,7 @@ async def talk(url: str, seconds: float, setup: str) -> dict[str, object]:
         "role": peer.sctp.transport._role,
         "hertz": float(np.argmax(spectrum) * RATE / len(samples)),
         "seconds": sum(map(len, heard)) / RATE,
+        "longest_gap": max((after - before for before, after in itertools.pairwise(times)), default=0.0),
         "echoed": echoed,
         "frames_held": held,
         "hangup": hung_up.status_code,

@@ -65,9 +65,10 @@ def find_chromium() -> Browser:
 
 @pytest.hookimpl(tryfirst=True)
 def pytest_pyfunc_call(pyfuncitem: pytest.Function) -> bool | None:
-    """A test with Firefox runs in a network of its own; what it said and how it ended count here."""
+    """Tests with Firefox, and those marked so, run in a network of their own; what they said and how they ended count here."""
     parameters = pyfuncitem.callspec.params if hasattr(pyfuncitem, "callspec") else {}
-    if parameters.get("browser") != "firefox" or namespace.is_private():
+    apart = parameters.get("browser") == "firefox" or pyfuncitem.get_closest_marker("own_network") is not None
+    if not apart or namespace.is_private():
         return None
     finished = namespace.run_inside(pyfuncitem.nodeid.removesuffix(f"@{GROUP}"))
     print(finished.stdout)

@@ -11,7 +11,7 @@ import struct
 import subprocess
 import sys
 import wave
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -43,8 +43,11 @@ class Stack:
 
 
 @asynccontextmanager
-async def running_stack(*arguments: str, **environment: str) -> AsyncIterator[Stack]:
-    """`python -m stack` on free ports, as a process; ended by SIGTERM, which must end it cleanly."""
+async def running_stack(*arguments: str, prefix: Sequence[str] = (), **environment: str) -> AsyncIterator[Stack]:
+    """`python -m stack` on free ports, as a process; ended by SIGTERM, which must end it cleanly.
+
+    `prefix` goes before the command: to run it elsewhere.
+    """
     variables = {key: value for key, value in os.environ.items() if not key.startswith("ANTIPHON_")}
     variables |= {
         "ANTIPHON_STACK_PORT": "0",
@@ -53,7 +56,7 @@ async def running_stack(*arguments: str, **environment: str) -> AsyncIterator[St
     }
     variables |= environment
     process = await trio.lowlevel.open_process(
-        [sys.executable, "-m", "stack", *arguments], cwd=ROOT, env=variables, stdout=subprocess.PIPE
+        [*prefix, sys.executable, "-m", "stack", *arguments], cwd=ROOT, env=variables, stdout=subprocess.PIPE
     )
     try:
         assert process.stdout is not None
