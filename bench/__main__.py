@@ -11,6 +11,7 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from bench.channel import ChannelOptions, measure_channel
 from bench.figures import Report, Section
 from bench.machine import describe, quiet_note
 from bench.processes import BenchFailed
@@ -28,7 +29,9 @@ EPILOG = """\
   transceiver  CPU ms for each second that a call talks, memory for each call;
                beside aiortc, called by the same callers
   setup        CPU ms for set-up and end of a call, beside aiortc
-  all          one after the other (the default), in less than three minutes
+  channel      throughput and latency of a data channel, and CPU µs for each
+               message; beside aiortc
+  all          one after the other (the default), in about four minutes
 
 Everything is on loopback, in processes of its own, and ends with this one.
 CPU time is from the kernel's accounts of each process. Rounds are interleaved;
@@ -76,10 +79,12 @@ def _measurements(options: argparse.Namespace) -> Sequence[Callable[[Progress], 
     rounds, seconds = options.rounds or (1 if quick else 3), 2.0 if quick else 3.0
     transceiver = TransceiverOptions(options.calls, 0 if quick else min(4, options.calls), rounds, seconds)
     setup = SetupOptions(options.calls, rounds)
+    channel = ChannelOptions(rounds, 0.5 if quick else 1.5)
     every: dict[str, Callable[[Progress], Section]] = {
         "relay": lambda progress: measure_relay(relay, progress),
         "transceiver": lambda progress: measure_transceiver(transceiver, progress),
         "setup": lambda progress: measure_setup(setup, progress),
+        "channel": lambda progress: measure_channel(channel, progress),
     }
     return list(every.values()) if options.what == "all" else [every[options.what]]
 
@@ -91,7 +96,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", nargs="?", default="all", choices=("relay", "transceiver", "setup", "all"))
+    parser.add_argument("what", nargs="?", default="all", choices=("relay", "transceiver", "setup", "channel", "all"))
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures as JSON")
     parser.add_argument("--rounds", type=_count(1, 100), metavar="N", help="rounds (relay 5, else 3)")

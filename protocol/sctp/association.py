@@ -182,15 +182,18 @@ class Association(Engine):
         return bool(chunk.type & ACTION_SKIP)
 
     def _on_data_untrusted(self, chunk: RawChunk, now: float) -> None:
-        self._take_as_cookie_ack(now)
-        if self.state not in RECEIVES:
-            raise DecodeError("state")
+        if self.state is not _S.ESTABLISHED:
+            self._take_as_cookie_ack(now)
+            if self.state not in RECEIVES:
+                raise DecodeError("state")
         data = parse_data_untrusted(chunk)
-        self._deliver(self._receiver.receive(data))
+        if messages := self._receiver.receive(data):
+            self._deliver(messages)
         if data.stream >= self._config.streams:
             cause = build_cause(CauseCode.INVALID_STREAM_IDENTIFIER, data.stream.to_bytes(2, "big") + bytes(2))
             self._control.append(build_chunk(ChunkType.ERROR, 0, cause))
-        self._after_data(now)
+        if self.state is not _S.ESTABLISHED or self._resets.defers:
+            self._after_data(now)
 
     def _on_forward_tsn_untrusted(self, chunk: RawChunk, now: float) -> None:
         if self.state not in RECEIVES:

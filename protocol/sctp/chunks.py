@@ -9,7 +9,6 @@ from __future__ import annotations
 import enum
 import struct
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from protocol.errors import DecodeError
 from protocol.sctp.packet import RawChunk, build_chunk
@@ -93,11 +92,11 @@ DATA_HEADER_LENGTH = 16
 _DATA = struct.Struct("!LHHL")
 _DATA_CHUNK = struct.Struct("!BBHLHHL")
 _SACK = struct.Struct("!LLHH")
+_SACK_CHUNK = struct.Struct("!BBHLLHH")
 
 
-class Data(NamedTuple):
-    """A DATA chunk. A tuple for speed: one is made for each fragment."""
-
+@dataclass(slots=True)
+class Data:
     flags: int
     tsn: int
     stream: int
@@ -106,7 +105,7 @@ class Data(NamedTuple):
     payload: bytes
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Sack:
     cumulative_tsn: int
     window: int
@@ -140,12 +139,16 @@ def parse_sack_untrusted(value: bytes) -> Sack:
     cumulative_tsn, window, gap_count, duplicate_count = _SACK.unpack_from(value)
     if len(value) != 12 + 4 * (gap_count + duplicate_count):
         raise DecodeError("sack_length")
+    if len(value) == 12:
+        return Sack(cumulative_tsn, window, (), ())
     offsets = struct.unpack_from(f"!{2 * gap_count}H", value, 12)
     duplicates = struct.unpack_from(f"!{duplicate_count}L", value, 12 + 4 * gap_count)
     return Sack(cumulative_tsn, window, tuple(zip(offsets[::2], offsets[1::2])), duplicates)
 
 
 def build_sack(sack: Sack) -> bytes:
+    if not sack.gaps and not sack.duplicates:
+        return _SACK_CHUNK.pack(ChunkType.SACK, 0, 16, sack.cumulative_tsn, sack.window, 0, 0)
     value = _SACK.pack(sack.cumulative_tsn, sack.window, len(sack.gaps), len(sack.duplicates))
     if sack.gaps:
         value += struct.pack(f"!{2 * len(sack.gaps)}H", *(offset for gap in sack.gaps for offset in gap))

@@ -16,7 +16,7 @@ from collections import Counter
 from protocol.fsm import Machine
 from protocol.sctp import states
 from protocol.sctp.channels import Channels
-from protocol.sctp.chunks import ChunkType, build_cause, build_shutdown
+from protocol.sctp.chunks import DATA_HEADER_LENGTH, ChunkType, build_cause, build_shutdown
 from protocol.sctp.config import SctpConfig
 from protocol.sctp.congestion import RoundTrip
 from protocol.sctp.events import AssociationClosed, AssociationUp, Output, Packet
@@ -61,6 +61,7 @@ class Engine:
         self._outputs: list[Output] = []
         self._control: list[bytes] = []
         self._machine = Machine((states.REGION,))
+        self.state = self._machine.state(AssociationState)  # read several times a packet; set in _fire alone
         self._guard = math.inf  # the deadline of the present state, and its event
         self._guard_event: type = states.GuardExpired
         self._reason = ""
@@ -88,10 +89,6 @@ class Engine:
         )
 
     @property
-    def state(self) -> AssociationState:
-        return self._machine.state(AssociationState)
-
-    @property
     def round_trip_time(self) -> float | None:
         return self._round_trip.smoothed
 
@@ -100,6 +97,7 @@ class Engine:
     def _fire(self, event: object, now: float) -> None:
         before = self.state
         effects = self._machine.fire(event)
+        self.state = self._machine.state(AssociationState)
         if self.state is not before:
             self._guard = math.inf
             for _, deadline in self._machine.deadlines():
@@ -255,7 +253,9 @@ class Engine:
         chunks: list[bytes] = []
         room = capacity
         sends = state in SENDS or self._riding
-        waiting = self._control
+        waiting, has_data = self._control, sender.has_something
+        if not (waiting or receiver.due or has_data or self._resets.has_something):
+            return  # as after every second packet of those that only bring data
         if state in RECEIVES and receiver.pending and (receiver.due or (sends and sender.wants_to_send())):
             waiting.append(receiver.sack(capacity))
         if waiting:
@@ -266,20 +266,25 @@ class Engine:
                     chunks, room = [], capacity
                 chunks.append(chunk)
                 room -= len(chunk)
-        if sends:
+        if sends and has_data:
             sender.begin_burst(now)
             while True:
                 data = sender.next_chunk(room, now, alone=not chunks)
                 if data is not None:
                     chunks.append(data)
                     room -= len(data)
+                    if room > DATA_HEADER_LENGTH or self._riding:
+                        continue
+                    self._emit(chunks)
+                    sender.end_packet()
+                    chunks, room = [], capacity
                 elif chunks and not self._riding:
                     self._emit(chunks)
                     sender.end_packet()
                     chunks, room = [], capacity
                 else:
                     break
-            self._riding = False
+        self._riding = False
         if chunks:
             self._emit(chunks)
         # After the data: what was found too old a moment ago is in it.

@@ -59,10 +59,11 @@ class Receiver:
     def receive(self, chunk: Data) -> list[Message]:
         """Returns the messages this chunk completes. Raises RemoteError for what RFC 9260 makes fatal."""
         self._data_in_packet = True
-        tsn = unwrap_tsn(chunk.tsn, self.cumulative)
+        cumulative = self.cumulative
+        tsn = unwrap_tsn(chunk.tsn, cumulative)
         if not chunk.payload:
             raise RemoteError(CauseCode.NO_USER_DATA, "no_user_data")
-        if tsn <= self.cumulative or self._seen(tsn):
+        if tsn <= cumulative or (self._intervals and self._seen(tsn)):
             self._immediately = True
             self._drops["tsn_duplicate"] += 1
             if len(self._duplicates) < MAX_DUPLICATES_TOLD:
@@ -156,7 +157,8 @@ class Receiver:
         """In at most `room` bytes: what does not fit is told when the first gaps are filled."""
         base = self.cumulative
         most = room // 4 - 4 - len(self._duplicates)
-        gaps = tuple((first - base, last - base) for first, last in self._intervals[:most])
+        intervals = self._intervals
+        gaps = tuple((first - base, last - base) for first, last in intervals[:most]) if intervals else ()
         chunk = build_sack(Sack(base & TSN_MASK, self.window, gaps, tuple(self._duplicates)))
         self._duplicates.clear()
         self._unacknowledged_packets = 0

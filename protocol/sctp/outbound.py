@@ -13,6 +13,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections import Counter
+from collections.abc import Set
 
 from protocol.errors import DecodeError
 from protocol.sctp.chunks import DATA_HEADER_LENGTH, DataFlags, ForwardTsn, Sack, build_data, build_forward_tsn
@@ -30,6 +31,7 @@ MISSING_REPORTS = 3  # §7.2.4
 # Implementation constants
 MAX_STREAMS_TOLD = 64  # in one FORWARD TSN: it must fit a packet
 
+_NO_GAPS: frozenset[int] = frozenset()
 _BEGIN, _END, _UNORDERED = DataFlags.BEGIN.value, DataFlags.END.value, DataFlags.UNORDERED.value
 
 
@@ -62,7 +64,7 @@ class Sender:
         self._window = CongestionWindow(self._unit)
         self.queue = OutQueue()
         self._outstanding: dict[int, _Sent] = {}  # by TSN, in order, without holes
-        self._gap_acked: set[int] = set()
+        self._gap_acked: Set[int] = _NO_GAPS
         self._again: list[int] = []  # heap of TSNs marked for retransmission; may hold stale ones
         self._timed_out: set[int] = set()  # what the last T3 marked; a duplicate among them was repeated too early
         self._rush = False  # the next packet goes out whatever the windows say (§7.2.4)
@@ -95,6 +97,11 @@ class Sender:
     def flight(self) -> int:
         return self._flight
 
+    @property
+    def has_something(self) -> bool:
+        """To send, if windows allow it."""
+        return bool(self._again or self.queue.turns or self._forward_due)
+
     def wants_to_send(self) -> bool:
         return bool(self._again) or (bool(self.queue) and self._flight < self._window.size)
 
@@ -118,7 +125,7 @@ class Sender:
         self.queue.clear()
         self._outstanding.clear()
         self._again.clear()
-        self._gap_acked.clear()
+        self._gap_acked = _NO_GAPS
         self._flight = 0
         self._acked = self._next_tsn - 1
         self._forward_due = False
@@ -127,7 +134,7 @@ class Sender:
     # Sending
 
     def begin_burst(self, now: float) -> None:
-        if not self._outstanding and self.queue:
+        if not self._outstanding and self.queue.turns:
             idle = now - self._last_sent
             if idle > self._round_trip.rto and self._last_sent >= 0:
                 self._window.idle(int(idle / self._round_trip.rto))
@@ -161,7 +168,7 @@ class Sender:
             return sent.chunk
         if self._flight >= self._burst_limit:
             return None
-        while self.queue:
+        while self.queue.turns:
             message = self.queue.head
             if message.expires >= now or not self._can_forward:
                 return self._next_fragment(message, room, now)
@@ -264,14 +271,14 @@ class Sender:
             return False
         if cumulative >= self._next_tsn:
             raise DecodeError("sack_ahead")
-        gaps = self._gap_set(cumulative, sack.gaps)
+        gaps = self._gap_set(cumulative, sack.gaps) if sack.gaps else _NO_GAPS
         newly = gaps - self._gap_acked
         flight_before = self._flight
         octets = self._advance(cumulative, now)
         advanced = cumulative > self._acked
         self._acked = cumulative
         # §6.2.1: what an earlier SACK acknowledged and this one does not is missing again.
-        for tsn in self._gap_acked - gaps:
+        for tsn in self._gap_acked - gaps if self._gap_acked else ():
             if tsn > cumulative and not self._outstanding[tsn].message.abandoned:
                 self._mark(self._outstanding[tsn])
         self._gap_acked = gaps
@@ -338,7 +345,8 @@ class Sender:
                 self._flight -= sent.size
             if tsn not in self._gap_acked and not sent.message.abandoned:
                 octets += sent.size
-                self._measure(tsn, now)
+                if self._timed is not None:
+                    self._measure(tsn, now)
         return octets
 
     def _measure(self, tsn: int, now: float) -> None:

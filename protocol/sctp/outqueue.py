@@ -62,11 +62,11 @@ class _Stream:
 class OutQueue:
     def __init__(self) -> None:
         self._streams: dict[int, _Stream] = {}
-        self._turns: deque[int] = deque()  # streams with something queued; the first is being sent
+        self.turns: deque[int] = deque()  # streams with something queued; the first is being sent
         self.buffered_total = 0
 
     def __bool__(self) -> bool:
-        return bool(self._turns)
+        return bool(self.turns)
 
     def buffered(self, stream: int) -> int:
         entry = self._streams.get(stream)
@@ -77,7 +77,7 @@ class OutQueue:
         if entry is None:
             entry = self._streams[message.stream] = _Stream()
         if not entry.queue:
-            self._turns.append(message.stream)
+            self.turns.append(message.stream)
         entry.queue.append(message)
         entry.buffered += len(message.data)
         self.buffered_total += len(message.data)
@@ -85,11 +85,11 @@ class OutQueue:
     @property
     def head(self) -> Message:
         """The message whose turn it is; there must be one."""
-        return self._streams[self._turns[0]].queue[0]
+        return self._streams[self.turns[0]].queue[0]
 
     def took(self, size: int) -> None:
         """The next `size` bytes of the head got a TSN."""
-        stream = self._turns[0]
+        stream = self.turns[0]
         entry = self._streams[stream]
         message = entry.queue[0]
         if not message.offset and message.ordered:
@@ -104,7 +104,7 @@ class OutQueue:
 
     def drop_head(self) -> None:
         """What of the head has no TSN yet is not sent. A sequence number that was not used stays free."""
-        entry = self._streams[self._turns[0]]
+        entry = self._streams[self.turns[0]]
         message = entry.queue[0]
         rest = len(message.data) - message.offset
         entry.buffered -= rest
@@ -113,9 +113,9 @@ class OutQueue:
 
     def _next_turn(self, entry: _Stream) -> None:
         entry.queue.popleft()
-        stream = self._turns.popleft()
+        stream = self.turns.popleft()
         if entry.queue:
-            self._turns.append(stream)
+            self.turns.append(stream)
 
     def restart(self, stream: int) -> None:
         """The peer knows that the stream was reset: its sequence numbers begin anew (RFC 6525 §5.2.7)."""
@@ -125,5 +125,5 @@ class OutQueue:
 
     def clear(self) -> None:
         self._streams.clear()
-        self._turns.clear()
+        self.turns.clear()
         self.buffered_total = 0

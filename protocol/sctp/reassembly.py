@@ -74,7 +74,7 @@ class Reassembly:
             if chunk.flags & _UNORDERED:
                 return [message]
             return self._in_order(chunk.ssn, message)
-        run = self._join(_Run(tsn, chunk))
+        run = self._append(tsn, chunk) or self._join(_Run(tsn, chunk))
         if not (run.begins and run.ends):
             return []
         del self._by_first[run.first], self._by_last[run.last]
@@ -82,6 +82,25 @@ class Reassembly:
         stream, unordered, ssn = run.key
         message = Message(stream, run.ppid, bytes(run.data))
         return [message] if unordered else self._in_order(ssn, message)
+
+    def _append(self, tsn: int, chunk: Data) -> _Run | None:
+        """The usual case of `_join`, for a fragment that only follows the one before it."""
+        flags, payload = chunk.flags, chunk.payload
+        run = self._by_last.get(tsn - 1)
+        if run is None or run.ends or flags & _BEGIN or tsn + 1 in self._by_first:
+            return None
+        unordered = flags & _UNORDERED
+        if run.key != (chunk.stream, unordered, 0 if unordered else chunk.ssn):
+            return None
+        if len(run.data) + len(payload) > self._max_message_size:
+            return None
+        del self._by_last[tsn - 1]
+        run.data += payload
+        run.last = tsn
+        run.ends = bool(flags & _END)
+        self._by_last[tsn] = run
+        self.bytes_held += len(payload)
+        return run
 
     def _join(self, run: _Run) -> _Run:
         self.bytes_held += len(run.data)

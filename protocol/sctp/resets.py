@@ -68,6 +68,11 @@ class StreamResets:
             return True
         return self._request is not None and stream in self._request.streams
 
+    @property
+    def has_something(self) -> bool:
+        """`poll` is worth a call."""
+        return self._resend or (bool(self._waiting) and self._request is None)
+
     def poll(self, now: float) -> bytes | None:
         """A RE-CONFIG chunk to send now."""
         if self._request is None:
@@ -144,6 +149,10 @@ class StreamResets:
         self._last_result = ResetResult.PERFORMED
         self._receiver.restart_streams(request.streams)
         self.incoming.append(request.streams)
+
+    @property
+    def defers(self) -> bool:
+        return self._deferred is not None
 
     def perform_deferred(self) -> bytes | None:
         """After DATA came: the answer to a request that had to wait, if it has to no longer."""

@@ -14,6 +14,7 @@ from protocol.fsm import Cell, Machine, To
 from protocol.sctp import AssociationState
 from protocol.sctp.chunks import (
     ChunkType,
+    Data,
     Sack,
     build_data,
     build_sack,
@@ -24,7 +25,7 @@ from protocol.sctp.chunks import (
     parse_shutdown_untrusted,
 )
 from protocol.sctp.dcep import parse_dcep_untrusted
-from protocol.sctp.packet import build_chunk, build_packet, parse_packet_untrusted
+from protocol.sctp.packet import ParsedPacket, RawChunk, build_chunk, build_packet, parse_packet_untrusted
 from protocol.sctp.parameters import (
     Init,
     OutgoingReset,
@@ -72,8 +73,7 @@ def test_what_is_built_is_parsed(chunks: list[tuple[int, int, bytes]]):
     packet = build_packet(1, 2, 3, [build_chunk(*chunk) for chunk in chunks])
     assert len(packet) % 4 == 0
     parsed = parse_packet_untrusted(packet)
-    assert parsed[:3] == (1, 2, 3)
-    assert parsed.chunks == chunks
+    assert parsed == ParsedPacket(1, 2, 3, [RawChunk(*chunk) for chunk in chunks])
 
 
 @SETTINGS
@@ -96,7 +96,7 @@ def test_a_wrong_chunk_length_drops_the_whole_packet(length: int):
 
 def test_missing_padding_at_the_end_is_forgiven():
     packet = build_packet(5000, 5000, 1, [b"\0\3\0\x05!"])
-    assert parse_packet_untrusted(packet).chunks == [(0, 3, b"!")]
+    assert parse_packet_untrusted(packet).chunks == [RawChunk(0, 3, b"!")]
 
 
 @SETTINGS
@@ -105,7 +105,7 @@ def test_data_survives_the_wire(flags: int, tsn: int, stream: int, ssn: int, ppi
     (chunk,) = parse_packet_untrusted(
         build_packet(1, 2, 3, [build_data(flags, tsn, stream, ssn, ppid, payload)])
     ).chunks
-    assert parse_data_untrusted(chunk) == (flags, tsn, stream, ssn, ppid, payload)
+    assert parse_data_untrusted(chunk) == Data(flags, tsn, stream, ssn, ppid, payload)
 
 
 @SETTINGS
