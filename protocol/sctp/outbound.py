@@ -58,8 +58,8 @@ class Sender:
     def __init__(self, config: SctpConfig, initial_tsn: int, round_trip: RoundTrip, drops: Counter[str]) -> None:
         self._round_trip = round_trip
         self._drops = drops
-        self._fragment = (config.max_packet_size - COMMON_HEADER_LENGTH - DATA_HEADER_LENGTH) & ~3
-        self._unit = self._fragment  # what windows are counted in; `fit` may make fragments smaller
+        # What windows are counted in, and the length of a fragment, which `fit` may make smaller.
+        self._unit = self._fragment = (config.max_packet_size - COMMON_HEADER_LENGTH - DATA_HEADER_LENGTH) & ~3
         self._max_flight = config.max_flight
         self._window = CongestionWindow(self._unit)
         self.queue = OutQueue()
@@ -92,10 +92,6 @@ class Sender:
     @property
     def drained(self) -> bool:
         return not self.queue and not self._outstanding
-
-    @property
-    def flight(self) -> int:
-        return self._flight
 
     @property
     def has_something(self) -> bool:
@@ -194,9 +190,7 @@ class Sender:
         if not offset:
             flags |= _BEGIN
             message.first_tsn = tsn
-            payload = message.data if size == remaining else message.data[:size]
-        else:
-            payload = message.data[offset : offset + size]
+        payload = message.data[offset : offset + size]
         if size == remaining:
             flags |= _END
         message.last_tsn = tsn
@@ -224,12 +218,7 @@ class Sender:
             self._next_tsn = tsn + 1
             self._outstanding[tsn] = _Sent(tsn, b"", 0, message)
         for tsn in range(max(message.first_tsn, self._acked + 1), message.last_tsn + 1):
-            sent = self._outstanding[tsn]
-            if sent.in_flight:
-                sent.in_flight = False
-                self._flight -= sent.size
-            if self._timed is not None and self._timed[0] == tsn:
-                self._timed = None
+            self._lose(self._outstanding[tsn])
         self._advance_forwarded()
 
     def _advance_forwarded(self) -> None:
@@ -278,7 +267,7 @@ class Sender:
         advanced = cumulative > self._acked
         self._acked = cumulative
         # §6.2.1: what an earlier SACK acknowledged and this one does not is missing again.
-        for tsn in self._gap_acked - gaps if self._gap_acked else ():
+        for tsn in self._gap_acked - gaps:
             if tsn > cumulative and not self._outstanding[tsn].message.abandoned:
                 self._mark(self._outstanding[tsn])
         self._gap_acked = gaps
@@ -356,12 +345,15 @@ class Sender:
             # T3 may have been set with a backed-off timeout; what was just measured is better.
             self.deadline = min(self.deadline, now + self._round_trip.rto)
 
-    def _mark(self, sent: _Sent) -> None:
+    def _lose(self, sent: _Sent) -> None:
         if sent.in_flight:
             sent.in_flight = False
             self._flight -= sent.size
         if self._timed is not None and self._timed[0] == sent.tsn:
             self._timed = None  # Karn: no measurement over a retransmission
+
+    def _mark(self, sent: _Sent) -> None:
+        self._lose(sent)
         if sent.times > sent.message.max_retransmits and self._can_forward:
             self._abandon(sent.message)
         else:

@@ -95,6 +95,20 @@ def test_channels_that_the_peer_opens_beyond_the_bound_are_closed_again(up: Make
     assert net.of(0, ChannelClosed) == [ChannelClosed(channels[2])]
 
 
+def test_the_length_of_label_and_protocol_is_bounded_both_ways(up: Make):
+    net = up()
+    longest, longer = "x" * 1000, "x" * 1001
+    channels = [net.sides[0].open_channel(label, "y" * 24) for label in (longest, longer)]
+    net.run(5)
+    assert net.of(1, ChannelOpened) == [ChannelOpened(channels[0], longest, "y" * 24, True)]
+    assert net.sides[1].drops["channel_label"] == 1
+    assert net.of(0, ChannelClosed) == [ChannelClosed(channels[1])]
+    with pytest.raises(LocalError):
+        net.sides[0].open_channel("x" * 65536)
+    with pytest.raises(LocalError):
+        net.sides[0].open_channel("x", "é" * 32768)  # bytes count, not characters
+
+
 @pytest.mark.parametrize("closer", [0, 1])
 @pytest.mark.parametrize("loss", [0.0, 0.2])
 def test_closing_delivers_what_was_sent_and_frees_the_stream(up: Make, closer: int, loss: float):
