@@ -27,6 +27,7 @@ class Conversation:
     __slots__ = (
         "_audio",
         "_downlink",
+        "_held",
         "_peer",
         "attachment",
         "channels",
@@ -45,6 +46,7 @@ class Conversation:
         # Made when they are needed: a call that never comes about must be cheap.
         self.uplink: Uplink | None = None
         self._downlink: Downlink | None = None
+        self._held = False  # the frame before was for a caller who did not want it
         self.channels = Channels(peer)
         self.attachment: Attachment | None = None
         self.flowing = False
@@ -60,14 +62,13 @@ class Conversation:
             self.uplink = self._new_uplink(audio)
         self._make_downlink()
 
-    def redirect(self, audio: NegotiatedAudio | None, now: float) -> None:
+    def redirect(self, audio: NegotiatedAudio | None) -> None:
         """The caller holds the call, takes it up again, or has no audio for a while (None): the same stream in both cases,
-        perhaps with other directions."""
+        perhaps with other directions. The agent speaks on at the same pace, like anyone whose other party has put the
+        receiver aside; what it says meanwhile goes nowhere."""
         if self._audio is None:
             return
         self._audio = audio or replace(self._audio, direction=Direction.INACTIVE)
-        if not self._audio.direction.sends and self._downlink is not None:
-            self.flush(now)  # the agent learns how far it was heard
         if self._audio.direction.receives and self.flowing:
             self.uplink = self.uplink or self._new_uplink(self._audio)
 
@@ -76,7 +77,7 @@ class Conversation:
 
     def _make_downlink(self) -> Downlink | None:
         audio = self._audio
-        if self._downlink is None and audio is not None and audio.direction.sends:
+        if self._downlink is None and audio is not None:
             self._downlink = Downlink(audio.codec, first_timestamp=0)  # the peer adds a random offset
         return self._downlink
 
@@ -141,7 +142,7 @@ class Conversation:
 
     def play(self, record: MediaRecord, now: float) -> None:
         downlink = self._make_downlink()  # an agent may greet before the caller is through
-        if downlink is None or self._audio is None or not self._audio.direction.sends:
+        if downlink is None:
             self.drops["agent_audio_unwanted"] += 1
             return
         downlink.push(record.rtp_time, record.payload, now)
@@ -168,8 +169,12 @@ class Conversation:
         if downlink is None or not self.flowing:
             return
         for payload, timestamp, marker in downlink.take_due(now):
-            if self._peer.send_audio(payload, timestamp, now, marker):
+            if self._audio is None or not self._audio.direction.sends:
+                self.drops["agent_audio_held"] += 1
+                self._held = True
+            elif self._peer.send_audio(payload, timestamp, now, marker or self._held):
                 self.frames_sent += 1
+                self._held = False
             else:
                 self.drops["unsent"] += 1
         self._report_played(downlink)

@@ -174,7 +174,7 @@ class Session:
 
     def renegotiate(self, audio: NegotiatedAudio | None, data: DataParameters | None, now: float) -> None:
         """A further offer was answered: what of audio and data there is from now on."""
-        self.conversation.redirect(audio, now)
+        self.conversation.redirect(audio)
         if data is None:
             self.peer.stop_data(now)
         else:
