@@ -20,6 +20,7 @@ from protocol.codecs import OPUS
 from protocol.rtp import ntp_from_unix
 from protocol.rtp.ntp import short_ntp, short_to_seconds
 from protocol.rtp.rtcp import ReceiverReport
+from protocol.stun import parse_message_untrusted
 from protocol.stun.binding import binding_request
 from transceiver.backends.base import Ended, Flushed, Lost
 from transceiver.config import Timeouts
@@ -60,6 +61,29 @@ async def test_a_call_through_a_relay_sounds_the_same(
     await wait_until(lambda: len(caller.audio) == 10)
     caller.say("through the trunk")
     await wait_until(lambda: caller.messages == ["through the trunk"])
+
+
+@pytest.mark.parametrize("host", ["203.0.113.5", "2001:db8::5"])
+async def test_stun6_a_check_through_a_relay_is_answered_with_the_clients_own_address(
+    autojump_clock: Any, world: Any, caller_class: Any, host: str
+) -> None:
+    relayed = world.relayed(pack_address(host, 777))
+    caller = caller_class(relayed)
+    created = world.registry.create(CallRequest(caller.offer().encode()))
+    session = world.registry.sessions[created.call_id]
+    check = binding_request(
+        bytes(12),
+        session.ufrag + b":" + caller.ufrag.encode(),
+        world.registry._keys.derive_password(session.ufrag).encode(),
+        priority=1,
+        controlling=True,
+        tie_breaker=1,
+    )
+    relayed.send_batch([(check, world.address)])
+    await trio.sleep(0.01)
+    answers = [bytes(data) for data, _ in relayed.receive_batch()]
+    mapped = [parse_message_untrusted(data).attributes.get("XOR-MAPPED-ADDRESS") for data in answers]
+    assert (host, 777) in mapped
 
 
 async def test_a_call_over_ipv6_behind_a_relay(
@@ -234,9 +258,25 @@ async def test_without_consent_media_pauses_after_ten_seconds_and_the_call_ends_
         await trio.sleep(0.5)
     heard = len(caller.audio)
     assert session.transport.name == "SUSPECT"
+    last = began
+    sent_to_caller: list[bytes] = []
+
+    def watch(_: bytes, destination: bytes, data: bytes) -> bool:
+        nonlocal last
+        if destination == caller.socket.address:
+            last = trio.current_time()
+            sent_to_caller.append(data)
+        return True
+
+    world.network.deliver = watch
     await wait_until(lambda: not world.registry.sessions, 60)
     assert world.reason_of() == {"consent_lost": 1}
-    assert 25 < trio.current_time() - began <= 32
+    ended = trio.current_time()
+    assert 25 < ended - began <= 32
+    caller.speak()
+    await trio.sleep(60)
+    assert last <= ended  # neither media nor DTLS, not even a goodbye (RFC 7675 §5.1)
+    assert not any(data[0] == 21 for data in sent_to_caller)
     assert len(caller.audio) == heard
 
 

@@ -26,7 +26,13 @@ from protocol.ice import (
     PathSelected,
     SendTo,
 )
-from protocol.stun import binding_error, binding_request, parse_message_untrusted, scan_binding_untrusted
+from protocol.stun import (
+    binding_error,
+    binding_request,
+    binding_success,
+    parse_message_untrusted,
+    scan_binding_untrusted,
+)
 
 SERVER = IceCredentials("routetoken0123456789", "passwordoftheserver0123")
 CLIENT = IceCredentials("OoHV", "348zhdFJTCsUvFJH5YqDQ1yn")
@@ -396,6 +402,62 @@ def test_ice5_a_full_agent_without_candidates_learns_its_peer_from_a_check_and_c
     network.start()
     network.run(1)
     assert server.is_valid(Path(bytes(pack_address("203.0.113.1", 3478)), network.public))
+
+
+def test_ice4_the_priority_of_a_learned_candidate_is_that_of_its_check() -> None:
+    config = IceFullConfig(nomination_delay=0.5)
+    agent = IceFull(SERVER, CLIENT, controlling=True, entropy=random.Random(1).randbytes, config=config)
+    agent.start(0.0)
+    paths = [Path(b"", pack_address("192.0.2.1", port)) for port in (1, 2, 3)]
+    for number, (path, priority) in enumerate(zip(paths, (10, 30, 20), strict=True)):
+        check = binding_request(
+            bytes((number,)) * 12,
+            f"{SERVER.ufrag}:{CLIENT.ufrag}".encode(),
+            SERVER.pwd.encode(),
+            priority=priority,
+            controlling=False,
+            tie_breaker=1,
+        )
+        agent.receive_untrusted(check, path, 0.0)
+    nominated = None
+    for step in range(1, 100):
+        agent.handle_timeout(step * 0.01)
+        for output in agent.poll():
+            if isinstance(output, SendTo) and output.data[:2] == b"\0\1":
+                if scan_binding_untrusted(output.data).use_candidate:
+                    nominated = nominated or output.path
+                    continue
+                answer = binding_success(output.data[8:20], output.path.remote, CLIENT.pwd.encode())
+                agent.receive_untrusted(answer, output.path, step * 0.01)
+    assert nominated == paths[1]
+
+
+def test_ice11_with_many_pairs_checks_repeat_more_slowly() -> None:
+    client = IceFull(CLIENT, SERVER, entropy=random.Random(1).randbytes)
+    for port in range(1, 41):
+        client.add_remote_candidate(candidate("203.0.113.1", port))
+    client.start(0.0)
+    times: list[float] = []
+    first = b""
+    while not times or (len(times) < 2 and times[0] + 10 > client.next_timeout()):
+        now = max(0.0, client.next_timeout())
+        client.handle_timeout(now)
+        for output in client.poll():
+            if isinstance(output, SendTo) and (not first or output.data == first):
+                first = output.data
+                times.append(now)
+    assert times[1] - times[0] == pytest.approx(40 * 0.05)  # Ta times the pairs that wait or are in progress
+
+
+@pytest.mark.parametrize("full_server", [False, True], ids=["lite server", "full server"])
+def test_ice9_without_media_each_end_still_sends_something_every_fifteen_seconds(full_server: bool) -> None:
+    network, _, _ = make() if not full_server else full_pair(True, False)
+    network.start()
+    network.run(300)
+    for name in ("client", "server"):
+        times = [when for when, _ in network.sent[name]]
+        assert times[-1] > 1285
+        assert max(after - before for before, after in itertools.pairwise(times)) <= 15
 
 
 def test_ice7_an_answer_from_another_address_ends_no_check() -> None:

@@ -25,6 +25,7 @@ from protocol.peer import (
     PathSelected,
     Peer,
     PeerClosed,
+    RestartCompleted,
     SendTo,
     TransportFailed,
 )
@@ -305,6 +306,44 @@ def test_a_key_that_is_used_up_ends_sending_and_raises_nothing():
     assert [call.server.send_audio(b"x", n * 960, call.now) for n in range(4)] == [True, True, False, False]
     call.run(10)
     assert call.server.statistics(call.now).drops["srtp_key_expired"] == 2
+
+
+@pytest.mark.parametrize(("seed", "loss"), [(1, 0.0), (2, 0.2), (3, 0.2)])
+def test_ice8_ice_restarts_under_media_and_messages_without_a_new_key(seed: int, loss: float):
+    call = Call(seed=seed)
+    call.run(1)
+    channel = call.client.open_channel("oai-events", call.now)
+    call.run(0.1)
+    call.loss = loss
+    for index in range(3):
+        mine, yours = IceCredentials(f"new{index}", "m" * 24), IceCredentials(f"neu{index}", "y" * 24)
+        call.client.restart_ice(mine, yours, call.now)
+        call.client.ice.add_remote_candidate(Candidate("1", 1, "udp", 1, "192.0.2.2", 3478, "host"))
+        call.server.restart_ice(yours, mine, call.now)
+        assert call.client.send_message(channel, str(index), call.now)
+        call.talk(call.client, 100)
+        call.talk(call.server, 100)
+    call.loss = 0.0
+    call.run(5)
+    for peer in (call.client, call.server):
+        assert len(call.all_of(peer, RestartCompleted)) == 3
+        assert len(call.all_of(peer, DtlsConnected)) == 1
+        assert not call.all_of(peer, TransportFailed)
+        assert len(call.heard(peer)) == 300 if not loss else len(call.heard(peer)) > 200
+        assert peer.statistics(call.now).drops["path_not_validated"] == 0
+    assert [event.data for event in call.all_of(call.server, ChannelMessage)] == ["0", "1", "2"]
+
+
+def test_ice10_without_a_selected_path_nothing_leaves_but_checks():
+    call = Call()
+    call.stun_blocked = True
+    call.server.start_dtls(call.now)
+    call.server.start_media()
+    assert not call.server.send_audio(b"x", 0, call.now)
+    assert not call.client.send_audio(b"x", 0, call.now)
+    call.run(5)
+    assert call.wire == []
+    assert call.sent == 0
 
 
 def test_no_media_leaves_while_it_is_paused():
