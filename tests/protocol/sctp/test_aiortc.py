@@ -30,11 +30,13 @@ MESSAGES: list[str | bytes] = ["grüß dich ☎", b"\x00\x01\xff", "", b"", byte
 
 
 class Run:
-    """Drives our side over a real socket until something has happened; drops packets by chance both ways."""
+    """Drives our side over a real socket until something has happened. By chance, in both directions, packets are lost,
+    doubled, or held back until the next one has passed them."""
 
-    def __init__(self, is_client: bool, loss: float) -> None:
+    def __init__(self, is_client: bool, loss: float, duplicate: float = 0.0, reorder: float = 0.0) -> None:
         self._random = random.Random(7)
-        self._loss = loss
+        self._loss, self._duplicate, self._reorder = loss, duplicate, reorder
+        self._held: dict[str, bytes] = {}  # by direction
         self._socket = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self._socket.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 20)
         self._socket.bind(("127.0.0.1", 0))
@@ -61,8 +63,19 @@ class Run:
     def of(self, kind: type) -> list[Output]:
         return [event for event in self.events if isinstance(event, kind)]
 
+    def _carried(self, direction: str, data: bytes) -> list[bytes]:
+        held = self._held.pop(direction, None)
+        after = [] if held is None else [held]
+        if self._random.random() < self._loss:
+            return after
+        if self._random.random() < self._reorder:
+            self._held[direction] = data
+            return after
+        copies = 2 if self._random.random() < self._duplicate else 1
+        return [data] * copies + after
+
     def until(self, condition: Callable[[], bool], react: Callable[[Output], None] = lambda event: None) -> None:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 40
         while not condition():
             now = time.monotonic()
             assert now < end, (self.events[-3:], self.association.drops)
@@ -70,15 +83,15 @@ class Run:
                 if not isinstance(output, Packet):
                     self.events.append(output)
                     react(output)
-                elif self._random.random() >= self._loss:
-                    self._socket.sendto(output.data, self._remote)
+                else:
+                    for data in self._carried("out", output.data):
+                        self._socket.sendto(data, self._remote)
             if self.association.next_timeout() <= now:
                 self.association.handle_timeout(now)
                 continue
             wait = min(self.association.next_timeout() - now, 0.05)
             if select.select([self._socket], [], [], wait)[0]:
-                data = self._socket.recv(2048)
-                if self._random.random() >= self._loss:
+                for data in self._carried("in", self._socket.recv(2048)):
                     self.association.receive_untrusted(data, time.monotonic())
 
 
@@ -127,5 +140,57 @@ def test_messages_of_every_kind_pass_both_ways_with_aiortc(is_client: bool, loss
         lines = run.lines()
         assert f"opened ours subprotocol True {ours}" in lines
         assert {"returned True", "closed theirs", "closed ours", f"opened again  False {again}"} <= set(lines)
+    finally:
+        run.close()
+
+
+BAD = {"loss": 0.04, "duplicate": 0.05, "reorder": 0.1}
+
+
+@pytest.mark.slow
+@pytest.mark.conformance
+@pytest.mark.parametrize("is_client", [True, False])
+def test_messages_keep_their_bounds_and_order_over_a_bad_network_with_aiortc(is_client: bool):
+    run = Run(is_client, **BAD)
+    try:
+        run.association.connect(time.monotonic())
+        channel = run.association.open_channel("ours")
+        chance = random.Random(3)
+        sent = [chance.randbytes(chance.choice((1, 100, 1121, 5000))) for _ in range(40)]
+        for message in sent:
+            assert run.association.send(channel, message, time.monotonic())
+
+        def came() -> list[bytes | str]:
+            return [e.data for e in run.of(ChannelMessage) if isinstance(e, ChannelMessage) and e.channel == channel]
+
+        run.until(lambda: len(came()) == len(sent))
+        assert came() == sent
+    finally:
+        run.close()
+
+
+@pytest.mark.slow
+@pytest.mark.conformance
+def test_what_both_sides_give_up_is_skipped_and_the_rest_arrives_in_order_with_aiortc():
+    """The channel's limit goes for aiortc's echoes, too: each side sends FORWARD TSN and follows the other's."""
+    run = Run(True, **BAD)
+    try:
+        run.association.connect(time.monotonic())
+        partial = run.association.open_channel("partial", max_retransmits=0)
+        reliable = run.association.open_channel("reliable")
+        run.until(lambda: len(run.of(ChannelOpened)) >= 2)
+        for number in range(150):
+            assert run.association.send(partial, f"{number}", time.monotonic())
+            assert run.association.send(reliable, f"{number}", time.monotonic())
+
+        def came(channel: int) -> list[int]:
+            messages = [e for e in run.of(ChannelMessage) if isinstance(e, ChannelMessage) and e.channel == channel]
+            return [int(message.data) for message in messages]
+
+        run.until(lambda: len(came(reliable)) == 150 and run.association.drained)
+        assert came(reliable) == list(range(150))
+        assert came(partial) == sorted(set(came(partial)))
+        assert 50 < len(came(partial)) < 150
+        assert run.association.drops["message_abandoned"] > 0
     finally:
         run.close()
