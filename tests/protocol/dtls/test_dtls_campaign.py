@@ -13,6 +13,9 @@ before the connection; and who connects has had exactly the messages of a handsh
 
 Six letters from the start are a whole handshake with a client, and nothing besides. So shorter words are also walked
 behind each beginning of the legal handshake, where noise and success may meet.
+
+By default all words of four letters are walked, and of three behind each beginning. `./just campaign` walks six and
+four: 1.3 million words, 130 µs of CPU each, three and a half minutes on two cores.
 """
 
 from __future__ import annotations
