@@ -35,6 +35,11 @@ conformance *arguments: (_env "dev")
 soak *arguments: (_env "dev")
     {{ python }} -m pytest -m soak "$@"
 
+# Simulate calls in virtual time: 1000 on a network that loses a fifth (--seed S, --mischief; --help tells the rest).
+[no-exit-message]
+sim *arguments: (_env "dev")
+    @PYTHONPATH=.:tests exec {{ python }} -m sim "$@"
+
 # Place real calls on a running stack, or on one of its own: --calls 20 --seconds 10 (--help tells the rest).
 [no-exit-message]
 load *arguments: (_env "run")

@@ -56,7 +56,9 @@ class CheckList:
         """The pair to check next; without `ordinary` only a triggered one."""
         if self._triggered:
             return self._triggered[0]
-        waiting = (pair for pair in self if ordinary and pair.state is PairState.WAITING)
+        if not ordinary:  # asked after every packet of a call
+            return None
+        waiting = (pair for pair in self if pair.state is PairState.WAITING)
         return max(waiting, key=lambda pair: _priority(pair, controlling), default=None)
 
     def trigger(self, pair: Pair) -> None:

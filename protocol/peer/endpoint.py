@@ -354,8 +354,7 @@ class Peer:
             entropy=self._entropy,
             config=self._config.sctp,
         )
-        if self._dtls.role is Role.CLIENT:
-            association.connect(now)  # both may; the client is ready to hear the answer first
+        association.connect(now)  # both do, as browsers among themselves: the quicker timer opens it (docs/adr/0010)
         return association
 
     def _drain_sctp(self, now: float) -> None:

@@ -288,7 +288,7 @@ class Association(Engine):
             self.drops[f"error_{CauseCode(code).name.lower() if code in _CAUSES else 'other'}"] += 1
             if code == CauseCode.STALE_COOKIE and self.state is _S.COOKIE_ECHOED:
                 self._stale_cookies += 1
-                if self._stale_cookies > self._config.max_init_retransmits:
+                if self._stale_cookies > self._config.max_stale_cookies:
                     raise RemoteError(CauseCode.STALE_COOKIE, "setup_stale_cookies")
                 self._fire(states.CookieStale(), now)
 

@@ -54,6 +54,7 @@ class Engine:
         config: SctpConfig | None = None,
     ) -> None:
         self._config = config = config or SctpConfig()
+        self._is_client = is_client
         self._ports = (local_port, remote_port)
         self._path = PathMtu(config, entropy)
         self._capacity = 0  # bytes of chunks in a packet
@@ -71,7 +72,7 @@ class Engine:
         self._dirty = False  # a command without `now` left something to send
         self._handshake = handshake = Handshake(config, entropy)
         self._round_trip = RoundTrip(config)
-        self._setup = ControlTimer(config.rto_initial, config.rto_max)  # T1
+        self._setup = ControlTimer(config.setup_initial, config.setup_max)  # T1
         self._shutdown = ControlTimer(config.rto_initial, config.rto_max)  # T2
         self._heartbeat = Heartbeat(config.heartbeat_interval, entropy)
         self._sender = Sender(config, handshake.local_tsn, self._round_trip, self.drops)
@@ -211,7 +212,10 @@ class Engine:
 
     def _repeat_setup(self, now: float) -> None:
         if self._setup.repeats >= self._config.max_init_retransmits:
-            self._fail("setup_timeout", now)
+            if self._is_client:
+                self._fail("setup_timeout", now)
+            else:
+                self._setup.stop()  # for good: the peer may open it when it likes, and we answer
             return
         self._setup.repeat(now)
         if self.state is _S.COOKIE_WAIT:

@@ -122,6 +122,19 @@ def test_nobody_there_ends_with_a_reason(make_pair: Make):
     assert len(net.sent[0]) == 1 + SctpConfig().max_init_retransmits
 
 
+def test_a_server_that_asked_in_vain_stops_asking_and_goes_on_answering(make_pair: Make):
+    net = make_pair(loss=1.0)
+    net.sides[1].connect(net.now)
+    net.run(200)
+    assert net.events[1] == []
+    assert len(net.sent[1]) == 1 + SctpConfig().max_init_retransmits
+    net.loss = 0.0
+    net.sides[0].connect(net.now)
+    net.run(2)
+    assert AssociationUp() in net.events[0]
+    assert AssociationUp() in net.events[1]
+
+
 def test_a_peer_that_vanishes_ends_with_a_reason(up: Make):
     net = up()
     channel = net.sides[0].open_channel("x", now=net.now)
