@@ -61,6 +61,11 @@ def test_the_largest_offset_and_length_keep_to_their_bits():
     assert parse_red_untrusted(serialize(blocks), RED) == blocks
 
 
+def test_as_many_blocks_as_the_bound_says_are_taken():
+    blocks = (*(RedBlock(111, n, bytes(n)) for n in range(MAX_RED_BLOCKS - 1)), RedBlock(111, 0, b"x"))
+    assert parse_red_untrusted(serialize(blocks), RED) == blocks
+
+
 @pytest.mark.parametrize(
     ("data", "reason"),
     [
