@@ -87,6 +87,9 @@ def measure_channel(options: ChannelOptions, progress: Progress) -> Section:
                     cost = float(str(said["cpu"])) * 1e6 / int(str(said["came"]))
                     what = f"SCTP alone, {words} a message"
                     section.add(what, pair.name, "CPU µs/message", cost, is_reference=pair.is_reference)
+                    if "checksums" in said:
+                        share = float(str(said["checksums"])) * 100
+                        section.add(f"SCTP alone, {words} a message, CRC32c's part", pair.name, "%", share)
     return section
 
 

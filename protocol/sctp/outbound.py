@@ -30,6 +30,7 @@ MISSING_REPORTS = 3  # §7.2.4
 
 # Implementation constants
 MAX_STREAMS_TOLD = 64  # in one FORWARD TSN: it must fit a packet
+MAX_OUTSTANDING = 4096  # chunks; what gap blocks acknowledge is no longer in flight, but kept until the gap is filled
 
 _NO_GAPS: frozenset[int] = frozenset()
 _BEGIN, _END, _UNORDERED = DataFlags.BEGIN.value, DataFlags.END.value, DataFlags.UNORDERED.value
@@ -53,7 +54,7 @@ class _Sent:
 
 class Sender:
     """Bounds: what is queued is bounded by the channels (send_buffer, send_buffer_total), what is in flight by
-    min(congestion window, peer's window, max_flight)."""
+    min(congestion window, peer's window, max_flight), what is kept by MAX_OUTSTANDING."""
 
     def __init__(self, config: SctpConfig, initial_tsn: int, round_trip: RoundTrip, drops: Counter[str]) -> None:
         self._round_trip = round_trip
@@ -162,7 +163,7 @@ class Sender:
                 self.deadline = now + self._round_trip.rto
             self._last_sent = now
             return sent.chunk
-        if self._flight >= self._burst_limit:
+        if self._flight >= self._burst_limit or len(self._outstanding) >= MAX_OUTSTANDING:
             return None
         while self.queue.turns:
             message = self.queue.head

@@ -140,6 +140,18 @@ class Call:
         return [event for event in self.events[peer] if isinstance(event, kind)]
 
 
+def test_what_a_channel_promises_reaches_the_other_peer():
+    call = Call()
+    call.run(1)
+    call.client.open_channel("a", call.now, "p", ordered=False, max_retransmits=2)
+    call.client.open_channel("b", call.now, max_lifetime=0.5)
+    call.run(0.1)
+    assert call.all_of(call.server, ChannelOpened) == [
+        ChannelOpened(0, "a", "p", False, 2, None),
+        ChannelOpened(2, "b", "", True, None, 0.5),
+    ]
+
+
 def test_a_call_connects_talks_both_ways_and_carries_messages():
     call = Call()
     call.run(1)

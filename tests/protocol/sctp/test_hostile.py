@@ -34,6 +34,7 @@ from protocol.sctp.chunks import (
     parse_sack_untrusted,
 )
 from protocol.sctp.dcep import Delivery, build_open
+from protocol.sctp.outbound import MAX_OUTSTANDING
 from protocol.sctp.packet import RawChunk, build_chunk, build_packet, parse_packet_untrusted
 from protocol.sctp.parameters import OutgoingReset, ResetResponse, build_reconfig, parse_init_untrusted
 
@@ -346,6 +347,22 @@ def test_nothing_of_i_data_is_offered_or_taken(make_raw_peer: Make):
     heard = peer.say(build_chunk(64, 3, struct.pack("!LHHLL", peer.TSN, 0, 0, 0, 51) + b"hello"))
     assert causes(heard, ChunkType.ERROR) == [CauseCode.UNRECOGNIZED_CHUNK_TYPE]
     assert not [event for event in peer.events if isinstance(event, ChannelMessage)]
+
+
+def test_a_peer_that_never_fills_its_first_gap_is_not_kept_data_for_without_bound(make_raw_peer: Make):
+    peer = make_raw_peer()
+    channel = peer.association.open_channel("ours", now=peer.now)
+    peer.hear()
+    peer.say(peer.ack(0))
+    sender = peer.association._sender
+    for _ in range(20):
+        for _ in range(400):
+            assert peer.association.send(channel, b"x" * 8, peer.now)
+        peer.hear()
+        peer.say(peer.ack(0, 1 << 20, (2, sender.last_tsn - peer.init_ack.tsn)))
+    assert len(sender._outstanding) == MAX_OUTSTANDING
+    peer.say(peer.ack(sender.last_tsn - peer.init_ack.tsn))
+    assert len(sender._outstanding) < 1000
 
 
 def test_shutdown_acknowledges_and_answers(make_raw_peer: Make):
