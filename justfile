@@ -29,7 +29,7 @@ campaign *arguments: (_env "dev")
 
 # Only the tests against real peers: Chromium, Firefox, aiortc.
 conformance *arguments: (_env "dev")
-    {{ python }} -m pytest -m "conformance and not soak" "$@"
+    {{ python }} -m pytest -m conformance "$@"
 
 # Minutes of load: a million mutated packets beside a call (-k million), attacks that take half a minute.
 soak *arguments: (_env "dev")

@@ -15,7 +15,7 @@ from __future__ import annotations
 import base64
 import os
 import time
-from collections import Counter
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from datetime import UTC, datetime
 
@@ -79,7 +79,7 @@ class Registry:
     ) -> None:
         self.draining = False
         self.sessions: dict[str, Session] = {}
-        self.half_open: dict[Session, None] = {}  # oldest first
+        self.half_open: OrderedDict[Session, None] = OrderedDict()  # oldest first
         self.created = 0
         self.refused: Counter[str] = Counter()  # offers, by code
         self.ended: Counter[str] = Counter()  # calls, by reason

@@ -120,7 +120,8 @@ class Reassembly:
             if not run.ends:
                 self._check(run, right)
                 del self._by_first[right.first], self._by_last[right.last]
-                run.data += right.data
+                right.data[:0] = run.data  # in place: fragments may come last first
+                run.data = right.data
                 run.last, run.ends = right.last, right.ends
         elif right is not None:
             raise RemoteError(CauseCode.PROTOCOL_VIOLATION, "fragment_order")

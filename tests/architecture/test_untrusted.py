@@ -63,9 +63,13 @@ def is_public_parser(name: str) -> bool:
 PARSERS = parsers()
 
 
+def required(function: Callable[..., object]) -> list[str]:
+    """The annotations of the arguments that it must be given."""
+    return [str(p.annotation) for p in inspect.signature(function).parameters.values() if p.default is p.empty]
+
+
 def feed(function: Callable[..., object], data: bytes) -> None:
-    required = [p for p in inspect.signature(function).parameters.values() if p.default is p.empty]
-    arguments = [BUILDERS[str(parameter.annotation)](data) for parameter in required]
+    arguments = [BUILDERS[kind](data) for kind in required(function)]
     try:
         function(*arguments)
     except DecodeError as refused:

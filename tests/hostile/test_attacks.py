@@ -108,6 +108,7 @@ async def test_the_attack_has_no_effect_on_the_stack(attack: Attack, ours: Ours)
     assert attack.holds(await what_is_seen(attack, ours))
 
 
+@pytest.mark.soak  # most of it is waiting for what never comes
 @pytest.mark.parametrize("attack", ATTACKS, ids=name)
 async def test_what_the_attack_does_to_aiortc_is_what_the_page_says(attack: Attack, aiortc: Aiortc) -> None:
     assert attack.holds(await what_is_seen(attack, aiortc)) is attack.aiortc_holds
