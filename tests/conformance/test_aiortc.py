@@ -25,11 +25,19 @@ async def test_an_aiortc_caller_hears_its_tone_and_gets_every_message_back(route
     assert result["hangup"] == 200
 
 
-@pytest.mark.parametrize(("setup", "role"), [("actpass", "client"), ("active", "client"), ("passive", "server")])
-async def test_aiortc_may_be_either_side_of_the_dtls_handshake(setup: str, role: str):
-    async with running_stack("--agent", "echo") as stack:
+@pytest.mark.parametrize(
+    ("offered", "ours", "role"),
+    [
+        ("actpass", "passive", "client"),
+        ("actpass", "active", "server"),
+        ("active", "active", "client"),
+        ("passive", "passive", "server"),
+    ],
+)
+async def test_aiortc_may_be_either_side_of_the_dtls_handshake(offered: str, ours: str, role: str):
+    async with running_stack("--agent", "echo", ANTIPHON_TRANSCEIVER_SETUP=ours) as stack:
         with trio.fail_after(60):
-            finished = await trio.run_process([sys.executable, str(PEER), stack.url, "1", setup], capture_stdout=True)
+            finished = await trio.run_process([sys.executable, str(PEER), stack.url, "1", offered], capture_stdout=True)
     result = json.loads(finished.stdout)
     assert result["role"] == role
     assert abs(result["hertz"] - 700) < 5, result
