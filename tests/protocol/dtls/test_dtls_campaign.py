@@ -11,8 +11,8 @@ rogue is as strong as an attacker can be (see dtls_rogues), so that only the ord
 every letter: nothing is raised; what was not taken is met by silence, or by an alert and the end; nothing is delivered
 before the connection; and who connects has had exactly the messages of a handshake taken, in order.
 
-Six letters from the start are a whole handshake with a client, and nothing besides. So shorter words are also walked
-behind each beginning of the legal handshake, where noise and success may meet.
+A client says six letters in a whole handshake, a server seven: words of six leave no room for noise beside success. So
+shorter words are also walked behind each beginning of the legal handshake.
 
 By default all words of four letters are walked, and of three behind each beginning. `./just campaign` walks six and
 four: 1.3 million words, 130 µs of CPU each, three and a half minutes on two cores.
