@@ -15,6 +15,7 @@ accepted stands in the answer only if it stood in the offer: rtcp-rsize, extmap-
 
 from __future__ import annotations
 
+import sys
 from dataclasses import dataclass, replace
 
 from protocol.codecs import TELEPHONE_EVENT, Codec
@@ -81,7 +82,7 @@ def answer(offer: Offer, capabilities: Capabilities) -> Answer:
         remote_ice_lite=offer.ice_lite,
         remote_tls_id=choice.transport.tls_id,
         role=role,
-        sections=tuple(AnsweredSection(s.media.media, s.mid, choice.use_of(s)) for s in offer.sections),
+        sections=tuple(AnsweredSection(sys.intern(s.media.media), s.mid, choice.use_of(s)) for s in offer.sections),
         sdp=_write(offer, capabilities, choice, "active" if role == "client" else "passive"),
     )
 

@@ -44,6 +44,8 @@ class Agreement:
     @classmethod
     def reached(cls, capabilities: Capabilities, answered: Answer) -> Agreement:
         """By the first answer of a call."""
+        if answered.remote_tls_id is None:  # then nobody will ask for ours
+            capabilities = replace(capabilities, tls_id=None)
         return cls(
             capabilities,
             answered.sections,
