@@ -89,6 +89,7 @@ def test_mixed_header_forms_trickling_and_an_associations_name_are_answered_wher
     assert session.value("ice-options") == "trickle"
     assert (audio.value("tls-id"), data.value("tls-id")) == ("ours-" * 5, None)  # the tagged section speaks for all
     assert answered.remote_tls_id == "x" * 20
+    assert "ice-options" not in respond(offer.replace("t=0 0\n", "t=0 0\na=ice-options:ice2,renomination\n"), named).sdp
 
 
 def test_the_answer_is_a_pure_function(captured: str, respond: Respond):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import time
 from collections.abc import Callable
 
@@ -143,12 +144,24 @@ def test_the_worst_offer_of_64_kib_is_read_within_five_milliseconds_of_cpu(fille
     base = parts["both"]
     room = min((65_536 - len(base)) // (len(filler) + 1), 2000)
     text = (base + f"{filler}\n" * room).encode()
-    best = float("inf")
-    for _ in range(40):  # a machine that is busy with something else slows even the CPU's own time
-        start = time.process_time()
+
+    def read() -> None:
         with contextlib.suppress(OfferRefused):
             read_offer(parse_untrusted(text))
-        best = min(best, time.process_time() - start)
-        if best < 0.005:
-            return
-    raise AssertionError(f"{best * 1000:.1f} ms")
+
+    def merely_split() -> None:
+        for line in text.decode().split("\n"):
+            re.fullmatch("([a-z])=(.*)", line)
+
+    # A machine that is busy with something else slows even the CPU's own time: then the two are compared.
+    assert fastest(read) < max(0.005, 5 * fastest(merely_split))
+
+
+def fastest(work: Callable[[], None]) -> float:
+    """The least seconds of CPU of some tries."""
+    taken = []
+    for _ in range(8):
+        start = time.process_time()
+        work()
+        taken.append(time.process_time() - start)
+    return min(taken)

@@ -141,6 +141,10 @@ def test_a_section_that_was_off_does_not_take_over_when_it_is_switched_on(open_d
     dialogue = open_dialogue(text.replace("m=application 9", "m=application 0", 1))
     assert [section.use for section in dialogue.first.sections] == ["audio", "rejected", "data"]
     assert [section.use for section in dialogue.offer(text).sections] == ["audio", "rejected", "data"]
+    text = parts["session"] + "a=group:BUNDLE 0 2\n" + parts["audio"].replace("a=mid:0", "a=mid:2") + parts["audio"]
+    dialogue = open_dialogue(text.replace("m=audio 9", "m=audio 0", 1))
+    assert [section.use for section in dialogue.first.sections] == ["rejected", "audio"]
+    assert [section.use for section in dialogue.offer(text).sections] == ["rejected", "audio"]
 
 
 @pytest.mark.parametrize(
@@ -217,6 +221,7 @@ def test_a_tls_id_that_stays_or_is_left_out_is_the_same_association(open_dialogu
     dialogue = open_dialogue(named, tls_id="o" * 24)
     assert "a=tls-id:" + "o" * 24 in dialogue.offer(named).sdp
     dialogue.offer(parts["both"])
+    dialogue.offer(named)
     assert dialogue.refused(named.replace("n" * 20, "m" * 20)).param == "a=tls-id"
 
 
