@@ -422,6 +422,31 @@ def test_ice8_a_restart_onto_another_address_moves_both_ends_once(config: IceFul
     assert not any(isinstance(notice, Failed | ConsentLate) for notice in wire.notices("client"))
 
 
+@pytest.mark.parametrize("seed", range(12))
+def test_ice8_restarts_one_after_another_under_loss_end_with_both_on_the_last_credentials(seed: int) -> None:
+    chance = random.Random(seed)
+    wire = connected(IceFullConfig(nomination=chance.choice(list(Nomination))), full_server=seed % 2 == 1)
+    wire.lost = lambda _sender, _data: chance.random() < 0.2
+    host = ""
+    for number in range(chance.randint(1, 6)):
+        mine, yours = IceCredentials(f"cli{number}", "m" * 24), IceCredentials(f"srv{number}", "y" * 24)
+        host = f"203.0.113.{chance.randint(1, 3)}"
+        wire.restart(mine, yours, host)
+        wire.run(chance.random() * 2)
+    wire.run(30)
+    wire.lost = lambda _sender, _data: False
+    del wire.requests[:]
+    wire.run(20)
+    path = Path(b"", pack_address(host, 3478))
+    assert wire.client.selected == path
+    assert wire.server.selected == Path(bytes(path.remote), wire.home)
+    assert {username for _, username in wire.requests} <= {
+        f"{yours.ufrag}:{mine.ufrag}".encode(),
+        f"{mine.ufrag}:{yours.ufrag}".encode(),
+    }
+    assert not any(isinstance(notice, Failed) for notice in wire.notices("client") + wire.notices("server"))
+
+
 def test_ice8_a_restart_that_finds_no_pair_leaves_the_old_one_with_its_consent() -> None:
     wire = connected()
     old = wire.client.selected
