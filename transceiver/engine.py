@@ -234,10 +234,11 @@ class Engine:
         return session
 
     def _learn_path(self, session: Session, path: Path) -> None:
-        """Datagrams along `path` belong to `session` if an authenticated check came along it. A secure call keeps the
-        path that it has selected: nobody can take it by sending his own checks from a forged address. Nor can he keep a
-        path so: it is not selected before our own check along it was answered."""
-        if session.released or not session.peer.ice.is_valid(path):
+        """Datagrams along `path` belong to `session` if an authenticated check came along it, or if one of ours asks there.
+        A secure call keeps the path that it has selected: nobody can take it by sending his own checks from a forged
+        address. Nor can he keep a path so: it is not selected before our own check along it was answered."""
+        ice = session.peer.ice
+        if session.released or not (ice.is_valid(path) or ice.awaits(path)):
             return
         holder = self._by_path.get(path)
         if holder is not None and holder.transport is Transport.SECURE and holder.peer.ice.selected == path:

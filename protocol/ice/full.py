@@ -105,6 +105,9 @@ class IceFull:
             path == (self._left if self._previous is None else self.selected) and self.state not in _DEAD
         )
 
+    def awaits(self, path: Path) -> bool:
+        return self._generation.checks.find(path) is not None
+
     def add_remote_candidate(self, candidate: Candidate) -> None:
         """A candidate of the peer, at any time; those that are not usable are counted and left."""
         address = candidate.transport_address
@@ -170,7 +173,9 @@ class IceFull:
             self._unanswered(check, now)
         connected = self.state in _SETTLED
         if self._consent.is_expired(now) if connected else now >= self._connect_by:
-            self._give_up("consent_expired" if connected else "no_valid_path")
+            self._machine.fire(GaveUp())
+            self._outputs.append(Failed("consent_expired" if connected else "no_valid_path"))
+            self._end()
             return
         if connected:
             self._keep_consent(now)
@@ -381,11 +386,6 @@ class IceFull:
             self._outputs.append(ConsentLate())
         if self.selected is not None and self._consent.asks(now):
             self._send(self._previous or self._generation, self.selected, Purpose.CONSENT, now)
-
-    def _give_up(self, reason: str) -> None:
-        self._machine.fire(GaveUp())
-        self._outputs.append(Failed(reason))
-        self._end()
 
     def _end(self) -> None:
         self._previous = self._left = None

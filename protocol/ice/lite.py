@@ -5,9 +5,9 @@
 2. The first valid path is selected provisionally, so that DTLS can be answered at once; the client's nomination
    (USE-CANDIDATE) settles it. One check of our own goes to the first path: it measures the round trip, and Pion
    nominates sooner for it.
-3. The settled path moves only after *our own check* to the new address was answered from there. (RFC 8445 §7.3.2
-   lets a lite agent follow USE-CANDIDATE at once; then whoever copies a check from the wire and sends it from his
-   own address takes the media.) Such a check is triggered by
+3. A path that is settled or proven moves only after *our own check* to the new address was answered from there.
+   (RFC 8445 §7.3.2 lets a lite agent follow USE-CANDIDATE at once; then whoever copies a check from the wire and
+   sends it from his own address takes the media.) Such a check is triggered by
 
        nomination   an authenticated check with USE-CANDIDATE from another path
        media        SRTP that authenticated, from another path, while the selected one was quiet for a moment
@@ -16,9 +16,9 @@
 
    Firefox, Pion and aiortc never repeat USE-CANDIDATE, so after a NAT rebinding only the last two save the call.
 4. A transaction id that was seen before triggers nothing. Repeated from the same address it gets the same answer
-   (RFC 8489 §6.3.1, idempotent); from a new address it is a copy, and gets none. One exception, at the very start:
-   while no answer has proven the selected path, the copy may be the one that came first. Then the second address is
-   asked too, and only its answer makes it valid.
+   (RFC 8489 §6.3.1, idempotent); from a new address it is a copy, and gets none. One exception, at the very start
+   and while ICE restarts: as long as no answer has proven the path, the copy may be the one that came first. Then the
+   second address is asked too, and only its answer makes it valid.
 5. Consent (RFC 7675; a lite agent may count requests): see `protocol.ice.consent`.
 6. After `restart` the path stays where it is, checks with the old credentials are still answered, and consent is asked
    for under them. A nomination with the new credentials along the selected path, or a move that they prove, completes
@@ -159,6 +159,10 @@ class IceLite:
         """True if an authenticated check came from there, or ours to there was answered."""
         return path in self._paths
 
+    def awaits(self, path: Path) -> bool:
+        """True if a check of ours to there is under way: its answer must find us, though the path is not valid yet."""
+        return any(generation.checks.find(path) is not None for generation in self._generations())
+
     def receive_untrusted(self, data: bytes | memoryview, path: Path, now: float) -> None:
         """A datagram that looks like STUN. Never raises: what is wrong is counted in `drops`."""
         try:
@@ -204,7 +208,7 @@ class IceLite:
             path, generation, since, _ = self._leaving
             self._leaving = None
             if self._heard <= since:
-                self._move(generation, path, now)
+                self._move(generation, path, now, False)
         if self._consent.becomes_late(now):
             self._outputs.append(ConsentLate())
         if self.selected is not None and self._consent.asks(now):
@@ -266,7 +270,7 @@ class IceLite:
             self._select(generation, path, nominates, nomination, now)
             self._consent.start(now)
             self._ask(generation, path, Purpose.CONSENT, now)
-        elif nominates and self.state is PathState.PROVISIONAL:
+        elif nominates and self.state is PathState.PROVISIONAL and (path == self.selected or not self._proven):
             self._select(generation, path, nominates, nomination, now)
         elif path == self.selected:
             self._hear(now)
@@ -293,7 +297,7 @@ class IceLite:
             # A greater renomination may have moved the path while this check was under way.
             check.purpose is Purpose.NOMINATION and not 0 <= check.nomination <= generation.nomination
         ):
-            self._move(generation, path, now, check.nomination)
+            self._move(generation, path, now, check.purpose is Purpose.NOMINATION, check.nomination)
 
     # What we do about it
 
@@ -327,11 +331,12 @@ class IceLite:
         self._leaving = None
         self._hear(now)
 
-    def _move(self, generation: Generation, path: Path, now: float, nomination: int = -1) -> None:
+    def _move(self, generation: Generation, path: Path, now: float, nominated: bool, nomination: int = -1) -> None:
         """The proof is there: our own check to `path` was answered from there."""
         self._proven = True
-        restarted = self._previous is not None and generation is self._generation
-        self._select(generation, path, self.nominated or restarted, nomination, now)
+        if self.state is PathState.RESTARTING:
+            nominated = generation is self._generation
+        self._select(generation, path, nominated or self.nominated, nomination, now)
         self._complete_restart(generation)
 
     def _complete_restart(self, generation: Generation) -> None:

@@ -498,6 +498,31 @@ async def test_a_caller_cannot_take_the_path_of_another_by_checks_from_a_forged_
     await wait_until(lambda: victim.audio and victim.messages == ["still mine"])
 
 
+async def test_row14_copies_that_overtake_every_check_of_a_caller_neither_stop_his_call_nor_take_it(
+    autojump_clock: Any, world: Any, wait_until: Any
+) -> None:
+    """Somebody beside the caller who hears all he sends, and whose copies are always there first."""
+    thief = world.network.open("127.0.0.9")
+    stolen: set[bytes] = set()
+
+    def overtake(source: bytes, destination: bytes, data: bytes) -> bool:
+        if destination == world.address and source != thief.address and data[0] < 4 and data not in stolen:
+            stolen.add(data)
+            thief.send_batch([(data, world.address)])
+        return True
+
+    world.network.deliver = overtake
+    caller, call_id = await world.live_call()
+    session = world.registry.sessions[call_id]
+    for _ in range(1000):
+        caller.speak()
+        await trio.sleep(0.02)
+    assert len(caller.audio) > 950
+    assert session.peer.ice.selected.remote == caller.socket.address
+    assert len(stolen) >= 5
+    assert {data[0] for data, _ in thief.receive_batch()} <= {0, 1}  # answers and questions, of no use to him
+
+
 async def test_a_caller_who_checks_many_paths_is_still_heard_on_the_one_in_use(
     autojump_clock: Any, world: Any, wait_until: Any
 ) -> None:

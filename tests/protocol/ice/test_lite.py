@@ -380,6 +380,18 @@ def test_row14_a_copy_that_overtakes_the_very_first_check_loses_to_the_client_wh
     assert scene.receive(check, B) == []
 
 
+def test_row14_a_path_that_is_proven_does_not_yield_to_a_nomination_without_proof_though_it_is_provisional() -> None:
+    scene = Scene()
+    (question,) = checks(scene.receive(scene.check(), A))
+    scene.answer(question)
+    outputs = scene.receive(scene.check(use_candidate=True), B)
+    assert selections(outputs) == []
+    (proof,) = checks(outputs)
+    assert scene.agent.selected == A
+    assert selections(scene.answer(proof)) == [PathSelected(B, nominated=True)]
+    assert scene.agent.nominated
+
+
 def test_row14_integrity_that_is_not_the_clients_moves_nothing_even_with_a_known_id() -> None:
     scene = Scene()
     scene.settle()
