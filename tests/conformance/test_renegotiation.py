@@ -40,9 +40,6 @@ COUNT = """(async () => {
 })()"""
 
 
-ENERGY = COUNT.replace("packetsReceived", "totalAudioEnergy")
-
-
 async def grows(page, by_at_least: int = 20) -> bool:
     """Whether audio arrives."""
     before = await page.evaluate(COUNT)
@@ -70,9 +67,6 @@ async def test_a_browser_holds_a_call_and_takes_it_up_again(browser, tone: Path)
             assert not await grows(page)  # the echo has nothing to say, or nobody to say it to
         assert (await turn(page, "sendrecv"))["direction"] == "sendrecv"
         assert await grows(page)
-        before = await page.evaluate(ENERGY)
-        await trio.sleep(1)
-        assert await page.evaluate(ENERGY) > before  # and it is heard, not only received
 
 
 async def test_a_browser_adds_a_data_channel_to_a_call(browser, tone: Path):
