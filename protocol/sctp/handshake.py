@@ -81,7 +81,7 @@ class Handshake:
         cookie = self._jar.bake(peer, self.local_tag, self.local_tsn, now)
         # What we report must leave the packet within its size; a peer that fills it with unknowns hears of some.
         told: list[bytes] = []
-        room = self._config.max_packet_size - 160 - len(cookie)
+        room = self._config.base_packet_size - 160 - len(cookie)
         for parameter in peer.unrecognized:
             room -= 4 + len(parameter)
             if room < 0:
@@ -99,7 +99,7 @@ class Handshake:
         self.echo = [build_chunk(ChunkType.COOKIE_ECHO, 0, peer.cookie)]
         if peer.unrecognized:
             causes = build_cause(CauseCode.UNRECOGNIZED_PARAMETERS, b"".join(peer.unrecognized))
-            if len(causes) + len(self.echo[0]) < self._config.max_packet_size - 64:
+            if len(causes) + len(self.echo[0]) < self._config.base_packet_size - 64:
                 self.echo.append(build_chunk(ChunkType.ERROR, 0, causes))
         self.peer = replace(peer, cookie=None, unrecognized=())
 

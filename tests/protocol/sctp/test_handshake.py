@@ -3,6 +3,7 @@
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import Any
 
@@ -20,7 +21,7 @@ from protocol.sctp import (
     SctpConfig,
 )
 from protocol.sctp.chunks import CauseCode, ChunkType, build_shutdown, parse_causes_untrusted
-from protocol.sctp.packet import build_packet, parse_packet_untrusted
+from protocol.sctp.packet import build_chunk, build_packet, parse_packet_untrusted
 from protocol.sctp.parameters import Init, build_init, parse_init_untrusted
 
 Make = Callable[..., Any]
@@ -243,6 +244,58 @@ def test_an_acknowledgement_clears_the_errors_before_it(up: Make):
     assert net.sides[0].state is ESTABLISHED
 
 
+# What an INIT and an INIT ACK may say
+
+
+def init_ack_for(association: Association, **fields: Any) -> bytes:
+    """A packet that answers this association's INIT."""
+    (init,) = association.poll()
+    tag = parse_init_untrusted(parse_packet_untrusted(init.data).chunks[0].value).tag
+    return build_packet(5000, 5000, tag, [build_init(ChunkType.INIT_ACK, Init(7, 1 << 20, 10, 10, 1, **fields))])
+
+
+def opening() -> Association:
+    association = Association(is_client=True, max_message_size_remote=0, entropy=lambda n: b"\x44" * n)
+    association.connect(1.0)
+    return association
+
+
+@pytest.mark.parametrize("cookie", [None, bytes(1200)])
+def test_an_init_ack_without_a_cookie_that_can_be_brought_back_is_dropped(cookie: bytes | None):
+    association = opening()
+    association.receive_untrusted(init_ack_for(association, cookie=cookie), 1.0)
+    assert association.drops["init_ack_cookie"] == 1
+    assert association.state is AssociationState.COOKIE_WAIT
+
+
+def test_unknown_parameters_of_an_init_ack_are_reported_beside_the_cookie():
+    association = opening()
+    answer = init_ack_for(association, cookie=b"biscuit!")
+    unknown = struct.pack("!HH", 0xFABC, 4)
+    value = parse_packet_untrusted(answer).chunks[0].value + unknown
+    tag = struct.unpack_from("!L", answer, 4)[0]
+    association.receive_untrusted(build_packet(5000, 5000, tag, [build_chunk(ChunkType.INIT_ACK, 0, value)]), 1.0)
+    (echo,) = association.poll()
+    cookie, error = parse_packet_untrusted(echo.data).chunks
+    assert (cookie.type, cookie.value) == (ChunkType.COOKIE_ECHO, b"biscuit!")
+    assert parse_causes_untrusted(error.value) == [(CauseCode.UNRECOGNIZED_PARAMETERS, unknown)]
+
+
+def test_an_init_full_of_unknown_parameters_hears_of_as_many_as_fit_a_small_packet(make_pair: Make):
+    server = make_pair().sides[1]
+    unknown = struct.pack("!HH4x", 0xFABC, 8)
+    value = (
+        parse_packet_untrusted(build_packet(0, 0, 0, [build_init(ChunkType.INIT, Init(7, 1 << 20, 10, 10, 1))]))
+        .chunks[0]
+        .value
+        + unknown * 120
+    )
+    server.receive_untrusted(build_packet(5000, 5000, 0, [build_chunk(ChunkType.INIT, 0, value)]), 1.0)
+    (answer,) = server.poll()
+    assert 300 < len(answer.data) <= SctpConfig().base_packet_size
+    assert answer.data.count(unknown) > 10
+
+
 # The cookie
 
 
@@ -355,6 +408,24 @@ def test_a_restart_is_refused(up: Make):
     assert net.sides[1].drops["restart_refused"] == 1
     assert net.sides[1].poll() == []
     assert net.sides[1].state is ESTABLISHED
+
+
+def test_a_cookie_that_an_earlier_init_fetched_does_not_restart_an_open_association():
+    """Genuine and fresh, but for another tag: §5.2.4 A."""
+    server = Association(is_client=False, max_message_size_remote=0, entropy=lambda n: b"\x77" * n)
+    packets = []
+    for tag in (7, 8):  # two INITs; both cookies are good
+        init = build_init(ChunkType.INIT, Init(tag, 1 << 20, 10, 10, 1))
+        server.receive_untrusted(build_packet(5000, 5000, 0, [init]), 1.0)
+        answer = parse_init_untrusted(parse_packet_untrusted(server.poll()[0].data).chunks[0].value)
+        echo = build_chunk(ChunkType.COOKIE_ECHO, 0, answer.cookie)
+        packets.append(build_packet(5000, 5000, answer.tag, [echo]))
+    server.receive_untrusted(packets[0], 1.0)
+    assert server.state is ESTABLISHED
+    server.poll()
+    server.receive_untrusted(packets[1], 1.0)
+    assert server.drops["restart_refused"] == 1
+    assert server.poll() == []
 
 
 def test_the_tag_that_a_peer_opened_with_replaces_the_one_it_answered_with(make_pair: Make):

@@ -404,6 +404,18 @@ def test_forward_tsn_skips_what_the_peer_gave_up(make_raw_peer: Make):
     assert peer.events[-1] == ChannelMessage(0, "fifth")
 
 
+def test_what_is_complete_below_a_forward_tsn_is_delivered_and_later_ones_follow(make_raw_peer: Make):
+    peer = make_raw_peer()
+    peer.say(peer.data(0, OPEN, ppid=50))
+    for tsn, ssn in ((2, 2), (4, 4), (5, 5)):  # 1 and 3 are missing
+        peer.say(peer.data(tsn, b"%d" % ssn, ssn=ssn))
+    peer.say(forward(peer, 3, (0, 3)), forward(peer, 3, (0, 3)))
+    assert [event.data for event in peer.events if isinstance(event, ChannelMessage)] == ["2", "4", "5"]
+    assert peer.association.drops["forward_tsn_repeated"] == 1
+    peer.say(forward(peer, 2, (0, 1)))
+    assert peer.association.drops["forward_tsn_old"] == 1
+
+
 def test_a_reset_that_comes_before_its_data_waits_for_it(make_raw_peer: Make):
     peer = make_raw_peer()
     peer.say(peer.data(0, OPEN, ppid=50))

@@ -281,6 +281,21 @@ def test_what_grew_old_in_the_buffer_is_never_sent(up: Make):
     assert net.sides[0].drained
 
 
+def test_a_long_message_that_grows_too_old_half_sent_is_given_up_whole(up: Make):
+    net = up(delay=0.1)
+    channel = opened(net, max_lifetime=0.25)
+    net.sides[0].send(channel, b"a" * 200_000, net.now)
+    net.sides[0].send(channel, b"n" * 5000, net.now)
+    net.run(0.5)
+    assert net.sides[0].drops["message_abandoned"] == 1
+    assert net.sides[0].buffered_amount(channel) == 0
+    net.run(5)
+    net.sides[0].send(channel, "fresh", net.now)
+    net.run(5)
+    assert data_of(net, 1) == ["fresh"]  # the second had grown old behind the first
+    assert net.sides[0].drained
+
+
 def test_a_lifetime_of_nothing_still_allows_one_try(up: Make):
     net = up()
     channel = opened(net, max_lifetime=0.0)
