@@ -15,7 +15,7 @@ from protocol.peer import DtlsConnected, RestartCompleted
 from protocol.sdp import parse_fragment_untrusted
 from protocol.stun.binding import binding_request
 from transceiver.registry import entity_tag
-from transceiver.signalling import SignallingError
+from transceiver.signalling import CallRequest, SignallingError
 
 
 def restart(world: Any, caller: Any, call_id: str) -> tuple[IceCredentials, IceCredentials]:
@@ -197,6 +197,21 @@ async def test_w2_a_patch_that_is_refused_changes_nothing(autojump_clock: Any, w
     with pytest.raises(SignallingError) as refused:
         world.registry.update_ice(call_id, "*", fragment(fresh))
     assert refused.value.status == 404
+
+
+async def test_restarts_without_a_check_win_no_time_and_leave_no_name(
+    autojump_clock: Any, world: Any, wait_until: Any, caller_class: Any
+) -> None:
+    offer = CallRequest(caller_class(world.network.open()).offer().encode())
+    call_id = world.registry.create(offer).call_id
+    began = trio.current_time()
+    while call_id in world.registry.sessions and trio.current_time() - began < 60:
+        world.registry.update_ice(call_id, "*", fragment(IceCredentials.generate(os.urandom)))
+        assert len(world.engine.sessions) == 1
+        await trio.sleep(1)
+    assert trio.current_time() - began < 18
+    assert world.reason_of() == {"ice_timeout": 1}
+    assert world.engine.sessions == {}
 
 
 async def test_a_call_that_ends_while_it_restarts_leaves_no_name_behind(

@@ -160,6 +160,52 @@ def test_stun3_a_check_without_fingerprint_is_refused() -> None:
         scan_binding_untrusted(bytes(message))
 
 
+def sealed(kind: int, body: bytes) -> bytes:
+    """A message of these bytes under a right header and FINGERPRINT."""
+    head = kind.to_bytes(2, "big") + (len(body) + 8).to_bytes(2, "big") + bytes.fromhex("2112a442") + TRANSACTION_ID
+    return head + body + bytes.fromhex("80280004") + message_fingerprint(head + body).to_bytes(4, "big")
+
+
+@pytest.mark.parametrize(
+    ("reason", "data"),
+    [
+        ("stun_truncated", CHECK[:27]),
+        ("stun_cookie", CHECK[:4] + bytes(4) + CHECK[8:]),
+        ("stun_length", CHECK + bytes(4)),
+        ("stun_length", CHECK[:3] + bytes((CHECK[3] + 2,)) + CHECK[4:] + bytes(2)),
+        ("stun_method", sealed(0x0003, b"")),
+        ("stun_method", sealed(0x4001, b"")),
+        ("stun_fingerprint", CHECK[:-1] + bytes((CHECK[-1] ^ 1,))),
+        ("stun_truncated", sealed(1, b"\x00\x06\x00\x09abcd")),
+        ("stun_attributes", sealed(1, b"\xc1\x00\x00\x00" * 65)),
+        ("stun_integrity_length", sealed(1, b"\x00\x1c\x00\x0c" + bytes(12))),
+        ("stun_integrity_length", sealed(1, b"\x00\x08\x00\x04" + bytes(4))),
+        ("stun_username", sealed(1, b"\x00\x06\x02\x01" + bytes(516))),
+        ("stun_attribute", sealed(1, b"\x00\x24\x00\x02" + bytes(4))),
+        ("stun_attribute", sealed(1, b"\x80\x29\x00\x04" + bytes(4))),
+        ("stun_attribute", sealed(1, b"\xc0\x01\x00\x01" + bytes(4))),
+        ("stun_attribute", sealed(0x0101, b"\x00\x20\x00\x08" + bytes(8))),
+        ("stun_attribute", sealed(0x0111, b"\x00\x09\x00\x02" + bytes(4))),
+    ],
+)
+def test_dmx3_stun3_what_is_no_sound_check_is_refused_with_its_reason(reason: str, data: bytes) -> None:
+    with pytest.raises(DecodeError) as caught:
+        scan_binding_untrusted(data)
+    assert caught.value.reason == reason
+
+
+def test_of_repeated_attributes_the_first_counts_in_checks_too() -> None:
+    body = b""
+    for number in (1, 2):
+        body += b"\x00\x06\x00\x04" + b"usr%d" % number
+        body += b"\x00\x24\x00\x04" + number.to_bytes(4, "big")
+        body += (b"\x80\x29\x00\x08", b"\x80\x2a\x00\x08")[number - 1] + number.to_bytes(8, "big")
+        body += b"\xc0\x01\x00\x04" + number.to_bytes(4, "big")
+    binding = scan_binding_untrusted(sealed(1, body))
+    assert (binding.username, binding.priority, binding.nomination) == (b"usr1", 1, 1)
+    assert (binding.controlling, binding.tie_breaker) == (False, 1)
+
+
 def test_a_truncated_message_integrity_is_refused() -> None:
     message = Message(Method.BINDING, Class.REQUEST, TRANSACTION_ID, {"MESSAGE-INTEGRITY": bytes(4)})
     message.add_fingerprint()
