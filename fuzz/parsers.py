@@ -37,7 +37,7 @@ from protocol.sctp.chunks import (
 from protocol.sctp.dcep import parse_dcep_untrusted
 from protocol.sctp.packet import build_packet, parse_packet_untrusted
 from protocol.sctp.parameters import parse_init_untrusted, parse_reconfig_untrusted
-from protocol.sdp import Capabilities, answer, parse_untrusted, read_offer
+from protocol.sdp import Capabilities, answer, parse_fragment_untrusted, parse_untrusted, read_offer, write_fragment
 from protocol.stun.binding import scan_binding_untrusted
 from protocol.stun.message import parse_message_untrusted
 from protocol.stun.peek import peek_username_untrusted
@@ -189,6 +189,15 @@ def _sdp(data: bytes) -> None:
     parse_untrusted(answered.sdp)  # our own answer must be SDP
 
 
+def _sdp_fragment(data: bytes) -> None:
+    try:
+        fragment = parse_fragment_untrusted(data)
+    except DecodeError:
+        return
+    answered = parse_fragment_untrusted(write_fragment(fragment, _CAPABILITIES.ice, fragment.candidates))
+    promise(answered.ice == _CAPABILITIES.ice, "our answer is read as something else")
+
+
 def _sdp_values(data: bytes) -> None:
     text = data.decode("utf-8", "replace")
     refused(lambda _: Candidate.parse_untrusted(text))(data)
@@ -219,6 +228,7 @@ PARSER_TARGETS: tuple[Target, ...] = (
     Target("sctp", _sctp, 1200),
     Target("dcep", refused(parse_dcep_untrusted), 300),
     Target("sdp", _sdp, 6000),
+    Target("sdp-fragment", _sdp_fragment, 2000),
     Target("sdp-values", _sdp_values, 300),
     Target("agent-link", _agent_link, 400),
 )
