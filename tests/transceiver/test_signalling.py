@@ -197,6 +197,14 @@ async def test_w2_an_answer_names_its_ice_session_and_what_may_change_it(client:
     assert response.headers["accept-patch"] == "application/trickle-ice-sdpfrag"
 
 
+async def test_w2_a_call_tells_what_may_be_sent_to_it(client: httpx.AsyncClient) -> None:
+    response = await client.options(f"{CALLS}/rtc_1")
+    assert response.status_code == 200
+    assert response.headers["accept-patch"] == "application/trickle-ice-sdpfrag"
+    assert response.headers["accept-post"] == "application/sdp"
+    assert {"PATCH", "DELETE"} <= set(response.headers["allow"].split(", "))
+
+
 async def test_w2_trickled_candidates_get_204_without_an_entity_tag(
     client: httpx.AsyncClient, calls: RecordingCalls
 ) -> None:

@@ -2,6 +2,7 @@
 
     POST   /v1/realtime/calls              offer → 201, Location, answer (application/sdp)
     OPTIONS /v1/realtime/calls             → 200, Accept-Post
+    OPTIONS /v1/realtime/calls/{id}        → 200, Accept-Post, Accept-Patch
     POST   /v1/realtime/calls/{id}         further offer (application/sdp) → 200, answer
     POST   /v1/realtime/calls/{id}/hangup  → 200
     PATCH  /v1/realtime/calls/{id}         ICE fragment → 204, or 200 with ours when it restarts
@@ -79,6 +80,10 @@ def create_app(
     async def options(_: Request) -> Response:
         return Response(status_code=200, headers={"Allow": "OPTIONS, POST", "Accept-Post": ACCEPT_POST})
 
+    async def options_of_call(_: Request) -> Response:
+        headers = {"Allow": "DELETE, OPTIONS, PATCH, POST", "Accept-Post": SDP_TYPE, "Accept-Patch": FRAGMENT_TYPE}
+        return Response(status_code=200, headers=headers)
+
     async def renegotiate(request: Request) -> Response:
         offer = await read_further_offer(request, request_seconds)
         answered = calls.renegotiate(request.path_params["call_id"], offer, request.headers.get("if-match"))
@@ -109,6 +114,7 @@ def create_app(
                 Route(CALLS_PATH, create, methods=["POST"]),
                 Route(CALLS_PATH, options, methods=["OPTIONS"]),
                 Route(CALLS_PATH + "/{call_id}/hangup", hang_up, methods=["POST"]),
+                Route(CALLS_PATH + "/{call_id}", options_of_call, methods=["OPTIONS"]),
                 Route(CALLS_PATH + "/{call_id}", renegotiate, methods=["POST"]),
                 Route(CALLS_PATH + "/{call_id}", update_ice, methods=["PATCH"]),
                 Route(CALLS_PATH + "/{call_id}", hang_up, methods=["DELETE"]),
