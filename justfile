@@ -50,7 +50,7 @@ load *arguments: (_env "run")
 doctor *arguments: (_env "run")
     @exec {{ python }} -m relay doctor "$@"
 
-# Measure: relay CPU per packet, transceiver CPU per call-second, set-up.
+# Measure: relay CPU per packet, transceiver CPU per call-second, set-up, data channel.
 [no-exit-message]
 bench *arguments: (_env "dev")
     @exec {{ python }} -m bench "$@"

@@ -8,14 +8,12 @@ associations in one process with nothing between them: what SCTP alone costs.
 
 from __future__ import annotations
 
-import math
 import statistics
-from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
 
 from bench.accounts import ProcessAccounts
-from bench.figures import Section
+from bench.figures import Section, percentile
 from bench.machine import measuring_cpus
 from bench.processes import BenchFailed, Child, clean_environment, python
 from bench.progress import Progress
@@ -112,12 +110,7 @@ def _add_ping(section: Section, pair: Pair, seconds: float) -> None:
     trips = said["trips"]
     assert isinstance(trips, list)
     what = f"there and back, {PING} bytes"
-    for name, value in (("median", statistics.median(trips)), ("p99", _percentile(trips, 0.99))):
+    for name, value in (("median", statistics.median(trips)), ("p99", percentile(trips, 0.99))):
         section.add(f"{what}, {name}", pair.name, "µs", value * 1e6, is_reference=pair.is_reference)
     cost = cpu * 1e6 / len(trips)
     section.add(f"{what}, both ends", pair.name, "CPU µs", cost, is_reference=pair.is_reference)
-
-
-def _percentile(values: Sequence[float], share: float) -> float:
-    """The smallest value that so large a share of them does not exceed."""
-    return sorted(values)[math.ceil(share * len(values)) - 1]

@@ -6,13 +6,14 @@ one to quote: it is steadier than the ratio of two medians, and far steadier tha
 
 from __future__ import annotations
 
+import math
 import statistics
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import msgspec
 
-__all__ = ["Report", "Section", "Series", "Spread", "ratio", "spread", "without_talk"]
+__all__ = ["Report", "Section", "Series", "Spread", "percentile", "ratio", "spread", "without_talk"]
 
 
 class Spread(NamedTuple):
@@ -71,6 +72,13 @@ def spread(values: Sequence[float]) -> Spread:
     if not values:
         raise ValueError("no rounds")
     return Spread(statistics.median(values), min(values), max(values))
+
+
+def percentile(values: Sequence[float], share: float) -> float:
+    """The smallest of them that so large a share (above 0, up to 1) does not exceed. Raises ValueError of no values."""
+    if not values:
+        raise ValueError("no values")
+    return sorted(values)[math.ceil(share * len(values)) - 1]
 
 
 def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread | None:

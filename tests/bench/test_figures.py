@@ -10,7 +10,7 @@ import msgspec
 import pytest
 from rich.console import Console
 
-from bench.figures import Report, Section, ratio, spread, without_talk
+from bench.figures import Report, Section, percentile, ratio, spread, without_talk
 from bench.render import render
 
 ROOT = Path(__file__).parents[2]
@@ -124,3 +124,11 @@ def test_a_wrong_command_line_is_refused_before_anything_is_measured(wrong: list
     assert done.returncode == 2
     assert "just bench" in done.stderr
     assert done.stdout == ""
+
+
+def test_a_percentile_is_one_of_the_values():
+    values = [float(value) for value in range(100, 0, -1)]
+    assert [percentile(values, share) for share in (0.01, 0.5, 0.99, 1.0)] == [1.0, 50.0, 99.0, 100.0]
+    assert percentile([7.0], 0.99) == 7.0
+    with pytest.raises(ValueError, match="no values"):
+        percentile([], 0.5)
