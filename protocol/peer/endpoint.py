@@ -354,7 +354,7 @@ class Peer:
             entropy=self._entropy,
             config=self._config.sctp,
         )
-        association.connect(now)  # both do, as browsers among themselves: the quicker timer opens it (docs/adr/0010)
+        association.connect(now)  # both do, as browsers among themselves: the quicker timer opens it (docs/adr/0013)
         return association
 
     def _drain_sctp(self, now: float) -> None:

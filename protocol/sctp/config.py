@@ -28,7 +28,7 @@ class SctpConfig:
     rto_min: float = 0.4
     rto_max: float = 10.0
     # T1 guards the opening, which nothing is measured for yet: an INIT is small, and one too many harms nobody, while one
-    # lost at 1 s, 2 s, 4 s (RFC 9260 §16) is what a caller waits for (docs/adr/0010).
+    # lost at 1 s, 2 s, 4 s (RFC 9260 §16) is what a caller waits for (docs/adr/0013).
     setup_initial: float = 0.1
     setup_max: float = 1.0
     max_init_retransmits: int = 32  # half a minute
