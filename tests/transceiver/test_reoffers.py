@@ -121,6 +121,24 @@ async def test_a_caller_who_only_listened_may_speak_later(autojump_clock: Any, w
     assert await talk(caller) == 10
 
 
+async def test_a_caller_who_takes_the_word_while_consent_is_late_is_heard_once_it_is_back(
+    autojump_clock: Any, world: Any, caller_class: Any, wait_until: Any
+) -> None:
+    caller = caller_class(world.network.open("127.0.0.2"))
+    capabilities = caller._capabilities
+    caller._capabilities = dataclasses.replace(capabilities, direction=Direction.RECVONLY)
+    caller, call_id = await world.live_call(caller=caller)
+    session = world.registry.sessions[call_id]
+    caller.mute_stun = True
+    await wait_until(lambda: session.transport.name == "SUSPECT", 30)
+    caller._capabilities = capabilities
+    reoffer(world, call_id, caller)
+    await trio.sleep(0.1)
+    caller.mute_stun = False
+    await wait_until(lambda: session.transport.name == "SECURE", 10)
+    assert await talk(caller) == 10
+
+
 async def test_a_data_channel_is_added_to_a_call_of_audio_and_dropped_again(
     autojump_clock: Any, world: Any, wait_until: Any
 ) -> None:

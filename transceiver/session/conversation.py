@@ -57,23 +57,19 @@ class Conversation:
     def start(self) -> None:
         """Media may pass from now on."""
         self.flowing = True
-        audio = self._audio
-        if audio is not None and audio.direction.receives:
-            self.uplink = self._new_uplink(audio)
         self._make_downlink()
 
     def redirect(self, audio: NegotiatedAudio | None) -> None:
         """The caller holds the call, takes it up again, or has no audio for a while (None): the same stream in both cases,
         perhaps with other directions. The agent speaks on at the same pace, like anyone whose other party has put the
         receiver aside; what it says meanwhile goes nowhere."""
-        if self._audio is None:
-            return
-        self._audio = audio or replace(self._audio, direction=Direction.INACTIVE)
-        if self._audio.direction.receives and self.flowing:
-            self.uplink = self.uplink or self._new_uplink(self._audio)
+        if self._audio is not None:
+            self._audio = audio or replace(self._audio, direction=Direction.INACTIVE)
 
-    def _new_uplink(self, audio: NegotiatedAudio) -> Uplink:
-        return Uplink(audio.payload_type, audio.codec.clock_rate, audio.telephone_event_payload_type)
+    def _make_uplink(self, audio: NegotiatedAudio) -> Uplink:
+        if self.uplink is None:
+            self.uplink = Uplink(audio.payload_type, audio.codec.clock_rate, audio.telephone_event_payload_type)
+        return self.uplink
 
     def _make_downlink(self) -> Downlink | None:
         audio = self._audio
@@ -112,17 +108,19 @@ class Conversation:
     # From the caller
 
     def receive_audio(self, packet: RtpPacket, now: float) -> None:
-        if self.uplink is None or not self.flowing:
+        audio = self._audio
+        if audio is None or not self.flowing:
             self.drops["audio_early"] += 1
             return
-        if self._audio is None or not self._audio.direction.receives:
+        if not audio.direction.receives:
             self.drops["audio_held"] += 1
             return
         self.frames_received += 1
-        digit = self.uplink.push(packet, now)
+        uplink = self._make_uplink(audio)
+        digit = uplink.push(packet, now)
         if digit is not None and self.attachment is not None:
             self.attachment.digit(digit)
-        self._offer_audio(self.uplink)
+        self._offer_audio(uplink)
 
     def handle_timeout(self, now: float) -> None:
         if self.uplink is not None and now >= self.uplink.next_timeout():
