@@ -162,9 +162,10 @@ class Bombardment:
         self._count()
 
     def _count(self) -> None:
-        """Nor does he remember what he heard: it is our memory that is measured."""
+        """Neither he nor his agent remembers what he heard: it is our memory that is measured."""
         self.heard += len(self.bystander.audio)
-        for kept in (self.bystander.audio, self.bystander.audio_times, self.bystander.events):
+        agent = self.session.conversation.attachment
+        for kept in (self.bystander.audio, self.bystander.audio_times, self.bystander.events, agent.audio, agent.told):
             kept.clear()
 
     def _renew_half_way(self) -> None:
