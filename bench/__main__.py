@@ -13,6 +13,7 @@ from rich.console import Console
 
 from bench.channel import ChannelOptions, measure_channel
 from bench.figures import Report, Section
+from bench.half_open import HalfOpenOptions, measure_half_open
 from bench.machine import describe, quiet_note
 from bench.processes import BenchFailed
 from bench.progress import Progress
@@ -23,6 +24,8 @@ from bench.transceiver import TransceiverOptions, measure_transceiver
 
 EXIT_WELL, EXIT_FAILED, EXIT_USAGE = range(3)
 
+WHAT = ("relay", "transceiver", "setup", "channel", "half-open", "all")
+
 EPILOG = """\
   relay        CPU µs of the relay process for each 160-byte packet; beside a
                forwarder in C that is compiled here (needs gcc, cc or clang)
@@ -31,6 +34,8 @@ EPILOG = """\
   setup        CPU ms for set-up and end of a call, beside aiortc
   channel      throughput and latency of a data channel, and CPU µs for each
                message; beside aiortc
+  half-open    memory that an offer costs which nobody follows up, and the
+               slowest of many answers; beside aiortc
   all          one after the other (the default), in about four minutes
 
 Everything is on loopback, in processes of its own, and ends with this one.
@@ -80,11 +85,13 @@ def _measurements(options: argparse.Namespace) -> Sequence[Callable[[Progress], 
     transceiver = TransceiverOptions(options.calls, 0 if quick else min(4, options.calls), rounds, seconds)
     setup = SetupOptions(options.calls, rounds)
     channel = ChannelOptions(rounds, 0.5 if quick else 1.5)
+    half_open = HalfOpenOptions(500, 50) if quick else HalfOpenOptions(5000, 200)
     every: dict[str, Callable[[Progress], Section]] = {
         "relay": lambda progress: measure_relay(relay, progress),
         "transceiver": lambda progress: measure_transceiver(transceiver, progress),
         "setup": lambda progress: measure_setup(setup, progress),
         "channel": lambda progress: measure_channel(channel, progress),
+        "half-open": lambda progress: measure_half_open(half_open, progress),
     }
     return list(every.values()) if options.what == "all" else [every[options.what]]
 
@@ -96,7 +103,7 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("what", nargs="?", default="all", choices=("relay", "transceiver", "setup", "channel", "all"))
+    parser.add_argument("what", nargs="?", default="all", choices=WHAT)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures as JSON")
     parser.add_argument("--rounds", type=_count(1, 100), metavar="N", help="rounds (relay 5, else 3)")

@@ -23,9 +23,9 @@ class OurStack:
         return {"transceiver": self.transceiver.pid, "relay": self.relay.pid, "agent": self.agent.pid}
 
 
-def new_plan() -> Plan:
+def new_plan(**environ: str) -> Plan:
     config = StackConfig(port=0, udp_port=0, public_address=("127.0.0.1",), agent="echo")
-    return Plan(config, None, clean_environment())
+    return Plan(config, None, clean_environment() | environ)
 
 
 def start_relay(stack: ExitStack, cpu: int | None) -> tuple[Child, dict[str, str]]:
@@ -34,8 +34,9 @@ def start_relay(stack: ExitStack, cpu: int | None) -> tuple[Child, dict[str, str
     return stack.enter_context(Child("relay", python("-m", "relay", "run"), environ, cpu=cpu)), environ
 
 
-def start_stack(stack: ExitStack, *, transceiver_cpu: int | None, other_cpu: int | None) -> OurStack:
-    plan = new_plan()
+def start_stack(stack: ExitStack, *, transceiver_cpu: int | None, other_cpu: int | None, **environ: str) -> OurStack:
+    """`environ`: settings that are not the defaults."""
+    plan = new_plan(**environ)
     agent = stack.enter_context(Child("agent", python("-m", "agent"), plan.agent(), cpu=other_cpu))
     relay = stack.enter_context(Child("relay", python("-m", "relay", "run"), plan.relay(), cpu=other_cpu))
     listen = relay.bound["listen"]

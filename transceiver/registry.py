@@ -89,6 +89,7 @@ class Registry:
         self._backend = backend
         self._keys = keys
         self._identity = identity
+        self._fingerprint = identity.fingerprint()  # one for all calls
         self._address = address
         self._candidates = candidates
         self._clock = clock
@@ -219,7 +220,7 @@ class Registry:
         entropy = self._entropy
         capabilities = Capabilities(
             ice=self._credentials(),
-            fingerprint=self._identity.fingerprint(),
+            fingerprint=self._fingerprint,
             session_id=int.from_bytes(entropy(8), "big") >> 2,
             ssrc=int.from_bytes(entropy(4), "big") or 1,
             cname=entropy(8).hex(),
@@ -253,6 +254,7 @@ class Registry:
         if now >= self._identity_until:
             today = datetime.fromtimestamp(self._wall_time(), UTC)
             self._identity, self._identity_until = dtls.Identity.generate(today), now + IDENTITY_LIFETIME
+            self._fingerprint = self._identity.fingerprint()
 
     def _credentials(self) -> IceCredentials:
         ufrag = self._keys.seal(

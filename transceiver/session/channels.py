@@ -37,7 +37,7 @@ class Channels:
 
     __slots__ = ("_attachment", "_blocked", "_blocked_bytes", "_early", "_early_bytes", "_open", "_peer", "drops")
 
-    def __init__(self, peer: Peer) -> None:
+    def __init__(self, peer: Peer, drops: Counter[str]) -> None:
         self._peer = peer
         self._attachment: Attachment | None = None
         self._open: dict[int, ChannelOpened] = {}
@@ -45,7 +45,7 @@ class Channels:
         self._early_bytes = 0
         self._blocked: dict[int, deque[str | bytes]] = {}
         self._blocked_bytes = 0
-        self.drops: Counter[str] = Counter()
+        self.drops = drops
 
     # The agent
 

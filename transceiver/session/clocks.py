@@ -19,21 +19,21 @@ class Clocks:
     def __init__(self, machine: Machine, timeouts: Timeouts, now: float) -> None:
         self._machine = machine
         self._timeouts = timeouts
-        self._running: dict[enum.Enum, tuple[float, type]] = {}
+        self._running: dict[enum.Enum, float] = {}  # when the time of each state is up
         self.update(now)
 
     def update(self, now: float) -> None:
         self._running = {
-            state: self._running.get(state) or (now + getattr(self._timeouts, deadline.timeout), deadline.event)
+            state: self._running.get(state) or now + getattr(self._timeouts, deadline.timeout)
             for state, deadline in self._machine.deadlines()
         }
 
     def next_timeout(self) -> float:
-        return min((due for due, _ in self._running.values()), default=math.inf)
+        return min(self._running.values(), default=math.inf)
 
     def expired(self, now: float) -> tuple[enum.Enum, type] | None:
         """The state whose time is up longest, and the event to fire; ask again after firing it."""
-        state = min(self._running, key=lambda state: self._running[state][0], default=None)
-        if state is None or now < self._running[state][0]:
+        state = min(self._running, key=self._running.__getitem__, default=None)
+        if state is None or now < self._running[state]:
             return None
-        return state, self._running[state][1]
+        return state, next(deadline.event for running, deadline in self._machine.deadlines() if running is state)

@@ -39,7 +39,7 @@ class Conversation:
         "uplink",
     )
 
-    def __init__(self, peer: Peer, audio: NegotiatedAudio | None) -> None:
+    def __init__(self, peer: Peer, audio: NegotiatedAudio | None, drops: Counter[str]) -> None:
         self._peer = peer
         self._audio = audio
         self.codec: Codec | None = audio.codec if audio is not None else None
@@ -47,12 +47,12 @@ class Conversation:
         self.uplink: Uplink | None = None
         self._downlink: Downlink | None = None
         self._held = False  # the frame before was for a caller who did not want it
-        self.channels = Channels(peer)
+        self.channels = Channels(peer, drops)
         self.attachment: Attachment | None = None
         self.flowing = False
         self.frames_received = 0
         self.frames_sent = 0
-        self.drops: Counter[str] = Counter()
+        self.drops = drops
 
     def start(self) -> None:
         """Media may pass from now on."""
@@ -183,7 +183,7 @@ class Conversation:
             self.attachment.played(report)
 
     def all_drops(self) -> Counter[str]:
-        drops = self.drops + self.channels.drops
+        drops = self.drops.copy()
         if self.uplink is not None:
             drops.update({f"uplink_{reason}": count for reason, count in self.uplink.drops.items()})
         if self._downlink is not None:

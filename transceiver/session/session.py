@@ -89,10 +89,12 @@ class Session:
         self.peer = parts.peer
         self.session = parts.session
         self.agreement = parts.agreement  # signalling's: what the next offer has to fit
-        self.conversation = Conversation(parts.peer, parts.agreement.audio)
+        self.drops: Counter[str] = (
+            Counter()
+        )  # its own, its media's and its channels': one, for an empty one costs bytes
+        self.conversation = Conversation(parts.peer, parts.agreement.audio, self.drops)
         self.reason: CloseReason | None = None
         self.stages: dict[str, float] = {}  # name → seconds since the offer
-        self.drops: Counter[str] = Counter()
         self.paths: list[Path] = []  # the engine's: where datagrams of this call come from
         self.scheduled_at = float("inf")  # the engine's: this call's place in its heap
         self.released = False  # the engine's: forgotten
@@ -194,7 +196,7 @@ class Session:
 
     def all_drops(self, now: float) -> Counter[str]:
         """What was dropped in this call, by reason."""
-        return self.peer.statistics(now).drops + self.drops + self.conversation.all_drops()
+        return self.peer.statistics(now).drops + self.conversation.all_drops()
 
     # The machine
 
