@@ -38,7 +38,7 @@ async def test_aiortc_may_be_either_side_of_the_dtls_handshake(offered: str, our
     async with running_stack("--agent", "echo", ANTIPHON_TRANSCEIVER_SETUP=ours) as stack:
         with trio.fail_after(60):
             finished = await trio.run_process([sys.executable, str(PEER), stack.url, "1", offered], capture_stdout=True)
-    result = json.loads(finished.stdout)
+    result = json.loads(finished.stdout.splitlines()[-1])
     assert result["role"] == role
     assert abs(result["hertz"] - 700) < 5, result
     assert all(result["echoed"].values()), result["echoed"]

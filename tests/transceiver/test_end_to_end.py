@@ -415,7 +415,7 @@ def test_a_wrong_configuration_names_its_key(tmp_path: Path, text: str, key: str
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
-def test_sections_that_do_not_fit_together_name_their_key(
+async def test_sections_that_do_not_fit_together_name_their_key(
     config: TransceiverConfig, routing: RoutingConfig, key: str
 ) -> None:
     with pytest.raises(ConfigError) as refused:
