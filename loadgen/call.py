@@ -271,7 +271,7 @@ class Call:
                 self.srtp_profile, self.cipher_suite = event.srtp_profile, event.cipher_suite
                 peer.start_media()
                 self.talking = True
-                self._channel = peer.open_channel(EVENTS_LABEL, now)
+                self._open_channel(peer, now)
             case ChannelOpened() if event.channel == self._channel:
                 self._reach("channel", now)
                 self._message_at = now
@@ -291,6 +291,12 @@ class Call:
             case DataChannelsClosed() | ChannelClosed():
                 self._channel = None
                 self._break("channel_lost", now)
+
+    def _open_channel(self, peer: Peer, now: float) -> None:
+        try:
+            self._channel = peer.open_channel(EVENTS_LABEL, now)
+        except LocalError:  # by its answer the server takes no message as long as the one that opens a channel
+            self._break("channel_refused", now)
 
     def _break(self, reason: str, now: float) -> None:
         """The call cannot go on. A failure, unless we have hung up; the server's own word for it says most."""
@@ -324,7 +330,7 @@ class Call:
 def _reason_untrusted(message: str) -> str:
     try:
         event = msgspec.json.decode(message)
-    except msgspec.DecodeError:
+    except (msgspec.DecodeError, RecursionError):
         return "unknown"
     reason = event.get("reason") if isinstance(event, dict) else None
     return reason[:MAX_REASON] if isinstance(reason, str) else "unknown"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import httpx
+import trio
 
 __all__ = ["Answered", "SignallingFailed", "hang_up", "new_client", "post_offer"]
 
@@ -13,7 +14,7 @@ CALLS_PATH = "v1/realtime/calls"
 SDP_TYPE = "application/sdp"
 
 # Implementation constants
-REQUEST_SECONDS = 10.0
+REQUEST_SECONDS = 10.0  # for all of it, or a server that sends a byte now and then would hold the run up
 MAX_ANSWER = 65_536
 
 
@@ -34,37 +35,67 @@ class Answered:
 def new_client(url: str, *, connections: int, through_proxy: bool) -> httpx.AsyncClient:
     """One for all calls."""
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
-    return httpx.AsyncClient(base_url=url, timeout=REQUEST_SECONDS, limits=limits, trust_env=through_proxy)
+    return httpx.AsyncClient(
+        base_url=url,
+        timeout=REQUEST_SECONDS,
+        limits=limits,
+        trust_env=through_proxy,
+        headers={"Accept-Encoding": "identity"},
+    )
 
 
 async def post_offer(client: httpx.AsyncClient, offer: str) -> Answered:
     """Raises SignallingFailed."""
-    response = await _post(client, CALLS_PATH, "offer", content=offer.encode(), headers={"Content-Type": SDP_TYPE})
+    response, body = await _post(
+        client, CALLS_PATH, "offer", content=offer.encode(), headers={"Content-Type": SDP_TYPE}
+    )
     if response.status_code != 201:
         raise SignallingFailed(f"offer_status_{response.status_code}")
     location = response.headers.get("Location")
     if not location:
         raise SignallingFailed("offer_no_location")
-    if len(response.content) > MAX_ANSWER:
+    if len(body) > MAX_ANSWER:
         raise SignallingFailed("answer_too_long")
-    return Answered(response.content, response.url.join(location))
+    return Answered(body, _join(response.url, location))
 
 
 async def hang_up(client: httpx.AsyncClient, location: httpx.URL) -> None:
     """Raises SignallingFailed."""
-    response = await _post(client, str(location).rstrip("/") + "/hangup", "hangup")
+    response, _ = await _post(client, str(location).rstrip("/") + "/hangup", "hangup")
     if response.status_code != 200:
         raise SignallingFailed(f"hangup_status_{response.status_code}")
 
 
+def _join(url: httpx.URL, location: str) -> httpx.URL:
+    """Where the call is. Not at another server: whom we load may not make us load somebody else."""
+    try:
+        joined = url.join(location)
+    except httpx.InvalidURL:
+        raise SignallingFailed("offer_bad_location") from None
+    if (joined.scheme, joined.netloc) != (url.scheme, url.netloc):
+        raise SignallingFailed("offer_foreign_location")
+    return joined
+
+
 async def _post(
     client: httpx.AsyncClient, url: str, what: str, *, content: bytes = b"", headers: dict[str, str] | None = None
-) -> httpx.Response:
+) -> tuple[httpx.Response, bytes]:
+    """The response and its body, of one that is longer than any answer only the beginning."""
+    body = bytearray()
     try:
-        return await client.post(url, content=content, headers=headers)
-    except httpx.TimeoutException:
+        with trio.fail_after(REQUEST_SECONDS):
+            async with client.stream("POST", url, content=content, headers=headers) as response:
+                with (
+                    trio.CancelScope() as reading
+                ):  # a cancelled read closes the library's generators, `break` does not
+                    async for chunk in response.aiter_raw():
+                        body += chunk
+                        if len(body) > MAX_ANSWER:
+                            reading.cancel()
+    except (httpx.TimeoutException, trio.TooSlowError):
         raise SignallingFailed(f"{what}_timeout") from None
     except httpx.ConnectError:
         raise SignallingFailed(f"{what}_no_connection") from None
     except (httpx.HTTPError, httpx.InvalidURL) as error:
         raise SignallingFailed(f"{what}_{type(error).__name__}") from None
+    return response, bytes(body)
