@@ -36,7 +36,7 @@ EPILOG = """\
                message; beside aiortc
   half-open    memory that an offer costs which nobody follows up, and the
                slowest of many answers; beside aiortc
-  all          one after the other (the default), in about four minutes
+  all          one after the other (the default), in about five minutes
 
 Everything is on loopback, in processes of its own, and ends with this one.
 CPU time is from the kernel's accounts of each process. Rounds are interleaved;

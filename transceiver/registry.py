@@ -95,7 +95,7 @@ class Registry:
         self._clock = clock
         self._wall_time = wall_time
         self._entropy = entropy
-        self._identity_until = clock() + IDENTITY_LIFETIME
+        self._identity_until: float | None = None  # its life begins with the first offer: here may be no loop yet
         self._incarnation = int.from_bytes(entropy(2), "big")
         self._ice_config = IceLiteConfig(consent_late=config.timeouts.consent_late)
         self._peer_config = PeerConfig()
@@ -251,7 +251,9 @@ class Registry:
 
     def _renew_identity(self) -> None:
         now = self._clock()
-        if now >= self._identity_until:
+        if self._identity_until is None:
+            self._identity_until = now + IDENTITY_LIFETIME
+        elif now >= self._identity_until:
             today = datetime.fromtimestamp(self._wall_time(), UTC)
             self._identity, self._identity_until = dtls.Identity.generate(today), now + IDENTITY_LIFETIME
             self._fingerprint = self._identity.fingerprint()
