@@ -8,7 +8,6 @@
    little for a better pair, then repeats the check with USE-CANDIDATE; AGGRESSIVE sends USE-CANDIDATE in every check,
    as Firefox does, and takes the first answer. The controlled side takes what the peer nominates.
 5. Then consent is asked for every 5 s (RFC 7675), and nothing else is sent.
-
 6. After `restart` the old path carries on under the old credentials, until a pair is nominated under the new ones (§9).
 
 A role conflict is settled by the tie-breaker, 487, and a switch (§7.3.1.1). The agent gives up when nothing was
@@ -98,6 +97,11 @@ class IceFull:
     def rtt(self) -> float | None:
         """The smoothed round-trip time of our own checks, in seconds."""
         return self._generation.checks.rtt
+
+    @property
+    def consent_is_late(self) -> bool:
+        """`ConsentLate` was told, and no `ConsentRestored` since."""
+        return self._consent.late
 
     def is_valid(self, path: Path) -> bool:
         """True if a check of ours along `path` succeeded, or media went along it until the last restart."""

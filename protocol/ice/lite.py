@@ -129,15 +129,13 @@ class IceLite:
         )
         self._machine = Machine((LITE_PATH,))
         self._tie_breaker = int.from_bytes(entropy(8), "big")
-        self._paths: dict[
-            Path, tuple[float, Generation]
-        ] = {}  # valid paths; when STUN last proved each, and under what
+        # Valid paths: when STUN last proved each, and under which credentials.
+        self._paths: dict[Path, tuple[float, Generation]] = {}
         self._seen: dict[bytes, Path] = {}  # transaction ids of authenticated requests, and where each first came from
         self._proven = False  # a check of our own was answered along the selected path
         self._heard = -math.inf  # valid STUN or authenticated media on the selected path
-        self._leaving: tuple[Path, Generation, float, float] | None = (
-            None  # where to move, by whom, asked since, not before
-        )
+        # Where to move to from a silent path, who proved it, asked since when, not before when.
+        self._leaving: tuple[Path, Generation, float, float] | None = None
         self._outputs: list[IceOutput] = []
         self.selected: Path | None = None
         self.drops: collections.Counter[str] = collections.Counter()
@@ -146,6 +144,11 @@ class IceLite:
     def rtt(self) -> float | None:
         """The smoothed round-trip time of our own checks, in seconds."""
         return self._generation.checks.rtt
+
+    @property
+    def consent_is_late(self) -> bool:
+        """`ConsentLate` was told, and no `ConsentRestored` since."""
+        return self._consent.late
 
     @property
     def state(self) -> PathState:
@@ -344,6 +347,8 @@ class IceLite:
         if self._previous is not None and generation is self._generation:
             self._machine.fire(Nominated())
             self._previous = None
+            # Other paths of the client stay valid, but whoever asks there again asks with what is good now.
+            self._paths = {path: (proven, generation) for path, (proven, _) in self._paths.items()}
             self._outputs.append(RestartCompleted())
 
     def _hear(self, now: float) -> None:

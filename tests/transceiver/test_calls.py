@@ -208,7 +208,7 @@ async def test_a_wrong_fingerprint_gets_no_media_and_its_own_reason(
 
 
 async def test_each_day_has_a_certificate_of_its_own_and_calls_keep_theirs(
-    autojump_clock: Any, world: Any, caller_class: Any
+    autojump_clock: Any, world: Any, caller_class: Any, wait_until: Any
 ) -> None:
     def fingerprint() -> str:
         created = world.registry.create(CallRequest(caller_class(world.network.open()).offer().encode()))
@@ -220,11 +220,17 @@ async def test_each_day_has_a_certificate_of_its_own_and_calls_keep_theirs(
     assert fingerprint() == first
     await trio.sleep(86_390)
     assert fingerprint() == first
-    await world.live_call()
-    await trio.sleep(20)
+    old, call_id = await world.live_call()
+    await trio.sleep(8)
+    late = caller_class(world.network.open("127.0.0.2"))  # offers today, and shakes hands tomorrow
+    late.accept(world.registry.create(CallRequest(late.offer().encode())).answer)
+    await trio.sleep(5)
     assert fingerprint() != first
+    world.nursery.start_soon(late.run)
+    await wait_until(lambda: late.connected)
     await world.live_call()
-    assert len([session for session in world.registry.sessions.values() if session.life.name == "LIVE"]) == 2
+    assert len([session for session in world.registry.sessions.values() if session.life.name == "LIVE"]) == 3
+    assert f"a=fingerprint:{first}" in world.registry.renegotiate(call_id, old.offer().encode()).body
 
 
 async def test_an_offer_that_nobody_follows_up_is_forgotten(autojump_clock: Any, world: Any, caller_class: Any) -> None:
@@ -278,6 +284,27 @@ async def test_without_consent_media_pauses_after_ten_seconds_and_the_call_ends_
     assert last <= ended  # neither media nor DTLS, not even a goodbye (RFC 7675 §5.1)
     assert not any(data[0] == 21 for data in sent_to_caller)
     assert len(caller.audio) == heard
+
+
+async def test_consent_that_grew_late_during_the_handshake_is_late_after_it(
+    autojump_clock: Any, make_world: Any, wait_until: Any
+) -> None:
+    world = make_world(timeouts=Timeouts(consent_late=2.0, dtls_handshake=9.0))
+    caller, call_id = await world.call()
+    session = world.registry.sessions[call_id]
+    world.network.deliver = lambda _source, _destination, data: data[0] < 4  # STUN alone
+    await wait_until(lambda: session.peer.ice.nominated)
+    caller.mute_stun = True
+    await trio.sleep(3)
+    world.network.deliver = lambda _source, _destination, _data: True
+    await wait_until(lambda: caller.connected)
+    await trio.sleep(0.2)
+    assert session.transport.name == "SUSPECT"
+    caller.speak()
+    await trio.sleep(0.2)
+    assert caller.audio == []
+    await wait_until(lambda: not world.registry.sessions, 25)
+    assert world.reason_of() == {"consent_lost": 1}
 
 
 async def test_consent_that_comes_back_brings_the_media_back(autojump_clock: Any, world: Any, wait_until: Any) -> None:

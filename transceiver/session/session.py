@@ -330,6 +330,8 @@ class Session:
                 self._fire(tables.TransportFailed(), now, CloseReason.DTLS_FAILED)  # audio without SRTP is no audio
             case DtlsConnected():
                 self._fire(tables.DtlsEstablished(), now)
+                if self.peer.ice.consent_is_late:  # told during the handshake, when there was no media to pause
+                    self._fire(tables.ConsentLate(), now)
             case ConsentLate():
                 self._fire(tables.ConsentLate(), now)
             case PeerClosed():

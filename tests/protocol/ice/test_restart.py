@@ -201,6 +201,18 @@ def test_ice8_without_a_nomination_silence_of_the_old_path_moves_to_the_new_one(
     assert notices(scene.at(scene.now + 1)) == [PathSelected(B), RestartCompleted()]
 
 
+def test_ice8_after_the_restart_a_path_of_before_is_asked_with_the_new_credentials() -> None:
+    scene = Scene()
+    scene.check(B)
+    scene.restart()
+    scene.new_check(A, use_candidate=True)
+    scene.now += 1
+    scene.agent.media_authenticated(B, scene.now)
+    (proof,) = requests(scene.agent.poll())
+    assert scan_binding_untrusted(proof.data).username == f"{NEW_CLIENT.ufrag}:{NEW_SERVER.ufrag}".encode()
+    assert notices(scene.answer(proof, NEW_CLIENT.pwd)) == [PathSelected(B)]
+
+
 def test_con1_consent_is_asked_for_under_the_old_credentials_until_the_restart_is_complete() -> None:
     scene = Scene()
     scene.restart()
