@@ -111,11 +111,14 @@ def test_a_packet_seen_before_is_a_replay(profile: SrtpProfile):
 
 
 @each_profile
-def test_the_replay_window_takes_late_packets_up_to_its_size(profile: SrtpProfile):
-    client, server = pair(profile, replay_window=256)
-    protected = [client.protect_rtp(rtp(sequence)) for sequence in range(400)]
-    server.unprotect_rtp_untrusted(protected[399])
-    assert server.unprotect_rtp_untrusted(protected[399 - 255]) == rtp(399 - 255)
+@pytest.mark.parametrize(("options", "window"), [({}, 1024), ({"replay_window": 256}, 256)])
+def test_the_replay_window_takes_late_packets_up_to_its_size(
+    profile: SrtpProfile, options: dict[str, int], window: int
+):
+    client, server = pair(profile, **options)
+    protected = [client.protect_rtp(rtp(sequence)) for sequence in range(window + 1)]
+    server.unprotect_rtp_untrusted(protected[window])
+    assert server.unprotect_rtp_untrusted(protected[1]) == rtp(1)
     assert reason(server.unprotect_rtp_untrusted, protected[0]) == "srtp_replay"
 
 
