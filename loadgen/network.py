@@ -1,4 +1,4 @@
-"""The bad network that a run may put between its calls and the server: `udpio`'s shaper and translator, beneath each line.
+"""The bad network that a run may put between its calls and the server: `udpio`'s shaper beneath each line, and other sockets.
 
 Each call has a path of its own, in both directions under the same conditions, drawn from the seed of the run and the number
 of the call; so a run can be repeated, as far as the machine's own timing lets it.

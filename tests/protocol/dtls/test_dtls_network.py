@@ -228,7 +228,7 @@ def test_the_last_flight_is_forgotten_in_the_end(dtls: SimpleNamespace, at: floa
     assert server.connected
     again = client.timeout(client.endpoint.next_timeout())
     assert again
-    assert any([server.receive(data, at) for data in again]) is is_remembered
+    assert any(server.receive(data, at) for data in again) is is_remembered
 
 
 def test_a_repeated_client_flight_with_the_same_record_numbers_is_answered_again(dtls: SimpleNamespace) -> None:
