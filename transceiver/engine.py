@@ -177,7 +177,7 @@ class Engine:
             if session.released:
                 continue
             self._guard(session, now, command, session, *arguments, now)
-            if session.conversation.is_playing:
+            if session.conversation.is_playing and not session.released:
                 if session.conversation.next_pace() <= now:
                     self._guard(session, now, session.pace, now)
                 self._start_pacing(session, now)
@@ -235,13 +235,13 @@ class Engine:
 
     def _learn_path(self, session: Session, path: Path) -> None:
         """Datagrams along `path` belong to `session` if an authenticated check came along it, or if one of ours asks there.
-        A secure call keeps the path that it has selected: nobody can take it by sending his own checks from a forged
-        address. Nor can he keep a path so: it is not selected before our own check along it was answered."""
+        A call that has proven the path it has selected keeps it from then on, unless it fell silent: nobody can take it by
+        sending his own checks from a forged address. Nor can he keep a path so, since he proves none."""
         ice = session.peer.ice
         if session.released or not (ice.is_valid(path) or ice.awaits(path)):
             return
         holder = self._by_path.get(path)
-        if holder is not None and holder.transport is Transport.SECURE and holder.peer.ice.selected == path:
+        if holder is not None and holder is not session and _holds(holder, path):
             self.drops["path_taken"] += 1
             return
         self._by_path[path] = session
@@ -332,6 +332,11 @@ class Engine:
                 step()
             except Exception as error:
                 log.error("a failed call could not be closed in order", call=session.call_id, exc_info=error)
+
+
+def _holds(session: Session, path: Path) -> bool:
+    ice = session.peer.ice
+    return ice.selected == path and ice.proven and session.transport in (Transport.HANDSHAKING, Transport.SECURE)
 
 
 def _ignore(_: Session) -> None:

@@ -12,7 +12,8 @@ is dropped, and comes again with the cookie.
 The secret is drawn anew every minute, and the one before is honoured for another. A wrong cookie is treated as none:
 the secret may have changed meanwhile. A request is never shorter than its answer, so we are no amplifier.
 
-Nothing of this is used behind ICE: there the address is proved before DTLS begins.
+Nothing of this is used behind ICE: there an address has shown a password before DTLS begins, and until it has shown that
+it hears us, too, the peer layer limits what is sent to it.
 """
 
 from __future__ import annotations

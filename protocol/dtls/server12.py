@@ -15,8 +15,7 @@
                                          ◀──  ChangeCipherSpec
                                               Finished          flight 6
 
-Flights 2 and 3 (HelloVerifyRequest) are not here: ICE has proved the address before DTLS begins, or a bare listener
-has by its cookie exchange.
+Flights 2 and 3 (HelloVerifyRequest) are not here: ICE proves the address, or a bare listener has by its cookie exchange.
 """
 
 from __future__ import annotations

@@ -87,6 +87,7 @@ class IceFull:
         self._outputs: list[IceOutput] = []
         self.controlling = controlling
         self.selected: Path | None = None
+        self.proven = True  # nothing is selected before a check of ours was answered there
         self.drops: collections.Counter[str] = collections.Counter()
 
     @property

@@ -132,7 +132,9 @@ class IceLite:
         # Valid paths: when STUN last proved each, and under which credentials.
         self._paths: dict[Path, tuple[float, Generation]] = {}
         self._seen: dict[bytes, Path] = {}  # transaction ids of authenticated requests, and where each first came from
-        self._proven = False  # a check of our own was answered along the selected path
+        self.proven = (
+            False  # who is at the selected path hears us: a check of ours was answered there, or see `confirm`
+        )
         self._heard = -math.inf  # valid STUN or authenticated media on the selected path
         # Where to move to from a silent path, who proved it, asked since when, not before when.
         self._leaving: tuple[Path, Generation, float, float] | None = None
@@ -193,6 +195,10 @@ class IceLite:
         elif self.selected is not None and path in self._paths and now - self._heard >= self._config.media_grace:
             self._propose(self._paths[path][1], path, Purpose.MEDIA, now)
 
+    def confirm(self, path: Path) -> None:
+        """By other means than ours the peer has shown that it hears what we send along `path`."""
+        self.proven = self.proven or path == self.selected
+
     def restart(self, local: IceCredentials, remote: IceCredentials, now: float) -> None:
         """New credentials of both sides. Nothing moves yet, and nothing is sent; `RestartCompleted` tells the end.
 
@@ -250,7 +256,7 @@ class IceLite:
             return
         first = self._seen.get(binding.transaction_id)
         if first is not None and first != path and path not in self._paths:
-            if not self._proven or self.state is PathState.RESTARTING:
+            if not self.proven or self.state is PathState.RESTARTING:
                 self._propose(generation, path, Purpose.NOMINATION, now)
             raise DecodeError("ice_check_copied")
         self._outputs.append(SendTo(responder.success_untrusted(data, binding, path.remote), path))
@@ -273,7 +279,9 @@ class IceLite:
             self._select(generation, path, nominates, nomination, now)
             self._consent.start(now)
             self._ask(generation, path, Purpose.CONSENT, now)
-        elif nominates and self.state is PathState.PROVISIONAL and (path == self.selected or not self._proven):
+        elif nominates and self.state is PathState.PROVISIONAL and (path == self.selected or not self.proven):
+            if path != self.selected:  # of neither path we know that anybody hears us there
+                self._propose(generation, path, Purpose.NOMINATION, now, nomination)
             self._select(generation, path, nominates, nomination, now)
         elif path == self.selected:
             self._hear(now)
@@ -291,7 +299,7 @@ class IceLite:
             raise DecodeError("ice_check_refused")
         self._validate(generation, path, now)
         if path == self.selected:
-            self._proven = True
+            self.proven = True
             self._hear(now)
         elif check.purpose is Purpose.SILENCE:
             not_before = max(now, check.started + self._config.silence_grace)
@@ -336,7 +344,7 @@ class IceLite:
 
     def _move(self, generation: Generation, path: Path, now: float, nominated: bool, nomination: int = -1) -> None:
         """The proof is there: our own check to `path` was answered from there."""
-        self._proven = True
+        self.proven = True
         if self.state is PathState.RESTARTING:
             nominated = generation is self._generation
         self._select(generation, path, nominated or self.nominated, nomination, now)

@@ -6,7 +6,8 @@
 3. DTLS waits for `start_dtls`; a few datagrams that overtake it are kept.
 4. When DTLS is connected, its keys go to SRTP and the SCTP association may begin. Each core's output goes to the core
    below it; what ICE, DTLS and SRTP send goes to the selected path.
-5. Timers are merged: `next_timeout` is the earliest of all.
+5. To a path that only a check came from, which is easily forged, little more is sent than came from it (`proof`).
+6. Timers are merged: `next_timeout` is the earliest of all.
 
 This file routes; it decides nothing. When to start, pause, resume and close is the session's to say.
 """
@@ -36,6 +37,7 @@ from protocol.peer.events import (
     PeerStatistics,
     TransportFailed,
 )
+from protocol.peer.proof import PathProof
 from protocol.rtp import ReceivedTotals
 from protocol.wire import Entropy
 
@@ -80,6 +82,7 @@ class Peer:
         self._connected: Connected | None = None
         self._sending = False
         self._closed = False
+        self._proof = PathProof(ice, self.drops)
 
     # The five verbs
 
@@ -88,6 +91,7 @@ class Peer:
         kind = classify_untrusted(data)
         if kind is Kind.STUN:
             self.ice.receive_untrusted(data, path, now)
+            self._proof.received(len(data), path)
         elif self._closed or not self.ice.is_valid(path):
             self.drops["closed" if self._closed else "path_not_validated"] += 1
             return
@@ -97,6 +101,7 @@ class Peer:
         elif kind is Kind.RTCP:
             self._receive_rtcp_untrusted(bytes(data), path, now)
         elif kind is Kind.DTLS:
+            self._proof.received(len(data), path)
             self._receive_dtls_untrusted(bytes(data), now)
         else:
             self.drops["unknown_protocol"] += 1
@@ -201,7 +206,7 @@ class Peer:
             return False
         packet = self._audio.packet(payload, timestamp, marker, now)
         self._tell_trip(self._audio)
-        if packet is None:
+        if packet is None or not self._proof.allows(len(packet), path):
             return False
         self._outputs.append(SendTo(packet, path))
         return True
@@ -323,8 +328,9 @@ class Peer:
             case Datagram():
                 if (path := self.ice.selected) is None:
                     self.drops["dtls_without_path"] += 1  # its timer sends it again
-                else:
+                elif self._proof.allows(len(output.data), path):
                     self._outputs.append(SendTo(output.data, path))
+                    self._proof.handshake_sent(path)
             case ApplicationData():
                 if self._sctp is None:
                     self.drops["data_not_negotiated"] += 1
@@ -338,6 +344,7 @@ class Peer:
 
     def _become_connected(self, connected: Connected, now: float) -> None:
         self._connected = connected
+        self._proof.handshake_completed()
         if self._audio_parameters is not None and connected.srtp is not None:
             self._audio = AudioStream(self._audio_parameters, connected.srtp, self._entropy)
         if self._data is not None:
@@ -380,7 +387,7 @@ class Peer:
     def _send_rtcp(self) -> None:
         assert self._audio is not None
         for data in self._audio.rtcp():
-            if (path := self.ice.selected) is not None:
+            if (path := self.ice.selected) is not None and self._proof.allows(len(data), path):
                 self._outputs.append(SendTo(data, path))
 
     def _association(self) -> sctp.Association:

@@ -435,3 +435,36 @@ async def test_nobody_keeps_a_path_by_checks_from_a_forged_address(autojump_cloc
     assert victim.socket.address == victim_address
     assert rig.echoes(victim) == 3
     assert rig.echoes(attacker) == 3
+
+
+async def test_nobody_takes_the_path_of_a_call_in_its_handshake_by_checks_from_its_address(
+    autojump_clock: Any, rig: Any
+) -> None:
+    """Before each datagram of the victim there comes an insider's check in his name: his handshake had never ended."""
+    rig = rig()
+    attacker, session = rig.live()
+    victim, theirs = rig.offer()
+    while not theirs.peer.ice.proven:
+        rig.clock.jump(0.001)
+        rig.pump(1)
+    assert theirs.transport.name == "HANDSHAKING"
+    for _ in range(200):
+        request = Message(
+            Method.BINDING,
+            Class.REQUEST,
+            os.urandom(12),
+            {
+                "USERNAME": f"{session.ufrag.decode()}:{attacker._capabilities.ice.ufrag}",
+                "PRIORITY": 1,
+                "ICE-CONTROLLING": 1,
+            },
+        )
+        request.add_message_integrity(attacker.remote_ice.pwd.encode())
+        request.add_fingerprint()
+        rig.inject(bytes(request), victim.socket.address)
+        rig.clock.jump(0.01)
+        rig.pump(1)
+    assert theirs.life.name == "LIVE"
+    assert rig.engine.drops["path_taken"] > 100
+    assert rig.echoes(victim) == 3
+    assert rig.echoes(attacker) == 3
