@@ -132,9 +132,7 @@ class IceLite:
         # Valid paths: when STUN last proved each, and under which credentials.
         self._paths: dict[Path, tuple[float, Generation]] = {}
         self._seen: dict[bytes, Path] = {}  # transaction ids of authenticated requests, and where each first came from
-        self.proven = (
-            False  # who is at the selected path hears us: a check of ours was answered there, or see `confirm`
-        )
+        self.proven = False  # our check was answered along the selected path, or see `confirm`
         self._heard = -math.inf  # valid STUN or authenticated media on the selected path
         # Where to move to from a silent path, who proved it, asked since when, not before when.
         self._leaving: tuple[Path, Generation, float, float] | None = None

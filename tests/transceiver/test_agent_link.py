@@ -22,7 +22,7 @@ from protocol.agentlink import (
     encode_message,
 )
 from protocol.codecs import OPUS, Codec
-from transceiver.backends.agent_link import MAX_CALL_BYTES
+from transceiver.backends.agent_link import MAX_CALL_BYTES, MAX_CALL_CONTROL_BYTES
 from transceiver.backends.base import Accepted, Attachment, BackendEvent, Call, Ended, Lost, Refused
 from transceiver.backends.pool import AgentPool
 from transceiver.media import Uplink
@@ -204,6 +204,30 @@ async def test_one_call_cannot_fill_the_link_of_all(start: Start) -> None:
     assert pool.links[0].drops["call_share"] == 30
     assert 0 < quiet.waiting_bytes < 200
     assert inbox.events == []
+
+
+async def test_nor_can_a_call_whose_channels_come_and_go(start: Start) -> None:
+    """Each kilobyte of control characters in a label is six of JSON: 3 MB from one caller had cost all calls the link."""
+
+    async def deaf(socket: WebSocketConnection) -> None:
+        await greet(socket)
+        await trio.sleep_forever()
+
+    pool, inbox = await start(deaf)
+    await until(lambda: pool.links[0].connected)
+    loud, quiet = pool.open(PlainCall("loud")), pool.open(PlainCall("quiet"))
+    for number in range(4000):
+        loud.channel_opened(number % 1024, "\1" * 1024, "")
+        loud.channel_closed(number % 1024)
+    loud.message(0, "too much")
+    quiet.message(0, "still heard")
+    await trio.sleep(0.05)
+    assert inbox.events == []
+    assert MAX_CALL_BYTES < loud.waiting_bytes <= MAX_CALL_CONTROL_BYTES
+    assert pool.links[0].drops["call_share"] > 3000
+    assert 0 < quiet.waiting_bytes < 200
+    loud.end("hangup")
+    assert pool.links[0].calls == 1
 
 
 async def test_an_agent_that_does_not_read_at_all_loses_the_link(start: Start, monkeypatch: pytest.MonkeyPatch) -> None:

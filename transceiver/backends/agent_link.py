@@ -8,7 +8,8 @@
 5. When the link ends, every call on it is told `Lost`, and the link is made again, later each time it fails.
 
 Bounds: frames wait in each call's uplink (a second at most), messages here, by bytes for a call and for the link. A call
-that exceeds its share loses its newest messages; an agent that does not read at all loses the link.
+that exceeds its share loses its newest messages, words about its channels last; an agent that does not read at all loses
+the link.
 """
 
 from __future__ import annotations
@@ -65,6 +66,7 @@ HELLO_SECONDS = 5.0
 PING_SECONDS = 5.0  # between pings, and for the answer to each
 RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0
 MAX_CALL_BYTES = 1024 * 1024  # of messages of one call that wait
+MAX_CALL_CONTROL_BYTES = 2 * MAX_CALL_BYTES  # with the words about it, which are more important, and smaller
 MAX_LINK_BYTES = 16 * 1024 * 1024  # of all messages that wait
 MESSAGE_OVERHEAD = 64
 # A message costs both ends nearly the same whatever its size, so that on a busy link frames are gathered for a moment;
@@ -113,13 +115,14 @@ class LinkAttachment:
             self.link.put(encode_message(CallDigit(self.handle, digit)), self)
 
     def end(self, reason: str) -> None:
-        self._tell(CallEnd(self.handle, reason))
+        if not self.ended:
+            self.link.put(encode_message(CallEnd(self.handle, reason)), None)
         self.ended = True
         self.link.forget(self)
 
     def _tell(self, message: TransceiverMessage) -> None:
         if not self.ended:
-            self.link.put(encode_message(message), None)
+            self.link.put(encode_message(message), self, MAX_CALL_CONTROL_BYTES)
 
 
 class AgentLink:
@@ -196,11 +199,11 @@ class AgentLink:
 
     # Attachments
 
-    def put(self, message: str | bytes, attachment: LinkAttachment | None) -> None:
-        """Queue a message; those with an attachment count against its share."""
+    def put(self, message: str | bytes, attachment: LinkAttachment | None, share: int = MAX_CALL_BYTES) -> None:
+        """Queue a message; those with an attachment count against its share, in bytes."""
         cost = len(message) + MESSAGE_OVERHEAD
         if attachment is not None:
-            if attachment.waiting_bytes + cost > MAX_CALL_BYTES:
+            if attachment.waiting_bytes + cost > share:
                 self.drops["call_share"] += 1
                 return
             attachment.waiting_bytes += cost
