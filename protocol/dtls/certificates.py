@@ -32,7 +32,8 @@ _FIELDS_BEFORE_KEY = 5  # serialNumber, signature, issuer, validity, subject
 # Implementation constants
 
 _MAXIMUM_KEY_INFO = 2048  # an RSA-8192 key is about 1060 bytes
-_RSA_BITS = range(2048, 8193)  # verification cost grows with the square
+_RSA_BITS = range(2048, 8193)  # verification cost grows with the square,
+_RSA_EXPONENT_BITS = 64  # and with this; keys in use have 17
 _CURVES = (SECP256R1, SECP384R1, SECP521R1)
 
 
@@ -80,8 +81,12 @@ def public_key_untrusted(certificate: bytes) -> PublicKey:
         raise DecodeError("certificate_key") from None
     if isinstance(key, EllipticCurvePublicKey) and isinstance(key.curve, _CURVES):
         return key
-    if isinstance(key, RSAPublicKey) and key.key_size in _RSA_BITS:
+    if isinstance(key, RSAPublicKey) and _is_affordable(key):
         return key
     if isinstance(key, Ed25519PublicKey):
         return key
     raise DecodeError("certificate_key")
+
+
+def _is_affordable(key: RSAPublicKey) -> bool:
+    return key.key_size in _RSA_BITS and key.public_numbers().e.bit_length() <= _RSA_EXPONENT_BITS

@@ -19,6 +19,7 @@ from protocol.routing import Frame, Trunk
 from protocol.sctp import ChannelClosed, SctpConfig
 from protocol.sctp.packet import build_chunk, build_packet
 from protocol.stun import Class, Message, Method
+from transceiver.backends.base import Accepted
 from transceiver.config import Timeouts
 from transceiver.session import CloseReason
 from transceiver.signalling import CallRequest, SignallingError
@@ -468,3 +469,30 @@ async def test_nobody_takes_the_path_of_a_call_in_its_handshake_by_checks_from_i
     assert rig.engine.drops["path_taken"] > 100
     assert rig.echoes(victim) == 3
     assert rig.echoes(attacker) == 3
+
+
+async def test_what_was_said_on_a_channel_that_is_closed_is_not_told_as_that_of_the_next_one(
+    autojump_clock: Any, rig: Any
+) -> None:
+    """Nobody was attached while a channel came, spoke and went, and another took its number."""
+    rig = rig()
+    rig.backend.mood = "silent"
+    caller, session = rig.offer()
+    rig.wait(0.5)
+    numbers = []
+    for word in ("old", "new"):
+        numbers.append(caller.peer.open_channel(word, rig.now))
+        rig.wait(0.2)
+        caller.peer.send_message(numbers[-1], word, rig.now)
+        caller.drain()
+        rig.wait(0.2)
+        if word == "old":
+            caller.peer.close_channel(numbers[-1], rig.now)
+            caller.drain()
+            rig.wait(0.5)
+    assert numbers[0] == numbers[1]
+    rig.backend.last.post(Accepted())
+    rig.wait(0.1)
+    assert rig.backend.last.channels[numbers[1]] == "new"
+    assert rig.backend.last.messages == ["new"]
+    assert session.all_drops(rig.now)["early_closed"] == 1

@@ -41,7 +41,7 @@ class Channels:
         self._peer = peer
         self._attachment: Attachment | None = None
         self._open: dict[int, ChannelOpened] = {}
-        self._early: list[ChannelMessage] = []
+        self._early: list[tuple[ChannelOpened | None, ChannelMessage]] = []
         self._early_bytes = 0
         self._blocked: dict[int, deque[str | bytes]] = {}
         self._blocked_bytes = 0
@@ -56,8 +56,11 @@ class Channels:
         for channel_number in self._blocked:
             attachment.channel_blocked(channel_number)
         early, self._early, self._early_bytes = self._early, [], 0
-        for message in early:
-            attachment.message(message.channel, message.data)
+        for channel_then, message in early:
+            if self._open.get(message.channel) is channel_then:
+                attachment.message(message.channel, message.data)
+            else:  # its channel was closed meanwhile; another may have its number
+                self.drops["early_closed"] += 1
 
     def detach(self) -> None:
         self._attachment = None
@@ -105,7 +108,7 @@ class Channels:
         elif self._early_bytes + _cost(event.data) > MAX_EARLY_BYTES:
             self.drops["too_early"] += 1
         else:
-            self._early.append(event)
+            self._early.append((self._open.get(event.channel), event))
             self._early_bytes += _cost(event.data)
 
     def writable(self, event: ChannelWritable, now: float) -> None:

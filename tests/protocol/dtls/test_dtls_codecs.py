@@ -419,3 +419,19 @@ def test_damaged_certificates_give_a_key_or_a_decode_error(data: st.DataObject) 
         public_key_untrusted(bytes(certificate[: data.draw(st.integers(0, len(certificate)))]))
     with contextlib.suppress(DecodeError):
         public_key_untrusted(bytes(certificate))
+
+
+def _rsa_certificate(bits: int, exponent: int) -> bytes:
+    modulus = (1 << bits) - 159
+    numbers = [number.to_bytes(number.bit_length() // 8 + 1, "big") for number in (modulus, exponent)]
+    key = der(0x30, *(der(2, number) for number in numbers))
+    info = der(0x30, bytes.fromhex("300d06092a864886f70d0101010500"), der(3, b"\0", key))
+    return der(0x30, der(0x30, der(2, b"\1"), *(4 * [der(0x30)]), info))
+
+
+def test_an_rsa_key_whose_use_would_cost_us_dear_is_refused() -> None:
+    """Under an exponent as long as the modulus one signature costs as much as ten handshakes."""
+    assert public_key_untrusted(_rsa_certificate(3072, 65537)).key_size == 3072
+    for certificate in (_rsa_certificate(3072, (1 << 3071) + 1), _rsa_certificate(2048, (1 << 64) + 1)):
+        with pytest.raises(DecodeError, match="certificate_key"):
+            public_key_untrusted(certificate)
