@@ -1,7 +1,8 @@
 """The circuit breaker of one RTP sender (RFC 8083 §4): what must end sending when nothing else does.
 
 1. RTCP timeout: we have been sending for three reporting intervals, and no report told of our packets.
-2. Media timeout: reports come, and their highest sequence number has stood still for three of them, while we sent.
+2. Media timeout: reports come, and their highest sequence number has stood still for three of them, while we sent; or none of
+   them tells of our packets, twice in a row.
 3. Congestion: for three intervals, and three reports in a row, we sent ten times what TCP would at such loss and round
    trip. Peers that report often are not heard sooner.
 4. Media usability: so long, half of what we sent was lost. Nobody follows such speech, whatever the round trip.
@@ -14,7 +15,8 @@ Three is what RFC 8083 §4.3 gives for CB_INTERVAL with 20 ms frames, RTCP every
 Time counts while we send: an agent that is silent has nothing to be reported. The first two wait until the peer has
 shown that it can report: there are clients without RTCP, and whether one still wants packets is for consent to say
 (RFC 7675). A tripped breaker stays so until `reset` (another path, consent that came back); an RTCP timeout also ends
-with the next report, which shows that its cause is gone.
+with the next report, which shows that its cause is gone. That report need not tell of us: who hears nothing of us any more has
+nothing to tell. But if none does when we have sent again for as long, that is a media timeout.
 """
 
 from __future__ import annotations
@@ -47,7 +49,8 @@ class Trip(enum.Enum):
 
 
 class CircuitBreaker:
-    """`packet_sent` and `report` feed it; while `tripped` is not None nothing may be sent. `take_trip` tells it once."""
+    """`packet_sent`, `report` and `report_of_others` feed it; while `tripped` is not None nothing may be sent.
+    `take_trip` tells it once."""
 
     __slots__ = (
         "_bad_reports",
@@ -58,6 +61,7 @@ class CircuitBreaker:
         "_last_sent",
         "_limit",
         "_news",
+        "_on_trial",
         "_sent_since_report",
         "_stalled",
         "_stalled_reports",
@@ -84,6 +88,7 @@ class CircuitBreaker:
         self._stalled_reports = 0
         self._bad_reports = 0
         self._bad_since = 0.0
+        self._on_trial = False  # sending again after an RTCP timeout, without a word about it so far
 
     def packet_sent(self, now: float) -> None:
         """We sent an RTP packet."""
@@ -94,12 +99,19 @@ class CircuitBreaker:
             self._unreported += gap
             self._stalled += gap
             if self._unreported >= self._limit and self._has_advanced:
-                self._trip(Trip.RTCP_TIMEOUT)
+                self._trip(Trip.MEDIA_TIMEOUT if self._on_trial else Trip.RTCP_TIMEOUT)
+
+    def report_of_others(self) -> None:
+        """A report came without a block about our source."""
+        if self.tripped is Trip.RTCP_TIMEOUT:
+            self.reset()
+            self._on_trial = True
 
     def report(self, block: ReportBlock, round_trip: float | None, now: float) -> None:
         """A block about our source came. `round_trip`: seconds, None when not known."""
         if self.tripped is Trip.RTCP_TIMEOUT:
             self.reset()
+        self._on_trial = False
         self._judge_progress(block.highest_sequence)
         self._judge_loss(block.fraction_lost / 256, round_trip, now)
         self._last_report = now

@@ -267,6 +267,8 @@ class RtcpReporter:
                 pass  # SDES, APP, XR: nothing we act on
 
     def _receive_blocks(self, blocks: tuple[ReportBlock, ...], now: float) -> None:
+        if all(block.ssrc != self.sender.ssrc for block in blocks):
+            self.breaker.report_of_others()
         for block in blocks:
             if block.ssrc != self.sender.ssrc:
                 continue

@@ -53,7 +53,7 @@ __all__ = ["Session"]
 
 log = get_logger()
 
-HEALING = frozenset({Trip.RTCP_TIMEOUT.value})  # may end by itself, with the next report; if not, consent ends the call
+HEALING = frozenset({Trip.RTCP_TIMEOUT.value})  # ends by itself, with the next report
 
 
 class Session:

@@ -74,6 +74,30 @@ def test_three_intervals_without_a_report_end_sending_and_the_next_report_begins
     assert sender.breaker.tripped is None
 
 
+def test_after_a_timeout_a_report_that_knows_nothing_of_us_lets_us_try_once_more():
+    """A peer tells only of sources it has heard since its last report, and we were silent."""
+    sender = Sender()
+    sender.run(20.0)
+    sender.reports = False
+    sender.seconds_until_trip()
+    assert sender.breaker.take_trip() is Trip.RTCP_TIMEOUT
+    sender.breaker.report_of_others()
+    assert sender.breaker.tripped is None
+    sender.reports = True  # now it hears us
+    sender.run(60)
+    assert sender.breaker.tripped is None
+    sender.reports = False
+    sender.seconds_until_trip()
+    sender.breaker.report_of_others()
+    for _ in range(3):  # but here it does not
+        sender.run(4.9)
+        sender.breaker.report_of_others()
+    assert sender.seconds_until_trip() < 0.5
+    assert sender.breaker.take_trip() is Trip.MEDIA_TIMEOUT
+    sender.breaker.report_of_others()
+    assert sender.breaker.tripped is Trip.MEDIA_TIMEOUT
+
+
 def test_a_silent_agent_has_nothing_to_be_reported():
     sender = Sender()
     sender.run(20)
