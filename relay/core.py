@@ -38,11 +38,13 @@ __all__ = ["RelayCore"]
 
 _COOKIE = b"\x21\x12\xa4\x42"
 _BINDING_REQUEST = b"\x00\x01"
+_ALERT, _APPLICATION_DATA, _RTP = 21, 23, 128  # first bytes (RFC 7983 §7)
 _ERROR_CLASS = (0x01, 0x10)  # both class bits of a STUN message type: an error response
 
 # Implementation constants
 
 _SWEEP_INTERVAL = 1.0
+_TALK_SILENCE = 7.0  # seconds; an agent that listens still has RTCP sent every 6.2 at the latest (RFC 3550 §6.3.1)
 _FOREIGN, _STUN, _MEDIA = range(3)
 # First byte → what it is to us; a table, since this is looked at for every packet.
 _KINDS = bytes(
@@ -128,6 +130,11 @@ class RelayCore:
                 flow = tables[ingress].get(client)
                 if flow is not None and flow.target == source:
                     flow.seen = now
+                    first = payload[0] if payload else 0
+                    if first >= _RTP or first == _APPLICATION_DATA:
+                        flow.talked = now
+                    elif first == _ALERT:  # perhaps its goodbye
+                        flow.talked = -math.inf
                 else:
                     self._learn(flow, client, ingress, source, payload, now)
                 out[ingress].append((payload, client))
@@ -243,6 +250,10 @@ class RelayCore:
                     return
                 flow.seen = now
                 self.established += 1
+        elif answered and now - flow.talked < _TALK_SILENCE:
+            # Who has a call of his own can have a check answered in anybody's name, but nobody gets media to an address
+            # where he does not hear it. A client that really has a new call has ended the old one.
+            self.drops["flow_talking"] += 1
         elif answered:
             self.flows.establish(flow, source)
             flow.seen = now

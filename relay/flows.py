@@ -5,14 +5,15 @@
 
 A probationary flow has only a `pending` transceiver: STUN within a byte budget goes there. An established flow has a
 `target`; a STUN that names another transceiver gives it a `pending` one beside, which becomes the target when it has
-answered, and not before. Both kinds have their own bound: probationary flows cost an attacker with one good token
-only a spoofed address each, so they can never crowd out established ones. Who has a call of his own can have checks
-answered from as many addresses as he likes; so each token has only so many flows of either kind, and a further one
-takes the place of that token's own flow not heard of for longest.
+answered, and not before, nor while the present one talks. Both kinds have their own bound: probationary flows cost an
+attacker with one good token only a spoofed address each, so they can never crowd out established ones. Who has a call of
+his own can have checks answered from as many addresses as he likes; so each token has only so many flows of either kind,
+and a further one takes the place of that token's own flow not heard of for longest.
 """
 
 from __future__ import annotations
 
+import math
 from collections import OrderedDict
 
 from protocol.address import TransportAddress
@@ -35,6 +36,7 @@ class Flow:
         "pending_until",
         "pending_username",
         "seen",
+        "talked",
         "target",
         "token",
         "username",
@@ -45,6 +47,7 @@ class Flow:
         self.ingress = ingress
         self.head = frame_head(client, ingress)  # of every trunk frame of this flow
         self.seen = now
+        self.talked = -math.inf  # when the target last sent what only a call under way has: media, data
         self.target: TransportAddress | None = None
         self.token = b""  # under which the table counts this flow; empty if only a reply taught it
         self.username = b""  # of the last good STUN for the target: the same again needs no second look
@@ -63,6 +66,7 @@ class Flow:
     def accept(self, target: TransportAddress) -> None:
         """The transceiver answered."""
         self.username = self.pending_username if self.pending == target else b""
+        self.talked = -math.inf
         self.target = target
         self.pending = None
         self.pending_username = b""

@@ -74,6 +74,43 @@ def test_an_established_flow_is_not_re_pointed_before_the_other_transceiver_has_
     assert bench.core.moved == 1
 
 
+@pytest.mark.parametrize("talk", [b"\x80voice", b"\x81\xc8report", b"\x17data"], ids=["RTP", "RTCP", "data"])
+def test_a_call_that_talks_is_not_re_pointed_by_a_forged_check_that_another_transceiver_answers(
+    bench: Bench, talk: bytes
+):
+    """Who had a call at B had cut off any other call whose address he knew, until its next check, and again and again."""
+    bench.establish(bench.A)
+    for _ in range(10):
+        bench.down(talk, bench.A)
+        bench.pass_time(6.2)
+        bench.up(bench.check(bench.token(bench.B)))
+        bench.down(bench.answer(), bench.B)
+        assert bench.targets(bench.RTP) == [bench.A]
+    assert bench.core.drops["flow_talking"] == 10
+
+
+@pytest.mark.parametrize(
+    ("last_word", "wait"), [(b"\x15goodbye", 0.0), (b"\x80voice", 7.0)], ids=["goodbye", "silence"]
+)
+def test_a_call_that_has_ended_leaves_its_address_to_the_next_one(bench: Bench, last_word: bytes, wait: float):
+    bench.establish(bench.A)
+    bench.down(b"\x80voice", bench.A)
+    bench.down(last_word, bench.A)
+    bench.pass_time(wait)
+    bench.up(bench.check(bench.token(bench.B)))
+    bench.down(bench.answer(), bench.B)
+    assert bench.targets(bench.RTP) == [bench.B]
+
+
+def test_a_handshake_alone_holds_no_address(bench: Bench):
+    """Else who forges a check and a hello would keep the address from the one whose it is."""
+    bench.establish(bench.B)
+    bench.down(b"\x16flight", bench.B)
+    bench.up(bench.check(bench.token(bench.A)))
+    bench.down(bench.answer(), bench.A)
+    assert bench.targets(bench.RTP) == [bench.A]
+
+
 def test_a_late_answer_to_a_proposal_that_ran_out_moves_nothing(bench: Bench):
     bench.establish(bench.A)
     bench.up(bench.check(bench.token(bench.B)))
