@@ -19,15 +19,15 @@ up *arguments: (_env "run")
 test *arguments: (_env "dev")
     {{ python }} -m pytest -n 2 --dist loadgroup "$@"
 
-# Everything there is: the default tests, the soak runs, lint, types and generated docs.
-test-all: check
-    {{ python }} -m pytest -m "soak or not soak"
+# Everything there is: lint, types, generated docs, and every test, the long ones too.
+test-all: lint types
+    {{ python }} -m pytest -m ""
 
 # Every sequence of up to six messages against both DTLS cores, only the legal ones may connect (minutes).
 campaign *arguments: (_env "dev")
     {{ python }} -m pytest -n 2 -m soak tests/protocol/dtls/test_dtls_campaign.py "$@"
 
-# Only the tests against real peers: Chromium, Firefox, aiortc.
+# All tests against real peers: Chromium, Firefox, aiortc, the programs of OpenSSL and GnuTLS (a quarter of an hour).
 conformance *arguments: (_env "dev")
     {{ python }} -m pytest -m conformance "$@"
 

@@ -32,6 +32,8 @@ class Stack:
 
     url: str
     process: trio.Process
+    slowness: float = 1.0
+    """How much longer it took to start than on a machine with nothing else to do (a second); at least 1."""
 
     def pid_of(self, package: str) -> int:
         """The process id of one of the stack's children, by the package it runs."""
@@ -58,6 +60,7 @@ async def running_stack(*arguments: str, prefix: Sequence[str] = (), **environme
     process = await trio.lowlevel.open_process(
         [*prefix, sys.executable, "-m", "stack", *arguments], cwd=ROOT, env=variables, stdout=subprocess.PIPE
     )
+    began = trio.current_time()
     try:
         assert process.stdout is not None
         heard = b""
@@ -69,7 +72,7 @@ async def running_stack(*arguments: str, prefix: Sequence[str] = (), **environme
         line = heard.decode().splitlines()[0]
         found = re.fullmatch(r"ready (http://\S+/)", line)
         assert found is not None, line
-        yield Stack(found[1], process)
+        yield Stack(found[1], process, max(1.0, trio.current_time() - began))
         process.send_signal(signal.SIGTERM)
         with trio.fail_after(STOP_SECONDS):
             assert await process.wait() == 0

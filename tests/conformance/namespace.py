@@ -44,7 +44,7 @@ def obstacle() -> str | None:
 
 def run_inside(test: str) -> subprocess.CompletedProcess[str]:
     """Run one test, by its node id, in a network of its own."""
-    pytest = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", test]
+    pytest = [sys.executable, "-m", "pytest", "-q", "-s", "-p", "no:cacheprovider", "-m", "", test]
     environment = {name: value for name, value in os.environ.items() if not name.startswith("PYTEST_")} | {MARK: "1"}
     command = ["unshare", "--net", "sh", "-c", SET_UP, "sh", *pytest]
     return subprocess.run(

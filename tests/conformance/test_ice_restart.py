@@ -8,10 +8,13 @@ from __future__ import annotations
 from pathlib import Path
 
 import httpx
+import pytest
 import trio
 from harness import decode, dominant_frequency, running_stack
 from test_browsers import call, record
 from test_recovery import WATCH_GAP
+
+pytestmark = pytest.mark.thorough
 
 # What a WHIP client does: its half as a fragment, then the first answer again with the server's new half in it.
 RESTART = """(async () => {

@@ -28,7 +28,7 @@ CHECK_SECONDS = {"chromium": 2.8, "firefox": 6.0, "aiortc": 6.0}  # at most, bet
 BACK_SECONDS = 1.0
 SLACK_SECONDS = 0.3  # of the watch, and of a machine that does other things
 
-pytestmark = pytest.mark.own_network
+pytestmark = [pytest.mark.own_network, pytest.mark.thorough]
 
 
 @pytest.fixture

@@ -1,5 +1,7 @@
 """The relay dies under a talking call and comes back: its state is a cache, so nobody notices more than a gap.
 
+The relay's way back is mostly its imports; so the bounds grow with the time that the stack needed to start.
+
 Measured twice, while the agent talks: learning flows again from the transceiver's replies, and with that switched off, from
 the next check alone.
 """
@@ -55,7 +57,7 @@ async def test_a_talking_call_survives_the_death_of_the_relay(chromium, tone: Pa
             f"\ngap after kill -9 of the relay, learning from {'replies' if learns == 'true' else 'checks alone'}: {gap:.0f} ms"
         )
         assert stack.pid_of("relay") != relay
-        assert gap < at_most_ms
+        assert gap < at_most_ms * stack.slowness
         assert await page.evaluate(RENEGOTIATED) == before
         samples, rate = decode(await record(page, 1))
         assert abs(dominant_frequency(samples, rate) - 700) < 5
@@ -96,5 +98,5 @@ async def test_twenty_talking_calls_survive_the_death_of_the_relay(learns: str):
     print(f"\n20 calls, kill -9 of the relay, flows learned again from {learned}:")
     print(f"  the caller hears nothing for {silence['p50']:.0f} ms (p50), {silence['max']:.0f} ms (max)")
     print(f"  the agent hears nothing for {gap['p50']:.0f} ms (p50), {gap['max']:.0f} ms (max)")
-    assert silence["max"] < 1500
-    assert gap["max"] < (1500 if learns == "true" else 7000)
+    assert silence["max"] < 1500 * stack.slowness
+    assert gap["max"] < (1500 if learns == "true" else 7000) * stack.slowness

@@ -11,6 +11,8 @@ import trio
 from harness import decode, dominant_frequency, running_stack
 from test_browsers import call, record
 
+pytestmark = pytest.mark.thorough
+
 PEER = Path(__file__).parent / "aiortc_peer.py"
 
 # Posts an offer to the call's own place; what the answer says of direction, version and ICE.

@@ -17,6 +17,8 @@ from test_browsers import call
 
 from protocol.codecs import OPUS, PCMU, Codec, KeyPresses
 
+pytestmark = pytest.mark.thorough
+
 SECONDS = 15  # three reports of ours and of the browser's at least
 STATISTICS = "(async () => [...(await antiphon.pc.getStats()).values()])()"
 
