@@ -5,6 +5,7 @@ A turn, without an await in it:
 1. What other tasks left in the inbox: words of agents, hang-ups.
 2. Datagrams, batch by batch: trunk datagrams are taken apart into frames; each goes to its call, STUN requests by the
    ufrag in them, everything else by the path it came along. What this causes leaves before the next batch is read.
+   Handshakes are dear: a few go on in each turn, others wait for the next one.
 3. Deadlines that have passed, from one heap for all calls.
 4. Every 20 ms while any agent speaks: the pacer, all calls in one pass.
 5. The agent links are told that frames wait.
@@ -43,7 +44,13 @@ __all__ = ["Engine"]
 
 log = get_logger()
 
+DTLS_BYTES = range(20, 64)  # RFC 7983 §7
+
 # Implementation constants
+MAX_HANDSHAKES = (
+    8  # datagrams of DTLS handshakes in one turn: each may cost two signatures, and media must not wait for many
+)
+MAX_WAITING_HANDSHAKES = 1024  # datagrams; more are dropped, and come again
 MAX_BATCHES = 8  # in one turn: then the other tasks, and the pacer, have their say
 MAX_DEADLINES = 256
 MAX_PATHS_PER_CALL = 16  # remembered; the ICE agent keeps fewer valid
@@ -74,6 +81,8 @@ class Engine:
         self._order = itertools.count()
         self._inbox: deque[tuple[Session, Command, tuple[Any, ...]]] = deque()
         self._touched: dict[Session, None] = {}
+        self._handshakes: deque[tuple[bytes, Path]] = deque()  # datagrams that wait for the next turn
+        self._handshakes_left = MAX_HANDSHAKES  # in this turn
         self._playing: dict[Session, None] = {}
         self._next_tick = math.inf
         self._sleep: trio.CancelScope | None = None
@@ -167,7 +176,7 @@ class Engine:
 
     def next_timeout(self) -> float:
         """When the next turn is due, if no datagram comes before."""
-        if self._inbox or self._touched:
+        if self._inbox or self._touched or self._handshakes:
             return -math.inf
         return min(self._heap[0][0] if self._heap else math.inf, self._next_tick)
 
@@ -183,6 +192,9 @@ class Engine:
                 self._start_pacing(session, now)
 
     def _receive(self, now: float) -> None:
+        self._handshakes_left = MAX_HANDSHAKES
+        for _ in range(min(MAX_HANDSHAKES, len(self._handshakes))):
+            self._receive_client_untrusted(*self._handshakes.popleft(), now)
         receive_batch, size = self._socket.receive_batch, self._socket.batch_size
         for _ in range(MAX_BATCHES):
             batch = receive_batch()
@@ -216,11 +228,28 @@ class Engine:
             session = self._by_path.get(path)
             if session is None:
                 self.drops["unknown_path"] += 1
+            elif (
+                data
+                and data[0] in DTLS_BYTES
+                and session.transport is Transport.HANDSHAKING
+                and self._must_wait(data, path)
+            ):
+                return
         if session is None:
             return
         self._guard(session, now, session.receive_untrusted, bytes(data), path, now)
         if self._by_path.get(path) is not session:
             self._learn_path(session, path)
+
+    def _must_wait(self, data: bytes | memoryview, path: Path) -> bool:
+        if self._handshakes_left:
+            self._handshakes_left -= 1
+            return False
+        if len(self._handshakes) < MAX_WAITING_HANDSHAKES:
+            self._handshakes.append((bytes(data), path))
+        else:
+            self.drops["handshakes_waiting"] += 1
+        return True
 
     def _find_by_ufrag_untrusted(self, data: bytes | memoryview) -> Session | None:
         try:

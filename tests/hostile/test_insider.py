@@ -21,6 +21,7 @@ from protocol.sctp.packet import build_chunk, build_packet
 from protocol.stun import Class, Message, Method
 from transceiver.backends.base import Accepted
 from transceiver.config import Timeouts
+from transceiver.engine import MAX_HANDSHAKES
 from transceiver.session import CloseReason
 from transceiver.signalling import CallRequest, SignallingError
 
@@ -496,3 +497,39 @@ async def test_what_was_said_on_a_channel_that_is_closed_is_not_told_as_that_of_
     assert rig.backend.last.channels[numbers[1]] == "new"
     assert rig.backend.last.messages == ["new"]
     assert session.all_drops(rig.now)["early_closed"] == 1
+
+
+async def test_media_waits_for_no_crowd_of_handshakes(autojump_clock: Any, rig: Any) -> None:
+    """Callers who hold their last flights back and send them all at once had stopped everybody for a millisecond each."""
+    rig = rig(max_sessions=100, max_half_open=100)
+    talker, _ = rig.live()
+    held: list[tuple[bytes, bytes]] = []
+    crowd = []
+    for _ in range(40):
+        caller, session = rig.offer()
+        crowd.append(session)
+        honest = caller.socket.send_batch
+
+        def send(datagrams: list[tuple[bytes, bytes]], caller: Any = caller, honest: Any = honest) -> int:
+            last = [data for data, _ in datagrams if data[0] == 22 and data[13] != 1]  # no ClientHello
+            held.extend((data, caller.socket.address) for data in last)
+            return int(honest([one for one in datagrams if one[0] not in last]))
+
+        caller.socket.send_batch = send
+    while len({address for _, address in held}) < 40:
+        rig.clock.jump(0.01)
+        rig.pump(1)
+    for data, address in held:
+        rig.socket.put(data, address)
+    heard = len(rig.backend.attachments[0].audio)
+    talker.speak()
+    for turn in range(1, 1000):
+        rig.engine.turn(rig.now)
+        secure = sum(session.transport.name == "SECURE" for session in crowd)
+        assert secure <= MAX_HANDSHAKES * turn
+        if turn == 1:
+            assert len(rig.backend.attachments[0].audio) == heard + 1
+        if rig.engine.next_timeout() > rig.now:
+            break
+    assert secure == 40
+    assert rig.echoes(talker) >= 3
