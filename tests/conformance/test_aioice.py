@@ -84,7 +84,11 @@ async def test_we_and_aioice_find_a_pair_and_agree_on_who_controls(ours: str, th
 
         description = await told()
         agent.begin(description, description["candidates"], controlling=ours == "controlling")
-        orders = {"ufrag": agent.credentials.ufrag, "pwd": agent.credentials.pwd, "candidates": [agent.candidate.serialize()]}
+        orders = {
+            "ufrag": agent.credentials.ufrag,
+            "pwd": agent.credentials.pwd,
+            "candidates": [agent.candidate.serialize()],
+        }
         await process.stdin.send_all(json.dumps(orders).encode() + b"\n")
         async with trio.open_nursery() as nursery:
             nursery.start_soon(agent.run)
