@@ -4,7 +4,8 @@
 2. A connection speaks HTTP/1.1 and nothing else: an upgrade to HTTP/2 or to a WebSocket is ignored, as RFC 9110 §7.8
    allows, because nothing here is served over either, and both are a great deal of code for strangers to try.
 3. Headers, a pause in a body, and a client that does not read its answer each have their time.
-4. What goes wrong in one connection ends that connection: nothing leaves it but Cancelled.
+4. Connections that send at once go on one after the other, and everything else in the process has its turn in between.
+5. What goes wrong in one connection ends that connection: nothing leaves it but Cancelled.
 """
 
 from __future__ import annotations
@@ -71,9 +72,16 @@ class HttpFaults:
 class _Http1(H11Protocol):
     _began: float | None = None
 
+    def __init__(self, *arguments: Any, turnstile: trio.Lock) -> None:  # noqa: ANN401 - hypercorn's own
+        super().__init__(*arguments)
+        self._turnstile = turnstile
+
     async def handle(self, event: Event) -> None:
         if self._began is None and self.stream is None and isinstance(event, RawData):
             self._began = trio.current_time()
+        if isinstance(event, RawData):  # hundreds of offers in one pass of the scheduler would stop all calls
+            async with self._turnstile:
+                await trio.lowlevel.checkpoint()
         await super().handle(event)
 
     async def _check_protocol(self, event: h11.Request) -> None:
@@ -96,9 +104,10 @@ class _Http1(H11Protocol):
 
 
 class _Connection(TCPServer):
-    def __init__(self, *arguments: Any, write_seconds: float) -> None:  # noqa: ANN401 - hypercorn's own
+    def __init__(self, *arguments: Any, write_seconds: float, turnstile: trio.Lock) -> None:  # noqa: ANN401 - hypercorn's own
         super().__init__(*arguments)
         self._write_seconds = write_seconds
+        self._turnstile = turnstile
 
     async def run(self) -> None:
         sock = self.stream.socket
@@ -109,7 +118,16 @@ class _Connection(TCPServer):
             async with TaskGroup() as task_group:
                 self._task_group = task_group
                 self.protocol = _Http1(  # type: ignore[assignment]
-                    self.app, self.config, self.context, task_group, state, False, client, server, self.protocol_send
+                    self.app,
+                    self.config,
+                    self.context,
+                    task_group,
+                    state,
+                    False,
+                    client,
+                    server,
+                    self.protocol_send,
+                    turnstile=self._turnstile,
                 )
                 await self.protocol.initiate()
                 await self.idle_task.restart(task_group, self._idle_timeout)
@@ -154,11 +172,18 @@ async def serve_http(
     config.h11_max_incomplete_size = limits.max_header_bytes
     context = WorkerContext(None)
     wrapped = ASGIWrapper(app)
+    turnstile = trio.Lock()
 
     async def serve(stream: trio.SocketStream) -> None:
         try:
             await _Connection(
-                wrapped, config, context, ConnectionState({}), stream, write_seconds=limits.write_seconds
+                wrapped,
+                config,
+                context,
+                ConnectionState({}),
+                stream,
+                write_seconds=limits.write_seconds,
+                turnstile=turnstile,
             ).run()
         except* Exception as group:  # noqa: BLE001 - one connection's failure must not end all else in the process
             faults.note(group)
