@@ -47,9 +47,8 @@ log = get_logger()
 DTLS_BYTES = range(20, 64)  # RFC 7983 §7
 
 # Implementation constants
-MAX_HANDSHAKES = (
-    8  # datagrams of DTLS handshakes in one turn: each may cost two signatures, and media must not wait for many
-)
+# Datagrams of DTLS handshakes in one turn: each may cost two signatures, and media must not wait for many.
+MAX_HANDSHAKES = 8
 MAX_WAITING_HANDSHAKES = 1024  # datagrams; more are dropped, and come again
 MAX_BATCHES = 8  # in one turn: then the other tasks, and the pacer, have their say
 MAX_DEADLINES = 256

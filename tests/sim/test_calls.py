@@ -62,6 +62,20 @@ def test_several_callers_share_the_edge_and_hear_only_themselves():
     assert world.relay.flows.established == 4
 
 
+@pytest.mark.soak
+@pytest.mark.timeout(600)
+@pytest.mark.parametrize("seed", range(5))
+def test_calls_that_lose_a_quarter_go_on_though_the_circuit_breaker_interrupts_them(seed: int):
+    """Four of these five had fallen silent for good: whoever stops for want of reports is in no report any more."""
+    world = World(seed, up=Conditions(loss=0.25, delay=0.02))
+    caller = world.talk()
+    world.run_for(300)
+    assert caller.call.failure is None
+    heard = caller.call.audio.received
+    world.run_for(20)
+    assert caller.call.audio.received - heard > 300
+
+
 @pytest.mark.slow
 def test_a_clock_that_jumps_is_not_noticed():
     world = World(4, up=CALM)

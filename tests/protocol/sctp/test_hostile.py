@@ -305,6 +305,30 @@ def test_a_withdrawn_gap_acknowledgement_is_sent_again(make_raw_peer: Make):
     assert tsns == [2, 3]
 
 
+def test_the_third_missing_report_sends_again_at_once_and_neither_of_the_two_before(make_raw_peer: Make):
+    peer = make_raw_peer()
+    channel = peer.association.open_channel("ours", now=peer.now)
+    for _ in range(4):
+        peer.association.send(channel, "x", peer.now)
+    peer.hear()
+    for last, again in ((2, []), (3, []), (4, [1])):  # TSN 0 was the OPEN; 1 is missing
+        heard = peer.say(peer.ack(0, 1 << 20, (2, last)))
+        tsns = [struct.unpack_from("!L", c.value)[0] - peer.init_ack.tsn for c in heard if c.type == ChunkType.DATA]
+        assert tsns == again
+
+
+def test_an_acknowledgement_alone_clears_the_errors_before_it(make_raw_peer: Make):
+    peer = make_raw_peer()
+    channel = peer.association.open_channel("ours", now=peer.now)
+    peer.say(peer.ack(0))
+    for number in range(1, 10):
+        peer.association.send(channel, "x", peer.now)
+        heard = peer.hear() + peer.wait(1.5)
+        assert [chunk.type for chunk in heard].count(ChunkType.DATA) >= 3  # so two timeouts
+        peer.say(peer.ack(number))
+    assert peer.association.state is AssociationState.ESTABLISHED
+
+
 def test_a_closed_window_is_probed_and_never_given_up(make_raw_peer: Make):
     peer = make_raw_peer()
     channel = peer.association.open_channel("ours", now=peer.now)
