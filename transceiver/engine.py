@@ -51,6 +51,9 @@ DTLS_BYTES = range(20, 64)  # RFC 7983 §7
 MAX_HANDSHAKES = 8
 MAX_WAITING_HANDSHAKES = 1024  # datagrams; more are dropped, and come again
 MAX_BATCHES = 8  # in one turn: then the other tasks, and the pacer, have their say
+MAX_RECEIVE_SECONDS = (
+    0.010  # in one turn; a datagram may hold fifty messages, and a burst of such ones a second of work
+)
 MAX_DEADLINES = 256
 MAX_PATHS_PER_CALL = 16  # remembered; the ICE agent keeps fewer valid
 MAX_PACE_LATENESS = 5 * PACE_SECONDS  # a pacer later than that starts anew
@@ -85,6 +88,7 @@ class Engine:
         self._playing: dict[Session, None] = {}
         self._next_tick = math.inf
         self._sleep: trio.CancelScope | None = None
+        self._clock: Callable[[], float] | None = None  # in `run`: how long a turn takes
 
     # What other tasks do
 
@@ -149,6 +153,7 @@ class Engine:
 
     async def run(self) -> None:
         """Until cancelled, or until the socket is closed."""
+        self._clock = trio.current_time
         while True:
             with trio.CancelScope(deadline=self.next_timeout()) as self._sleep:
                 await self._socket.wait_readable()
@@ -205,7 +210,7 @@ class Engine:
                 else:
                     self.drops["not_direct"] += 1
             self.outbox.flush()
-            if len(batch) < size:
+            if len(batch) < size or (self._clock is not None and self._clock() - now >= MAX_RECEIVE_SECONDS):
                 return
 
     def _receive_trunk_untrusted(self, datagram: memoryview, relay: TransportAddress, now: float) -> None:

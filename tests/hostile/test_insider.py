@@ -533,3 +533,17 @@ async def test_media_waits_for_no_crowd_of_handshakes(autojump_clock: Any, rig: 
             break
     assert secure == 40
     assert rig.echoes(talker) >= 3
+
+
+async def test_a_turn_that_takes_long_leaves_what_has_come_to_the_next_one(autojump_clock: Any, rig: Any) -> None:
+    """512 datagrams of fifty messages each had stopped everybody for 400 ms."""
+    rig = rig()
+    caller, _ = rig.live()
+    for _ in range(rig.socket.batch_size * 3):
+        rig.socket.put(os.urandom(100), caller.socket.address)
+    readings = iter((0.004, 0.012, 0.003))  # seconds since the turn began, after each batch
+    rig.engine._clock = lambda: rig.now + next(readings)
+    rig.engine.turn(rig.now)
+    assert len(rig.socket._queue) == rig.socket.batch_size
+    rig.engine.turn(rig.now)
+    assert not rig.socket._queue
