@@ -283,6 +283,7 @@ async def test_without_consent_media_pauses_after_ten_seconds_and_the_call_ends_
     await trio.sleep(60)
     assert last <= ended  # neither media nor DTLS, not even a goodbye (RFC 7675 §5.1)
     assert not any(data[0] == 21 for data in sent_to_caller)
+    assert not any(128 <= data[0] < 192 for data in sent_to_caller)  # nor RTCP since the pause
     assert len(caller.audio) == heard
 
 
