@@ -51,9 +51,7 @@ DTLS_BYTES = range(20, 64)  # RFC 7983 §7
 MAX_HANDSHAKES = 8
 MAX_WAITING_HANDSHAKES = 1024  # datagrams; more are dropped, and come again
 MAX_BATCHES = 8  # in one turn: then the other tasks, and the pacer, have their say
-MAX_RECEIVE_SECONDS = (
-    0.010  # in one turn; a datagram may hold fifty messages, and a burst of such ones a second of work
-)
+MAX_RECEIVE_SECONDS = 0.010  # in one turn, to a batch: fifty messages in each datagram would make it half a second
 MAX_DEADLINES = 256
 MAX_PATHS_PER_CALL = 16  # remembered; the ICE agent keeps fewer valid
 MAX_PACE_LATENESS = 5 * PACE_SECONDS  # a pacer later than that starts anew
