@@ -57,7 +57,7 @@ bench *arguments: (_env "dev")
 
 # Branch coverage of protocol/ by the tests that need no real peer; fails below 95 %.
 coverage: (_env "dev")
-    {{ python }} -m coverage run -m pytest -q -m "not soak and not conformance"
+    {{ python }} -m coverage run -m pytest -q -m "not soak and not thorough and not conformance" tests/protocol tests/sim tests/fuzz tests/transceiver tests/loadgen
     {{ python }} -m coverage report
 
 # Fuzz whatever reads bytes from the network, guided by coverage: --seconds 600 (--help tells the rest).
