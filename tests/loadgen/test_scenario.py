@@ -117,6 +117,15 @@ async def run_against(server: LocalServer, arguments: str, disturb=None):
     return summarize(run)
 
 
+async def test_what_the_generator_does_before_its_first_call_is_no_lateness_of_that_call():
+    run = Run(parse_options(["--calls", "1", "--seconds", "1"]), Driver(trio.current_time))
+    run.started_at -= 60  # as if it had been busy with other things for so long
+    await place_calls(run, "http://127.0.0.1:1/")
+    assert run.calls[0].failure == "offer_no_connection"
+    assert run.arrival_lateness.percentile(1.0) < 30
+    assert run.seconds < 30
+
+
 @pytest.mark.slow
 async def test_calls_over_real_sockets_lose_nothing_and_are_hung_up(new_server):
     server = new_server()
