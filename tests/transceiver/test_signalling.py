@@ -205,6 +205,22 @@ async def test_w2_a_call_tells_what_may_be_sent_to_it(client: httpx.AsyncClient)
     assert {"PATCH", "DELETE"} <= set(response.headers["allow"].split(", "))
 
 
+@pytest.mark.parametrize(
+    ("method", "place", "allow"),
+    [
+        ("PUT", CALLS, "OPTIONS, POST"),
+        ("GET", f"{CALLS}/rtc_1", "DELETE, OPTIONS, PATCH, POST"),
+        ("GET", f"{CALLS}/rtc_1/hangup", "POST"),
+        ("DELETE", "/v1/info", "GET, HEAD"),
+    ],
+)
+async def test_a_method_that_a_place_does_not_take_is_told_all_that_it_takes(
+    client: httpx.AsyncClient, method: str, place: str, allow: str
+) -> None:
+    response = await client.request(method, place)
+    assert (response.status_code, response.headers["allow"]) == (405, allow)
+
+
 async def test_w2_trickled_candidates_get_204_without_an_entity_tag(
     client: httpx.AsyncClient, calls: RecordingCalls
 ) -> None:

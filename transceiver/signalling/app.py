@@ -107,21 +107,31 @@ def create_app(
     async def info(_: Request) -> Response:
         return JSONResponse(calls.info(), headers={"Cache-Control": "no-store"})
 
-    routes: list[BaseRoute] = [
-        Mount(
-            VERSION_PATH,
-            routes=[
-                Route(CALLS_PATH, create, methods=["POST"]),
-                Route(CALLS_PATH, options, methods=["OPTIONS"]),
-                Route(CALLS_PATH + "/{call_id}/hangup", hang_up, methods=["POST"]),
-                Route(CALLS_PATH + "/{call_id}", options_of_call, methods=["OPTIONS"]),
-                Route(CALLS_PATH + "/{call_id}", renegotiate, methods=["POST"]),
-                Route(CALLS_PATH + "/{call_id}", update_ice, methods=["PATCH"]),
-                Route(CALLS_PATH + "/{call_id}", hang_up, methods=["DELETE"]),
-                Route("/info", info),
-            ],
-        )
+    api = [
+        Route(CALLS_PATH, create, methods=["POST"]),
+        Route(CALLS_PATH, options, methods=["OPTIONS"]),
+        Route(CALLS_PATH + "/{call_id}/hangup", hang_up, methods=["POST"]),
+        Route(CALLS_PATH + "/{call_id}", options_of_call, methods=["OPTIONS"]),
+        Route(CALLS_PATH + "/{call_id}", renegotiate, methods=["POST"]),
+        Route(CALLS_PATH + "/{call_id}", update_ice, methods=["PATCH"]),
+        Route(CALLS_PATH + "/{call_id}", hang_up, methods=["DELETE"]),
+        Route("/info", info),
     ]
+
+    async def on_http_exception(request: Request, error: Exception) -> Response:
+        assert isinstance(error, HTTPException)
+        response = error_response(SignallingError(error.status_code, _code(error), str(error.detail)))
+        response.headers.update(error.headers or {})
+        if error.status_code == 405:
+            path = request.url.path.removeprefix(VERSION_PATH)
+            # RFC 9110 §15.5.6: all that the place takes; Starlette names the methods of its first route alone.
+            response.headers["Allow"] = ", ".join(
+                sorted({method for route in api if route.path_regex.match(path) for method in route.methods or ()})
+                or ["GET", "HEAD"]  # the page
+            )
+        return response
+
+    routes: list[BaseRoute] = [Mount(VERSION_PATH, routes=api)]
     if web is not None:
         routes.append(Mount("/", _Page(directory=web, html=True)))
     cors = Middleware(
@@ -142,7 +152,7 @@ def create_app(
         middleware=[cors],
         exception_handlers={
             SignallingError: _on_signalling_error,
-            HTTPException: _on_http_exception,
+            HTTPException: on_http_exception,
             Exception: _on_exception,
         },
     )
@@ -155,13 +165,6 @@ def _no_such_call() -> SignallingError:
 async def _on_signalling_error(_: Request, error: Exception) -> Response:
     assert isinstance(error, SignallingError)
     return error_response(error)
-
-
-async def _on_http_exception(_: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    response = error_response(SignallingError(error.status_code, _code(error), str(error.detail)))
-    response.headers.update(error.headers or {})
-    return response
 
 
 async def _on_exception(_: Request, __: Exception) -> Response:
