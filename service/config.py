@@ -13,7 +13,7 @@ import sys
 import tomllib
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar, get_args
 
 import msgspec
 
@@ -146,7 +146,16 @@ def _convert(section: str, table: dict[str, Any], kind: type[Section]) -> Sectio
         key, colon, sentence = message.partition(": ")
         if colon and key.isidentifier():  # from __post_init__: the sentence begins with the key
             place, message = f"{place}.{key}", sentence
+        elif message.startswith("Invalid enum value"):
+            message = f"must be {_choices(kind, where.rstrip('`'))}, not{message.removeprefix('Invalid enum value')}"
         raise ConfigError(place, message) from None
+
+
+def _choices(kind: Any, where: str) -> str:  # noqa: ANN401
+    """The words that the key at `where` (`.setup`, `.timeouts.drain`) may be."""
+    for name in where.split(".")[1:]:
+        kind = _fields(kind)[name].type
+    return " or ".join(map(str, get_args(kind)))
 
 
 def _refuse_unknown(place: str, table: dict[str, Any], kind: type[msgspec.Struct]) -> None:

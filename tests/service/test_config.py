@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import Literal
 
 import msgspec
 import pytest
@@ -22,6 +23,7 @@ class Relay(msgspec.Struct, frozen=True, kw_only=True):
     listen: list[str] = msgspec.field(default_factory=lambda: ["127.0.0.1:3478"])
     max_flows: int = 1000
     verify: bool = False
+    format: Literal["console", "json"] = "json"
     timeouts: Timeouts = Timeouts()
 
     def __post_init__(self) -> None:
@@ -90,6 +92,12 @@ def test_the_environment_reaches_a_table_inside_a_section():
 def test_a_misspelt_key_comes_with_the_nearest_right_one(tmp_path: Path):
     with pytest.raises(ConfigError, match="did you mean max_flows"):
         load(SECTIONS, write(tmp_path, "[relay]\nmax_flow = 1"), {})
+
+
+def test_a_word_that_a_key_does_not_know_comes_with_those_that_it_does():
+    with pytest.raises(ConfigError) as refused:
+        load(SECTIONS, None, {"ANTIPHON_RELAY_FORMAT": "xml"})
+    assert str(refused.value) == "relay.format: must be console or json, not 'xml'"
 
 
 def test_a_missing_file_is_an_error_not_a_default(tmp_path: Path):
