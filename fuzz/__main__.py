@@ -46,13 +46,13 @@ class Outcome:
 def main() -> int:
     options = _options()
     console = Console(stderr=True)
-    seconds = max(1, options.seconds * options.jobs // len(options.targets))
-    console.print(
-        f"{len(options.targets)} targets, {seconds} s each, {options.jobs} at a time; inputs in {_shown(WORK)}/"
-    )
+    jobs = min(options.jobs, len(options.targets))
+    seconds = max(1, options.seconds * jobs // len(options.targets))
+    targets = "1 target" if len(options.targets) == 1 else f"{len(options.targets)} targets"
+    console.print(f"{targets}, {seconds} s each, {jobs} at a time; inputs in {_shown(WORK)}/")
     began = time.monotonic()
     outcomes = []
-    with ThreadPoolExecutor(options.jobs) as pool:
+    with ThreadPoolExecutor(jobs) as pool:
         for outcome in pool.map(lambda name: _fuzz(name, seconds), options.targets):
             outcomes.append(outcome)
             growth = f"edges {outcome.coverage_before} → {outcome.coverage}"
