@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-__all__ = ["read", "unpack", "write"]
+__all__ = ["extend", "read", "unpack"]
 
 FOLDER = Path(__file__).parent / "corpora"
 
@@ -20,15 +20,16 @@ def read(name: str) -> list[bytes]:
     return [bytes.fromhex(line) for line in file.read_text().split("\n")[:-1]] if file.exists() else []
 
 
-def write(name: str, inputs: Iterable[bytes]) -> int:
-    """Keep the shortest; how many were kept."""
-    kept: list[bytes] = []
-    size = 0
-    for data in sorted(set(inputs), key=lambda data: (len(data), data)):
+def extend(name: str, found: Iterable[bytes]) -> int:
+    """Add the shortest of what was found, as far as there is room; how many inputs there are then."""
+    kept = read(name)
+    size = sum(map(len, kept))
+    for data in sorted(set(found) - set(kept), key=lambda data: (len(data), data)):
         size += len(data)
         if len(kept) == MAXIMUM_INPUTS or size > MAXIMUM_BYTES:
             break
         kept.append(data)
+    kept.sort(key=lambda data: (len(data), data))
     FOLDER.mkdir(exist_ok=True)
     (FOLDER / f"{name}.hex").write_text("".join(data.hex() + "\n" for data in kept))
     return len(kept)

@@ -47,3 +47,12 @@ def test_an_input_is_cut_into_datagrams_by_their_lengths():
     assert datagrams(bytes.fromhex("0002aabb0001cc")) == [b"\xaa\xbb", b"\xcc"]
     assert datagrams(bytes.fromhex("0000 0005aa")) == [b"", b"\xaa"]
     assert datagrams(b"\x00") == []
+
+
+def test_what_was_found_is_added_within_the_bounds_and_nothing_is_lost(tmp_path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(corpus, "FOLDER", tmp_path)
+    assert corpus.extend("x", [b"long one", b"", b"a"]) == 3
+    assert corpus.read("x") == [b"", b"a", b"long one"]
+    assert corpus.extend("x", [number.to_bytes(2, "big") for number in range(500)]) == corpus.MAXIMUM_INPUTS
+    assert {b"", b"a", b"long one"} < set(corpus.read("x"))
+    assert corpus.extend("y", [bytes(corpus.MAXIMUM_BYTES), b"short"]) == 1
