@@ -53,14 +53,14 @@ async def _read_offer(request: Request, seconds: float, readers: Mapping[str, _R
         raise SignallingError(406, "not_acceptable", "The answer is application/sdp, which Accept does not allow.")
     read = readers.get(_content_type(request))
     if read is None:
-        raise SignallingError(415, "unsupported_media_type", f"Send the offer as {' or '.join(readers)}.")
+        raise SignallingError(415, "unsupported_media_type", f"Send the offer as {' or '.join(readers)}, unencoded.")
     return await read(request, await _read_body_in_time(request, seconds))
 
 
 async def read_fragment(request: Request, seconds: float) -> bytes:
     """The body of a request that trickles or restarts ICE. Raises SignallingError."""
     if _content_type(request) != FRAGMENT_TYPE:
-        message = f"A call is changed by {FRAGMENT_TYPE}."
+        message = f"A call is changed by {FRAGMENT_TYPE}, unencoded."
         raise SignallingError(415, "unsupported_media_type", message, accept_patch=FRAGMENT_TYPE)
     return await _read_body_in_time(request, seconds)
 
