@@ -38,6 +38,8 @@ def main() -> int:
     parser.add_argument("--seed", type=int, metavar="S", help="one call, and what travelled")
     parser.add_argument("--mischief", action="store_true", help="harm each of the first datagrams instead")
     options = parser.parse_args()
+    if options.seeds < 1:
+        parser.error("--seeds must be at least 1")
     structlog.configure(wrapper_class=structlog.make_filtering_bound_logger(logging.ERROR))
     if options.seed is not None:
         return look_at(options.seed)
@@ -55,7 +57,7 @@ def look_at(seed: int) -> int:
     world.log = []
     caller = world.dial()
     world.run_until(lambda: caller.call.is_ready or caller.call.is_over, LIMIT)
-    print("seconds   where   caller's outer address  bytes  begins with")
+    print("seconds   where   caller's outer address  bytes  what")
     print("\n".join(world.log))
     for stage, at in caller.call.reached.items():
         print(f"{stage:10} {at - caller.dialled_at:8.3f} s")
@@ -65,7 +67,11 @@ def look_at(seed: int) -> int:
 
 def _report(what: str, runs: Iterable[Setup]) -> list[Setup]:
     began = time.process_time()
-    setups = list(runs)
+    setups = []
+    for setup in runs:
+        setups.append(setup)
+        if sys.stderr.isatty() and len(setups) % 10 == 0:
+            print(f"\r{len(setups)} calls", end="\r", file=sys.stderr, flush=True)
     spent = time.process_time() - began
     seconds = [setup.seconds for setup in setups]
     good = sum(value <= PROMISE_SECONDS for value in seconds) / len(setups)

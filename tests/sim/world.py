@@ -28,6 +28,7 @@ from sim.identities import identity
 
 from loadgen.call import CallFigures
 from protocol.address import TransportAddress, format_address, pack_address
+from protocol.demux import Kind, classify_untrusted
 from protocol.ice import Candidate, candidate_priority
 from protocol.routing import KeyRing, RoutingConfig, Trunk
 from relay.config import RelayConfig
@@ -50,6 +51,8 @@ PERFECT = Conditions()
 LAN = Conditions(delay=0.0002)
 WALL = 1_795_000_000.0
 _MOMENT = struct.Struct(">dI")
+_STUN_TYPES = {b"\x00\x01": "request", b"\x01\x01": "answer", b"\x01\x11": "error"}
+_RECORD_TYPES = {20: "change cipher spec", 21: "alert", 22: "handshake", 23: "data"}
 STUCK = 10_000  # steps at one moment: a deadline that never passes is a bug
 
 
@@ -346,5 +349,11 @@ class World:
         self._digest.update(_MOMENT.pack(self.now, len(data)) + address)
         self._digest.update(data)
         if self.log is not None:
-            kind = bytes(data[:2]).hex()
-            self.log.append(f"{self.now:.6f} {what:7} {format_address(address):22} {len(data):5} {kind}")
+            self.log.append(f"{self.now:.6f} {what:7} {format_address(address):22} {len(data):5} {_name(data)}")
+
+
+def _name(data: bytes | memoryview) -> str:
+    """What a datagram is, for eyes: of DTLS its first record tells."""
+    kind = classify_untrusted(data)
+    first = {Kind.STUN: _STUN_TYPES.get(bytes(data[:2])), Kind.DTLS: _RECORD_TYPES.get(data[0] if data else 0)}
+    return " ".join(filter(None, (kind.name, first.get(kind))))
