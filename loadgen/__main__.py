@@ -73,7 +73,7 @@ def _unwritable(file: Path) -> str | None:
 
 
 def _deliver(options: Options, summary: Summary, timeline: Timeline) -> None:
-    """The table, the page, and the JSON: in one line without the single calls, or whole where `--json` says.
+    """The table; the page and the JSON where they are asked for.
 
     With `--json -` standard output is for the program that reads it; the table goes to standard error.
     """
@@ -84,8 +84,6 @@ def _deliver(options: Options, summary: Summary, timeline: Timeline) -> None:
         command = " ".join(["just load", *map(shlex.quote, sys.argv[1:])])
         Path(options.report).write_text(render_page(summary, timeline.samples, command))
     if options.json is None:
-        brief = {key: value for key, value in msgspec.structs.asdict(summary).items() if key not in ("each", "curves")}
-        print(msgspec.json.encode(brief).decode())
         return
     text = msgspec.json.format(msgspec.json.encode(summary), indent=2) + b"\n"
     if options.json == "-":
