@@ -242,7 +242,7 @@ def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
     """What is worth saying, each with its tone: "", warn, bad or well; the verdict last."""
     calls, audio, generator, network = summary.calls, summary.audio, summary.generator, summary.network
     for kinds, count in summary.security.items():
-        yield "", f"{_calls(count)} with {kinds}"
+        yield "", f"{_count(count, 'call')} with {kinds}"
     if (share := audio["on_schedule"]) is not None:
         yield "", f"{share:.2%} of the frames were back on schedule"
     if network["conditions"] or network["rebindings"]:
@@ -251,11 +251,13 @@ def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
         yield "", f"a bad network between (seed {network['seed']}): {said}; dropped: {dropped}"
     if network["rebindings"]:
         median, worst = (_text(network["heard_again_after_ms"][share]) for share in ("p50", "max"))
-        yield "", f"{network['rebindings']} rebindings; heard again after {median} ms (p50), {worst} ms (max)"
+        rebindings = _count(network["rebindings"], "rebinding")
+        yield "", f"{rebindings}; heard again after {median} ms (p50), {worst} ms (max)"
     late, skipped = generator["frames_sent_late"], generator["frames_skipped"]
     if late or skipped:
         worst = f"at worst {generator['worst_lateness_ms']} ms"
-        yield "warn", f"of our own making: {late} frames left more than 5 ms late ({worst}), {skipped} never left"
+        left = _count(late, "frame")
+        yield "warn", f"of our own making: {left} left more than 5 ms late ({worst}), {skipped} never left"
     if generator["limit"]:
         why = ", ".join(generator["limit"])
         yield "bad", f"the generator was the limit ({why}): these figures are its own, not the stack's"
@@ -267,13 +269,13 @@ def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
         yield "bad", f"failed: {count} × {reason}"
     yield (
         "well" if summary.ok else "bad",
-        f"{'well' if summary.ok else 'not well'}: {_calls(calls['wanted'])}, {calls['failed']} failed, {audio['lost']} "
+        f"{'well' if summary.ok else 'not well'}: {_count(calls['wanted'], 'call')}, {calls['failed']} failed, {audio['lost']} "
         f"frames and {summary.data['lost']} messages lost, in {summary.seconds:.1f} s",
     )
 
 
-def _calls(count: int) -> str:
-    return "1 call" if count == 1 else f"{count} calls"
+def _count(count: int, what: str) -> str:
+    return f"{count} {what}" if count == 1 else f"{count} {what}s"
 
 
 def _text(value: float | None) -> str:
