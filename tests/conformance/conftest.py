@@ -19,9 +19,15 @@ import namespace
 GROUP = "real peers"
 
 
+FIREFOX_BY_DEFAULT = "test_the_tone_a_browser_sends_comes_back_in_what_it_receives"
+"""It starts slowly: one test of it is enough in the default run, the others are thorough."""
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if Path(__file__).parent in item.path.parents:
+            if "firefox" in item.name and getattr(item, "originalname", "") != FIREFOX_BY_DEFAULT:
+                item.add_marker(pytest.mark.thorough)
             item.add_marker(pytest.mark.conformance)
             item.add_marker(pytest.mark.slow)
             item.add_marker(pytest.mark.xdist_group(GROUP))  # one after another: they measure and they listen

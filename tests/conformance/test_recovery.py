@@ -37,7 +37,13 @@ WATCH_GAP = """(() => {
 RENEGOTIATED = "antiphon.pc.remoteDescription.sdp + antiphon.pc.connectionState"
 
 
-@pytest.mark.parametrize(("learns", "at_most_ms"), [("true", 1500), ("false", 5000)], ids=["replies", "checks alone"])
+@pytest.mark.parametrize(
+    ("learns", "at_most_ms"),
+    [
+        pytest.param("true", 1500, id="replies"),
+        pytest.param("false", 5000, id="checks alone", marks=pytest.mark.thorough),
+    ],
+)
 async def test_a_talking_call_survives_the_death_of_the_relay(chromium, tone: Path, learns: str, at_most_ms: int):
     async with (
         running_stack("--agent", "examples.insistent:insistent", ANTIPHON_RELAY_LEARN_FROM_REPLIES=learns) as stack,
@@ -64,7 +70,9 @@ async def test_a_talking_call_survives_the_death_of_the_relay(chromium, tone: Pa
         assert (await stack.hang_up(identity)).status_code == 200
 
 
-@pytest.mark.parametrize("learns", ["true", "false"], ids=["replies", "checks alone"])
+@pytest.mark.parametrize(
+    "learns", [pytest.param("true", id="replies"), pytest.param("false", id="checks alone", marks=pytest.mark.thorough)]
+)
 async def test_twenty_talking_calls_survive_the_death_of_the_relay(learns: str):
     environment = {"ANTIPHON_RELAY_LEARN_FROM_REPLIES": learns}
     async with running_stack("--agent", "examples.insistent:insistent", **environment) as stack:
