@@ -25,6 +25,7 @@ async def test_an_aiortc_caller_hears_its_tone_and_gets_every_message_back(route
     assert result["hangup"] == 200
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("offered", "ours", "role"),
     [

@@ -6,6 +6,7 @@ import base64
 from pathlib import Path
 
 import httpx
+import pytest
 from harness import decode, dominant_frequency, running_stack
 
 RECORD = """(async () => {
@@ -61,6 +62,7 @@ async def test_what_a_browser_says_on_the_data_channel_is_echoed(browser, tone: 
         assert await page.evaluate(echo) == "grüße, Antiphon"
 
 
+@pytest.mark.thorough
 async def test_a_caller_who_hangs_up_ends_the_call_on_both_sides(browser, tone: Path):
     async with running_stack("--agent", "echo", **browser.addresses) as stack, browser.open(tone) as page:
         identity = await call(page, stack.url)
@@ -71,6 +73,7 @@ async def test_a_caller_who_hangs_up_ends_the_call_on_both_sides(browser, tone: 
         assert gone.json()["error"]["code"]
 
 
+@pytest.mark.thorough
 async def test_a_server_that_hangs_up_tells_the_caller_why(browser, tone: Path):
     async with running_stack("--agent", "echo", **browser.addresses) as stack, browser.open(tone) as page:
         identity = await call(page, stack.url)

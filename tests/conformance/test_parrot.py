@@ -35,6 +35,7 @@ def write_voice(speech, quiet, tmp_path: Path):
     return write_voice
 
 
+@pytest.mark.thorough
 async def test_the_parrot_says_a_sentence_back(browser, write_voice):
     voice = write_voice(1500, 3500)
     async with running_stack("--agent", "parrot", **browser.addresses) as stack, browser.open(voice) as page:

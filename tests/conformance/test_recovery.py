@@ -70,9 +70,8 @@ async def test_a_talking_call_survives_the_death_of_the_relay(chromium, tone: Pa
         assert (await stack.hang_up(identity)).status_code == 200
 
 
-@pytest.mark.parametrize(
-    "learns", [pytest.param("true", id="replies"), pytest.param("false", id="checks alone", marks=pytest.mark.thorough)]
-)
+@pytest.mark.thorough
+@pytest.mark.parametrize("learns", ["true", "false"], ids=["replies", "checks alone"])
 async def test_twenty_talking_calls_survive_the_death_of_the_relay(learns: str):
     environment = {"ANTIPHON_RELAY_LEARN_FROM_REPLIES": learns}
     async with running_stack("--agent", "examples.insistent:insistent", **environment) as stack:

