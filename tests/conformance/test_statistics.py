@@ -54,7 +54,8 @@ async def test_a_browsers_statistics_of_us_are_believable(browser, tone: Path):
 
     pair = next(entry for entry in entries if entry["type"] == "candidate-pair" and entry.get("nominated"))
     assert pair["state"] == "succeeded"
-    assert 0 <= pair["currentRoundTripTime"] < 0.2  # Firefox tells it in whole milliseconds
+    assert 0 <= pair["currentRoundTripTime"] < 0.2
+    assert pair["currentRoundTripTime"] > 0 or page.name == "firefox"  # which tells it in whole milliseconds
     figures = {name: heard[name] for name in ("roundTripTime", "jitter")} | {"theirJitter": received["jitter"]}
     print(page.name, figures, {"pair": pair["currentRoundTripTime"]})
 

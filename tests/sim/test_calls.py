@@ -1,4 +1,4 @@
-"""Whole calls in virtual time: a minute of one takes about a second, and happens again from its seed."""
+"""Whole calls in virtual time: a minute of one takes less than a second, and happens again from its seed."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def test_a_call_of_a_minute_loses_nothing_on_a_good_network_and_takes_a_moment()
     assert caller.call.farewell == "hangup"
     assert dict(world.registry.ended) == {"hangup": 1}
     assert world.registry.sessions == {}
-    # 0.8 to 1.5 s of CPU on machines more or less busy; the bound only says that it is not real time.
+    # 0.7 to 1.5 s of CPU on machines quiet or busy; the bound only says that it is not real time.
     assert spent < 10, f"{spent:.2f} s"
 
 
