@@ -9,9 +9,12 @@ from typing import TypeVar
 from fuzz.target import Target, promise, refused, seeded
 from protocol.address import pack_address
 from protocol.agentlink import (
+    DataMessage,
     decode_agent_message_untrusted,
     decode_binary_untrusted,
     decode_transceiver_message_untrusted,
+    encode_data,
+    encode_media,
 )
 from protocol.codecs.opus import count_opus_samples_untrusted
 from protocol.codecs.red import parse_red_untrusted
@@ -206,7 +209,12 @@ def _sdp_values(data: bytes) -> None:
 
 
 def _agent_link(data: bytes) -> None:
-    refused(decode_binary_untrusted)(data)
+    content = _or_none(decode_binary_untrusted, data)
+    if isinstance(content, DataMessage):
+        promise(decode_binary_untrusted(encode_data(content)) == content, "our own data message is read differently")
+    elif isinstance(content, tuple):
+        read = [record for message in encode_media(content) for record in decode_binary_untrusted(message)]
+        promise(read == list(content), "our own media messages are read differently")
     refused(decode_agent_message_untrusted)(data)
     refused(decode_transceiver_message_untrusted)(data)
 

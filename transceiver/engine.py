@@ -32,7 +32,7 @@ from protocol.errors import DecodeError
 from protocol.routing import Trunk
 from protocol.stun import peek_username_untrusted
 from service.logs import get_logger
-from transceiver.backends.base import Attachment, BackendEvent, Call
+from transceiver.backends.base import Attachment, BackendEvent, Call, MediaFrame
 from transceiver.media import PACE_SECONDS
 from transceiver.outbox import Outbox, relay_local
 from transceiver.session.reasons import CloseReason
@@ -79,7 +79,7 @@ class Engine:
         self._by_path: dict[Path, Session] = {}
         self._heap: list[tuple[float, int, Session]] = []
         self._order = itertools.count()
-        self._inbox: deque[tuple[Session, Command, tuple[Any, ...]]] = deque()
+        self._inbox: deque[tuple[Session, Command, tuple[Any, ...]] | list[MediaFrame]] = deque()
         self._touched: dict[Session, None] = {}
         self._handshakes: deque[tuple[bytes, Path]] = deque()  # datagrams that wait for the next turn
         self._handshakes_left = MAX_HANDSHAKES  # in this turn
@@ -116,6 +116,11 @@ class Engine:
         """A word of an agent (`Inbox`). The inbox holds no more than the links' messages of one wake."""
         assert isinstance(call, Session)
         self.command(call, Session.handle_backend, attachment, event)
+
+    def post_media(self, frames: list[MediaFrame]) -> None:
+        """Audio of agents, for many calls at once (`Inbox`)."""
+        self._inbox.append(frames)
+        self._wake()
 
     def _wake(self) -> None:
         if self._sleep is not None:
@@ -184,14 +189,22 @@ class Engine:
 
     def _run_inbox(self, now: float) -> None:
         for _ in range(len(self._inbox)):
-            session, command, arguments = self._inbox.popleft()
-            if session.released:
-                continue
-            self._guard(session, now, command, session, *arguments, now)
-            if session.conversation.is_playing and not session.released:
-                if session.conversation.next_pace() <= now:
-                    self._guard(session, now, session.pace, now)
-                self._start_pacing(session, now)
+            item = self._inbox.popleft()
+            if isinstance(item, list):
+                for call, attachment, record in item:
+                    assert isinstance(call, Session)
+                    self._carry_out(call, Session.handle_backend, (attachment, record), now)
+            else:
+                self._carry_out(*item, now)
+
+    def _carry_out(self, session: Session, command: Command, arguments: tuple[Any, ...], now: float) -> None:
+        if session.released:
+            return
+        self._guard(session, now, command, session, *arguments, now)
+        if session.conversation.is_playing and not session.released:
+            if session.conversation.next_pace() <= now:
+                self._guard(session, now, session.pace, now)
+            self._start_pacing(session, now)
 
     def _receive(self, now: float) -> None:
         self._handshakes_left = MAX_HANDSHAKES

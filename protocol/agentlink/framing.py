@@ -1,10 +1,12 @@
 """The binary messages of the agent link: audio frames of many calls in one message, and data-channel messages.
 
-    media:  0x01 | records, one or more:  handle u32 | RTP time u32 | flags u8 | length u16 | payload
+    media:  0x01 | zero u8 | count u16 | heads, `count` times:  handle u32 | RTP time u32 | flags u8 | zero u8 | length u16
+            | the payloads, one after another
     data:   0x02 | handle u32 | channel id u16 | flags u8 (bit 0: text, UTF-8) | payload
 
 All integers are big-endian. A media message holds the frames of all calls that were gathered in one wake: a WebSocket
 message costs nearly the same whatever its size, so frames are gathered, but never delayed when the line is idle.
+The heads come first, so that all of them are written, and read, as one array.
 RTP time of uplink frames is the caller's; that of downlink frames is the agent's own timeline, which starts at 0 with
 each call and has no holes (960 more for each 20 ms of Opus, whose clock is 48 kHz; RFC 7587 §4.1).
 """
@@ -33,7 +35,8 @@ __all__ = [
 ]
 
 # Specification constants.
-MEDIA_RECORD = struct.Struct("!IIBH")  # handle, RTP time, flags, length
+MEDIA_HEADER = struct.Struct("!BxH")  # kind, count
+MEDIA_HEAD = struct.Struct("!III")  # handle, RTP time, flags and length
 DATA_HEADER = struct.Struct("!BIHB")  # kind, handle, channel id, flags
 TEXT = 0x01
 MAX_FRAME_BYTES = 1500  # an audio frame came in, or goes out, in one datagram
@@ -50,10 +53,16 @@ class Kind(IntEnum):
 
 
 class MediaFlags(IntFlag):
-    """Uplink: MARKER is the RTP marker bit (a talkspurt begins), GAP says that frames before this one were lost."""
+    """Uplink: MARKER is the RTP marker bit (a talkspurt begins), GAP says that frames before this one were lost.
+
+    Reserved for loss handling: RECOVERED (this frame came late, by NACK, RED or FEC), FEC (the payload is a packet whose
+    in-band FEC covers the lost frame before it).
+    """
 
     MARKER = 0x01
     GAP = 0x02
+    RECOVERED = 0x04
+    FEC = 0x08
 
 
 class MediaRecord(NamedTuple):
@@ -79,21 +88,27 @@ BinaryMessage: TypeAlias = tuple[MediaRecord, ...] | DataMessage
 def encode_media(records: Iterable[MediaRecord]) -> list[bytes]:
     """The records in order, in as few messages as the split size allows; no message for no records."""
     messages: list[bytes] = []
-    message = bytearray()
+    heads: list[int] = []
+    payloads: list[bytes] = []
+    size = 0
     for handle, rtp_time, flags, payload in records:
         length = len(payload)
         if length > MAX_FRAME_BYTES:
             raise LocalError(f"a frame of {length} bytes is over the bound of {MAX_FRAME_BYTES}")
-        if len(message) + MEDIA_RECORD.size + length > MEDIA_SPLIT_BYTES:
-            messages.append(bytes(message))
-            message.clear()
-        if not message:
-            message.append(Kind.MEDIA)
-        message += MEDIA_RECORD.pack(handle, rtp_time & 0xFFFF_FFFF, flags, length)
-        message += payload
-    if message:
-        messages.append(bytes(message))
+        size += MEDIA_HEAD.size + length
+        if size > MEDIA_SPLIT_BYTES and payloads:
+            messages.append(_join_media(heads, payloads))
+            heads, payloads, size = [], [], MEDIA_HEAD.size + length
+        heads += (handle, rtp_time & 0xFFFF_FFFF, flags << 24 | length)
+        payloads.append(payload)
+    if payloads:
+        messages.append(_join_media(heads, payloads))
     return messages
+
+
+def _join_media(heads: list[int], payloads: list[bytes]) -> bytes:
+    first = MEDIA_HEADER.pack(Kind.MEDIA, len(payloads)) + struct.pack(f"!{len(heads)}I", *heads)
+    return first + b"".join(payloads)
 
 
 def encode_data(message: DataMessage) -> bytes:
@@ -109,7 +124,8 @@ def encode_data(message: DataMessage) -> bytes:
 def decode_binary_untrusted(data: bytes) -> BinaryMessage:
     """A tuple of media records, or one data message.
 
-    Reasons: link_oversize, link_empty, link_unknown_kind, link_truncated, link_frame_oversize, link_not_utf8.
+    Nothing of a message is used when any part of it is wrong. Reasons: link_oversize, link_empty, link_unknown_kind,
+    link_truncated, link_trailing_bytes, link_frame_oversize, link_not_utf8.
     """
     if len(data) > MAX_MESSAGE_BYTES:
         raise DecodeError("link_oversize")
@@ -123,19 +139,23 @@ def decode_binary_untrusted(data: bytes) -> BinaryMessage:
 
 
 def _decode_media(data: bytes) -> tuple[MediaRecord, ...]:
+    if len(data) < MEDIA_HEADER.size:
+        raise DecodeError("link_truncated")
+    _, count = MEDIA_HEADER.unpack_from(data)
+    position, end = MEDIA_HEADER.size + count * MEDIA_HEAD.size, len(data)
+    if position > end:
+        raise DecodeError("link_truncated")
     records: list[MediaRecord] = []
-    position, end = 1, len(data)
-    while position < end:
-        start = position + MEDIA_RECORD.size
-        if start > end:
-            raise DecodeError("link_truncated")
-        handle, rtp_time, flags, length = MEDIA_RECORD.unpack_from(data, position)
-        position = start + length
+    for handle, rtp_time, rest in MEDIA_HEAD.iter_unpack(memoryview(data)[MEDIA_HEADER.size : position]):
+        length = rest & 0xFFFF
         if length > MAX_FRAME_BYTES:
             raise DecodeError("link_frame_oversize")
+        start, position = position, position + length
         if position > end:
             raise DecodeError("link_truncated")
-        records.append(MediaRecord(handle, rtp_time, flags, bytes(data[start:position])))
+        records.append(MediaRecord(handle, rtp_time, rest >> 24, bytes(data[start:position])))
+    if position != end:
+        raise DecodeError("link_trailing_bytes")
     return tuple(records)
 
 

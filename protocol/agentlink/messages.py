@@ -50,7 +50,7 @@ __all__ = [
 ]
 
 # Specification constants.
-LINK_VERSION = 1
+LINK_VERSION = 2
 
 # Implementation constants. The session object comes from an HTTP body of at most 64 KiB; JSON escapes may double it.
 MAX_CONTROL_BYTES = 192 * 1024

@@ -487,7 +487,7 @@ async def test_a_transceiver_that_answers_no_ping_is_given_up(nursery: trio.Nurs
     await near.send_all(client.send(Request(host="agent", target="/")))
     client.receive_data(await near.receive_some())
     list(client.events())
-    await near.send_all(client.send(TextMessage('{"type":"hello","version":1,"transceiver":"mute"}')))
+    await near.send_all(client.send(TextMessage('{"type":"hello","version":2,"transceiver":"mute"}')))
     with trio.fail_after(20):
         await ended.wait()
     assert statistics.links == 0

@@ -34,7 +34,7 @@ def frame(opcode: int, data: bytes, *, final: bool = True, bits: int = 0, masked
     return head + (bytes(4) if masked else b"") + data
 
 
-HELLO = frame(TEXT, b'{"type":"hello","version":1,"agent":"x"}')
+HELLO = frame(TEXT, b'{"type":"hello","version":2,"agent":"x"}')
 WORDS = (b"call.accept", b"call.accept", b"call.flush", b"call.refuse", b"call.end", b"call.end")
 
 BEFORE_THE_SWITCH = {
@@ -50,9 +50,9 @@ BEFORE_THE_SWITCH = {
 AFTER_THE_SWITCH = {
     "noise": os.urandom(500),
     "masked frames": frame(TEXT, b"{}", masked=True),
-    "a hello in binary": frame(BINARY, b'{"type":"hello","version":1,"agent":"x"}'),
+    "a hello in binary": frame(BINARY, b'{"type":"hello","version":2,"agent":"x"}'),
     "a hello of another version": frame(TEXT, b'{"type":"hello","version":2,"agent":"x"}'),
-    "a hello without measure": frame(TEXT, b'{"type":"hello","version":1,"agent":"' + b"x" * 250_000 + b'"}'),
+    "a hello without measure": frame(TEXT, b'{"type":"hello","version":2,"agent":"' + b"x" * 250_000 + b'"}'),
     "text that is none": HELLO + frame(TEXT, b"\xff\xff"),
     "reserved bits": HELLO + frame(TEXT, b"a", bits=0x40),
     "a message too large": HELLO + frame(BINARY, b"\1" * 300_000),

@@ -53,7 +53,7 @@ from protocol.agentlink import (
 from protocol.agentlink import CallPlayed as CallPlayedMessage
 from protocol.errors import DecodeError, LocalError
 from service.logs import get_logger
-from transceiver.backends.base import Accepted, BackendEvent, Call, Ended, Flushed, Inbox, Lost, Refused
+from transceiver.backends.base import Accepted, BackendEvent, Call, Ended, Flushed, Inbox, Lost, MediaFrame, Refused
 from transceiver.media import Played
 
 __all__ = ["AgentLink", "LinkAttachment"]
@@ -346,8 +346,19 @@ class AgentLink:
 
     def _on_binary(self, message: bytes) -> None:
         content = decode_binary_untrusted(message)
-        for item in (content,) if isinstance(content, DataMessage) else content:
-            self._post(item.handle, item)
+        if isinstance(content, DataMessage):
+            self._post(content.handle, content)
+            return
+        attachments = self._attachments
+        frames: list[MediaFrame] = []
+        for record in content:
+            attachment = attachments.get(record.handle)
+            if attachment is None:
+                self.drops["unknown_handle"] += 1
+            else:
+                frames.append((attachment.call, attachment, record))
+        if frames:
+            self._inbox.post_media(frames)
 
     def _on_control(self, message: AgentMessage) -> None:
         match message:

@@ -24,6 +24,7 @@ __all__ = [
     "Flushed",
     "Inbox",
     "Lost",
+    "MediaFrame",
     "Refused",
 ]
 
@@ -112,6 +113,12 @@ class Backend(Protocol):
         """What answers here, for people; empty while nothing does."""
 
 
+MediaFrame: TypeAlias = tuple[Call, Attachment, MediaRecord]
+
+
 class Inbox(Protocol):
     def post(self, call: Call, attachment: Attachment | None, event: BackendEvent) -> None:
         """Leave an event for a call; it is dealt with in the engine's next turn."""
+
+    def post_media(self, frames: list[MediaFrame]) -> None:
+        """Leave the frames of many calls: the same as `post` for each of them, in order, at one price."""

@@ -83,7 +83,12 @@ def test_the_wire_form_is_the_documented_one():
         "buffered_ms": 60,
         "reason": "drained",
     }
-    assert encode_media([MediaRecord(1, 960, 2, b"ab")]) == [bytes.fromhex("01 00000001 000003c0 02 0002 6162")]
+    assert encode_media([MediaRecord(1, 960, 2, b"ab")]) == [
+        bytes.fromhex("01 00 0001 00000001 000003c0 02 00 0002 6162")
+    ]
+    assert encode_media([MediaRecord(1, 960, 2, b"ab"), MediaRecord(2, 160, 0, b"c")]) == [
+        bytes.fromhex("01 00 0002  00000001 000003c0 02 00 0002  00000002 000000a0 00 00 0001  6162 63")
+    ]
     assert encode_data(DataMessage(1, 5, "é")) == bytes.fromhex("02 00000001 0005 01 c3a9")
 
 
@@ -140,8 +145,11 @@ def test_data_messages_keep_text_and_binary_apart(data: str | bytes):
         (b"", "link_empty"),
         (b"\x00", "link_unknown_kind"),
         (b"\x01\x00", "link_truncated"),
-        (bytes.fromhex("01 00000001 000003c0 00 0003 6162"), "link_truncated"),
-        (bytes.fromhex("01 00000001 000003c0 00 ffff") + bytes(65535), "link_frame_oversize"),
+        (bytes.fromhex("01 00 0001 00000001 000003c0 00 00 0003 6162"), "link_truncated"),
+        (bytes.fromhex("01 00 0002 00000001 000003c0 00 00 0002 6162"), "link_truncated"),
+        (bytes.fromhex("01 00 0001 00000001 000003c0 00 00 0001 6162"), "link_trailing_bytes"),
+        (bytes.fromhex("01 00 ffff") + bytes(2000), "link_truncated"),
+        (bytes.fromhex("01 00 0001 00000001 000003c0 00 00 ffff") + bytes(65535), "link_frame_oversize"),
         (b"\x02\x00\x00", "link_truncated"),
         (bytes.fromhex("02 00000001 0005 01 ff"), "link_not_utf8"),
         (b"\x02" + bytes(MAX_DATA_BYTES + 2000), "link_oversize"),
@@ -161,6 +169,35 @@ def test_our_own_oversize_is_our_own_bug():
         encode_data(DataMessage(1, 0, bytes(MAX_DATA_BYTES + 1)))
     with pytest.raises(LocalError):
         encode_message(CallStart(1, "x", "opus", 48000, 2, {"instructions": "x" * MAX_CONTROL_BYTES}))
+
+
+RECORDS = st.lists(
+    st.builds(
+        MediaRecord,
+        st.integers(0, 0xFFFF_FFFF),
+        st.integers(0, 0xFFFF_FFFF),
+        st.integers(0, 0xFF),
+        st.binary(max_size=80) | st.integers(0, MAX_FRAME_BYTES).map(bytes),
+    ),
+    max_size=120,
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(RECORDS)
+def test_any_frames_come_out_as_they_went_in_and_in_order(records: list[MediaRecord]):
+    messages = encode_media(records)
+    assert all(len(message) <= 64 * 1024 + 4 for message in messages)
+    assert [record for message in messages for record in decode_binary_untrusted(message)] == records
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(RECORDS.filter(bool), st.data())
+def test_a_media_message_that_was_cut_or_lengthened_is_refused_whole(records: list[MediaRecord], data: st.DataObject):
+    message = encode_media(records)[0]
+    wrong = message[: data.draw(st.integers(1, len(message) - 1))] if data.draw(st.booleans()) else message + b"x"
+    with pytest.raises(DecodeError):
+        decode_binary_untrusted(wrong)
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
