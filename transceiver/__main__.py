@@ -12,6 +12,7 @@ from pathlib import Path
 import trio
 
 from protocol.routing import RoutingConfig
+from protocol.srtp import library_named
 from service.config import Config, ConfigError, exit_for, load
 from service.listening import run_service
 from service.logs import LogConfig, configure, get_logger
@@ -42,11 +43,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 async def _serve(config: Config) -> None:
     transceiver = Transceiver(config[TransceiverConfig], config[RoutingConfig])
+    srtp = library_named(config[TransceiverConfig].srtp).name
     with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
             bound: Bound = await nursery.start(_run, transceiver, nursery)
             announce(listen=bound.listen, http=bound.http, admin=bound.admin)
-            log.info("transceiver serves", listen=bound.listen, http=bound.http, admin=bound.admin)
+            log.info("transceiver serves", listen=bound.listen, http=bound.http, admin=bound.admin, srtp=srtp)
             nursery.start_soon(_end_on_signals, signals, transceiver)
 
 

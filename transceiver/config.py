@@ -8,6 +8,7 @@ from urllib.parse import urlsplit
 
 import msgspec
 
+from protocol.srtp import library_named
 from service.addresses import parse_host_port
 
 __all__ = ["Timeouts", "TransceiverConfig"]
@@ -75,6 +76,9 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The same for one client address."""
     allow_origins: tuple[str, ...] = ("*",)
     """Origins of pages that may call (CORS)."""
+    srtp: Literal["auto", "in place", "public"] = "auto"
+    """How libsrtp is reached inside pylibsrtp: `in place` by its own handle, without copies; `public` by its documented
+    classes; `auto`, the first of these that there is."""
     identity: str = ""
     """What we call ourselves to agents and in logs; empty: made up from the UDP address."""
     timeouts: Timeouts = Timeouts()
@@ -102,6 +106,10 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("http: at least one address is needed")
         if not self.direct and not self.advertise:
             raise ValueError("advertise: without `direct`, answers need the address of a relay to offer")
+        try:
+            library_named(self.srtp)
+        except ValueError as error:
+            raise ValueError(f"srtp: {error}") from None
         for key in ("max_sessions", "max_half_open", "max_connections", "max_connections_per_address"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1")

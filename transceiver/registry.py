@@ -41,7 +41,7 @@ from protocol.sdp import (
     read_offer,
     write_fragment,
 )
-from protocol.srtp import SERVER_PREFERENCE
+from protocol.srtp import SERVER_PREFERENCE, library_named
 from protocol.wire import Entropy
 from service.logs import get_logger
 from transceiver.backends.base import Backend
@@ -98,7 +98,7 @@ class Registry:
         self._identity_until: float | None = None  # its life begins with the first offer: here may be no loop yet
         self._incarnation = int.from_bytes(entropy(2), "big")
         self._ice_config = IceLiteConfig(consent_late=config.timeouts.consent_late)
-        self._peer_config = PeerConfig()
+        self._peer_config = PeerConfig(srtp=library_named(config.srtp))
         self._empty = trio.Event()
         engine.on_connected = self._on_connected
         engine.on_release = self._on_release

@@ -14,7 +14,7 @@ from protocol.dtls import SrtpKeys
 from protocol.errors import DecodeError
 from protocol.peer.events import AudioParameters
 from protocol.rtp import RtcpReporter, RtpPacket, parse_rtp_untrusted, serialize_rtp
-from protocol.srtp import SrtpProfile, SrtpTransport
+from protocol.srtp import SrtpLibrary, SrtpProfile, SrtpTransport
 from protocol.wire import Entropy
 
 __all__ = ["MAX_PAYLOAD", "AudioStream"]
@@ -26,7 +26,9 @@ MAX_PAYLOAD = 1172  # bytes: with the RTP header and the longest SRTP tag a data
 class AudioStream:
     """Made when the keys are there; before them nothing could be received or sent."""
 
-    def __init__(self, parameters: AudioParameters, keys: SrtpKeys, entropy: Entropy) -> None:
+    def __init__(
+        self, parameters: AudioParameters, keys: SrtpKeys, entropy: Entropy, library: SrtpLibrary | None = None
+    ) -> None:
         self.parameters = parameters
         self.reporter = RtcpReporter(
             ssrc=parameters.ssrc,
@@ -36,7 +38,7 @@ class AudioStream:
             ntp_epoch=parameters.ntp_epoch,
         )
         self.drops: Counter[str] = Counter()
-        self._srtp = SrtpTransport(SrtpProfile(keys.profile), keys.local, keys.remote)
+        self._srtp = SrtpTransport(SrtpProfile(keys.profile), keys.local, keys.remote, library=library)
         # Below 2^15, as RFC 3711 §3.3.1 advises: a first packet lost then cannot confuse the rollover counter.
         self._sequence = int.from_bytes(entropy(2), "big") & 0x7FFF
         self._timestamp_offset = int.from_bytes(entropy(4), "big")

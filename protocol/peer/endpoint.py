@@ -39,6 +39,7 @@ from protocol.peer.events import (
 )
 from protocol.peer.proof import PathProof
 from protocol.rtp import ReceivedTotals
+from protocol.srtp import SrtpLibrary, library_named
 from protocol.wire import Entropy
 
 __all__ = ["Peer", "PeerConfig"]
@@ -50,6 +51,7 @@ MAX_EARLY_DTLS = 8  # datagrams kept until `start_dtls`: a ClientHello in two pi
 @dataclass(frozen=True, slots=True)
 class PeerConfig:
     sctp: sctp.SctpConfig = field(default_factory=sctp.SctpConfig)
+    srtp: SrtpLibrary = field(default_factory=library_named)
 
 
 class Peer:
@@ -346,7 +348,7 @@ class Peer:
         self._connected = connected
         self._proof.handshake_completed()
         if self._audio_parameters is not None and connected.srtp is not None:
-            self._audio = AudioStream(self._audio_parameters, connected.srtp, self._entropy)
+            self._audio = AudioStream(self._audio_parameters, connected.srtp, self._entropy, self._config.srtp)
         if self._data is not None:
             self._sctp = self._associate(self._data, now)
         profile = connected.srtp.profile if connected.srtp is not None else 0

@@ -1,10 +1,12 @@
-"""SRTP and SRTCP of one DTLS association (RFC 3711, RFC 7714, RFC 5764 §4.2), over libsrtp by pylibsrtp's public API.
+"""SRTP and SRTCP of one DTLS association (RFC 3711, RFC 7714, RFC 5764 §4.2), over libsrtp (`protocol.srtp.library`).
 
 1. DTLS gives a profile and, for each direction, master key || master salt.
 2. Outgoing packets: `protect_rtp`, `protect_rtcp`. A failure there is our bug (LocalError): a sequence number used twice,
    a packet too long, a key used up although `expired` said so.
 3. Incoming packets: `unprotect_rtp_untrusted`, `unprotect_rtcp_untrusted`. libsrtp authenticates before it moves the
    rollover counter, the replay window or its table of streams (RFC 3711 §3.3), so a forged packet changes nothing here.
+4. The same `in place`, in an arena: what the media path uses. A packet that cannot be opened is worth nothing
+   afterwards: AES-GCM decrypts while it authenticates.
 
 The reasons of DecodeError: `srtp_auth` (wrong tag), `srtp_replay` (index seen before or behind the window: judged before
 the tag, so no proof of who sent it), `srtp_malformed` (no such packet can be right), `srtp_ssrc_limit` (one source too
@@ -13,17 +15,12 @@ many), `srtp_key_expired`.
 Every stream costs libsrtp memory that it never gives back by itself, so the number of sources of one peer is bounded
 here: the first `MAX_SOURCES` are kept, later ones refused. Forgetting an old source instead would forget its replay
 window, and its old packets would be accepted again.
-
-This is the only module that knows pylibsrtp; working in place in the receive buffer would be a change of this file.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
-
-from pylibsrtp import Error, Policy, Session
-
 from protocol.errors import DecodeError, LocalError
+from protocol.srtp.library import ERRORS, LIBRARIES, RTCP_TRAILER, RTP_TRAILER, Arena, Process, SrtpLibrary
 from protocol.srtp.profiles import SrtpProfile, profile_lengths
 
 __all__ = ["MAX_PLAIN_LENGTH", "MAX_RTCP_PACKETS", "MAX_RTP_PACKETS", "MAX_SOURCES", "SrtpTransport"]
@@ -36,16 +33,10 @@ MAX_RTCP_PACKETS = 1 << 31
 # Implementation constants
 MAX_SOURCES = 64  # RTP and RTCP sources of one peer together; a browser call has one or two
 MAX_PLAIN_LENGTH = 1352  # pylibsrtp's buffer of 1500 less the longest trailer it allows for (SRTCP: 4 + 16 + 128)
+_MAX_PROTECTED_LENGTH = 1500
 _MAX_WINDOW = 0x7FFF  # half the sequence number space, libsrtp's own limit
 
-# libsrtp numbers its profiles as IANA does, but pylibsrtp does not promise so.
-_POLICY = {
-    SrtpProfile.SRTP_AES128_CM_HMAC_SHA1_80: Policy.SRTP_PROFILE_AES128_CM_SHA1_80,
-    SrtpProfile.SRTP_AEAD_AES_128_GCM: Policy.SRTP_PROFILE_AEAD_AES_128_GCM,
-    SrtpProfile.SRTP_AEAD_AES_256_GCM: Policy.SRTP_PROFILE_AEAD_AES_256_GCM,
-}
-
-# pylibsrtp tells its errors apart only by their text.
+# libsrtp's errors by the words that pylibsrtp has for them.
 _REASONS = {
     "authentication failure": "srtp_auth",
     "replay check failed (bad index)": "srtp_replay",
@@ -53,12 +44,6 @@ _REASONS = {
     "packet index is too old to consider": "srtp_replay",
     "can't use key any more": "srtp_key_expired",
 }
-
-
-def _session(profile: SrtpProfile, key: bytes, kind: int, replay_window: int) -> Session:
-    policy = Policy(key=key, ssrc_type=kind, srtp_profile=_POLICY[profile])
-    policy.window_size = replay_window
-    return Session(policy)
 
 
 class SrtpTransport:
@@ -69,13 +54,12 @@ class SrtpTransport:
     """
 
     __slots__ = (
-        "_protect_rtcp",
-        "_protect_rtp",
+        "_inbound",
+        "_library",
+        "_outbound",
         "_rtcp_left",
         "_rtp_left",
         "_sources",
-        "_unprotect_rtcp",
-        "_unprotect_rtp",
         "profile",
     )
 
@@ -88,6 +72,7 @@ class SrtpTransport:
         *,
         max_rtp_packets: int = MAX_RTP_PACKETS,
         max_rtcp_packets: int = MAX_RTCP_PACKETS,
+        library: SrtpLibrary | None = None,
     ) -> None:
         length = sum(profile_lengths(profile))
         if len(local) != length or len(remote) != length:
@@ -95,12 +80,9 @@ class SrtpTransport:
         if not _MIN_WINDOW <= replay_window <= _MAX_WINDOW:
             raise LocalError(f"a replay window of {replay_window} packets is not in {_MIN_WINDOW}..{_MAX_WINDOW}")
         self.profile = SrtpProfile(profile)
-        outbound = _session(self.profile, local, Policy.SSRC_ANY_OUTBOUND, replay_window)
-        inbound = _session(self.profile, remote, Policy.SSRC_ANY_INBOUND, replay_window)
-        self._protect_rtp = outbound.protect
-        self._protect_rtcp = outbound.protect_rtcp
-        self._unprotect_rtp = inbound.unprotect
-        self._unprotect_rtcp = inbound.unprotect_rtcp
+        self._library = library or LIBRARIES[0]
+        self._outbound = self._library.keyed(self.profile, local, outbound=True, window=replay_window)
+        self._inbound = self._library.keyed(self.profile, remote, outbound=False, window=replay_window)
         self._rtp_left = max_rtp_packets
         self._rtcp_left = max_rtcp_packets
         self._sources: set[bytes] = set()  # SSRCs that libsrtp holds a receiving stream for
@@ -112,43 +94,67 @@ class SrtpTransport:
 
     def protect_rtp(self, packet: bytes) -> bytes:
         """RTP → SRTP. At most MAX_PLAIN_LENGTH bytes, never twice the same sequence number."""
-        if self.expired:
-            raise LocalError("cannot protect RTP: the key is used up")
-        self._rtp_left -= 1
-        try:
-            return self._protect_rtp(packet)
-        except (Error, ValueError, TypeError) as error:
-            raise LocalError(f"cannot protect RTP: {error}") from None
+        arena = self._library.arena(bytearray(packet).ljust(len(packet) + RTP_TRAILER))
+        return bytes(arena.view[: self.protect_rtp_in_place(arena, 0, len(packet))])
 
     def protect_rtcp(self, packet: bytes) -> bytes:
         """A compound RTCP packet → SRTCP, always encrypted. At most MAX_PLAIN_LENGTH bytes."""
-        if self.expired:
-            raise LocalError("cannot protect RTCP: the key is used up")
+        arena = self._library.arena(bytearray(packet).ljust(len(packet) + RTCP_TRAILER))
+        return bytes(arena.view[: self.protect_rtcp_in_place(arena, 0, len(packet))])
+
+    def protect_rtp_in_place(self, arena: Arena, offset: int, length: int) -> int:
+        """RTP at `offset` in the arena → SRTP there; its length. Behind the packet there must be RTP_TRAILER bytes of room."""
+        self._begin(arena, offset, length, RTP_TRAILER, "RTP")
+        self._rtp_left -= 1
+        return _protect(self._outbound.protect_rtp, arena, offset, "RTP")
+
+    def protect_rtcp_in_place(self, arena: Arena, offset: int, length: int) -> int:
+        """The same for RTCP, with RTCP_TRAILER bytes of room."""
+        self._begin(arena, offset, length, RTCP_TRAILER, "RTCP")
         self._rtcp_left -= 1
-        try:
-            return self._protect_rtcp(packet)
-        except (Error, ValueError, TypeError) as error:
-            raise LocalError(f"cannot protect RTCP: {error}") from None
+        return _protect(self._outbound.protect_rtcp, arena, offset, "RTCP")
 
     def unprotect_rtp_untrusted(self, data: bytes | memoryview) -> bytes:
         """SRTP → RTP, or DecodeError. The result is authentic, but its header is still to be parsed with care."""
-        return self._unprotect(self._unprotect_rtp, data, 8)
+        arena = self._library.arena(bytearray(data or b"\0"))
+        return bytes(arena.view[: self.unprotect_rtp_in_place_untrusted(arena, 0, len(data))])
 
     def unprotect_rtcp_untrusted(self, data: bytes | memoryview) -> bytes:
         """SRTCP → a compound RTCP packet, or DecodeError."""
-        return self._unprotect(self._unprotect_rtcp, data, 4)
+        arena = self._library.arena(bytearray(data or b"\0"))
+        return bytes(arena.view[: self.unprotect_rtcp_in_place_untrusted(arena, 0, len(data))])
 
-    def _unprotect(self, unprotect: Callable[[bytes], bytes], data: bytes | memoryview, ssrc_at: int) -> bytes:
-        if not isinstance(data, bytes):
-            data = bytes(data)
-        ssrc = data[ssrc_at : ssrc_at + 4]
+    def unprotect_rtp_in_place_untrusted(self, arena: Arena, offset: int, length: int) -> int:
+        """SRTP at `offset` in the arena → RTP there; its length, which is less. Or DecodeError."""
+        return self._unprotect(self._inbound.unprotect_rtp, arena, offset, length, 8)
+
+    def unprotect_rtcp_in_place_untrusted(self, arena: Arena, offset: int, length: int) -> int:
+        """The same for SRTCP."""
+        return self._unprotect(self._inbound.unprotect_rtcp, arena, offset, length, 4)
+
+    def _begin(self, arena: Arena, offset: int, length: int, trailer: int, kind: str) -> None:
+        if self.expired:
+            raise LocalError(f"cannot protect {kind}: the key is used up")
+        if length > MAX_PLAIN_LENGTH or offset < 0 or length < 0 or offset + length + trailer > arena.size:
+            raise LocalError(f"cannot protect {kind}: no room for {length} bytes at {offset} of {arena.size}")
+        arena.length[0] = length
+
+    def _unprotect(self, unprotect: Process, arena: Arena, offset: int, length: int, ssrc_at: int) -> int:
+        if offset < 0 or length < 0 or offset + length > arena.size:
+            raise LocalError(f"no {length} bytes at {offset} of {arena.size}")
+        if length > _MAX_PROTECTED_LENGTH:
+            raise DecodeError("srtp_malformed", "longer than any packet we take")
+        ssrc = bytes(arena.view[offset + ssrc_at : offset + ssrc_at + 4])
         if ssrc not in self._sources and len(self._sources) >= MAX_SOURCES:
             raise DecodeError("srtp_ssrc_limit")
-        try:
-            packet = unprotect(data)
-        except Error as error:
-            raise DecodeError(_REASONS.get(str(error), "srtp_malformed")) from None
-        except ValueError:
-            raise DecodeError("srtp_malformed", "longer than any packet we take") from None
+        arena.length[0] = length
+        if status := unprotect(arena.base + offset, arena.length):
+            raise DecodeError(_REASONS.get(ERRORS[status], "srtp_malformed"))
         self._sources.add(ssrc)
-        return packet
+        return int(arena.length[0])
+
+
+def _protect(protect: Process, arena: Arena, offset: int, kind: str) -> int:
+    if status := protect(arena.base + offset, arena.length):
+        raise LocalError(f"cannot protect {kind}: {ERRORS[status]}")
+    return int(arena.length[0])

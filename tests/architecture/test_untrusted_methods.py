@@ -37,7 +37,7 @@ from protocol.routing import KeyRing, RoutingConfig, Trunk
 from protocol.rtp import RtcpReporter
 from protocol.sctp import Association
 from protocol.sctp.cookie import CookieJar
-from protocol.srtp import SrtpProfile, SrtpTransport, profile_lengths
+from protocol.srtp import Arena, SrtpProfile, SrtpTransport, library_named, profile_lengths
 from relay.config import RelayConfig
 from relay.core import RelayCore
 
@@ -108,6 +108,13 @@ def batched(method: Callable[..., object], *rest: object) -> Feed:
     return lambda data: method([(memoryview(data), CLIENT)], *rest)
 
 
+def in_place(method: Callable[[Arena, int, int], object]) -> Feed:
+    def feed(data: bytes) -> object:
+        return method(library_named().arena(bytearray(b"-" + data)), 1, len(data))
+
+    return feed
+
+
 def reporter() -> RtcpReporter:
     return RtcpReporter(ssrc=1, cname="c", clock_rate=48000, entropy=entropy())
 
@@ -145,6 +152,12 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
     ),
     "protocol.srtp.transport.SrtpTransport.unprotect_rtcp_untrusted": lambda: (
         SrtpTransport(PROFILE, SRTP_KEY, SRTP_KEY).unprotect_rtcp_untrusted
+    ),
+    "protocol.srtp.transport.SrtpTransport.unprotect_rtp_in_place_untrusted": lambda: in_place(
+        SrtpTransport(PROFILE, SRTP_KEY, SRTP_KEY).unprotect_rtp_in_place_untrusted
+    ),
+    "protocol.srtp.transport.SrtpTransport.unprotect_rtcp_in_place_untrusted": lambda: in_place(
+        SrtpTransport(PROFILE, SRTP_KEY, SRTP_KEY).unprotect_rtcp_in_place_untrusted
     ),
     "relay.core.RelayCore.receive_clients_untrusted": lambda: batched(relay().receive_clients_untrusted, 0, 0.0),
     "relay.core.RelayCore.receive_trunk_untrusted": lambda: batched(relay().receive_trunk_untrusted, 0.0),
