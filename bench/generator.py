@@ -27,7 +27,7 @@ from bench.accounts import ProcessAccounts
 from bench.crowd import Crowd, Post
 from protocol.address import TransportAddress, pack_address
 from protocol.errors import DecodeError
-from protocol.routing import DATAGRAM_OVERHEAD, Frame, KeyRing, RoutingConfig, Trunk
+from protocol.routing import DATAGRAM_OVERHEAD, Frame, KeyRing, RoutingConfig, Trunk, frame_overhead
 from protocol.stun import binding_request
 from service.addresses import parse_host_port
 from service.config import load
@@ -37,8 +37,8 @@ from service.ready import announce
 PACKET = bytes((0x80, 111)) + bytes(158)  # an RTP packet, to a relay: 160 bytes
 MIN_LETTERS = 1024
 SERVER = "127.0.0.1"
-FRAME_LENGTH = 1 + 6 + 2 + len(PACKET)
-BUNDLED = 8  # frames of 169 bytes that share one datagram of 1452
+FRAME_LENGTH = frame_overhead(pack_address(SERVER, 1)) + len(PACKET)
+BUNDLED = 8  # frames of 168 bytes that share one datagram of 1452
 PATIENCE = 0.25  # seconds without an arrival: what is missing is lost (or we share the CPUs with too many others)
 OPEN_SECONDS = 5.0
 MAX_BURST = 1024

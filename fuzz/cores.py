@@ -13,7 +13,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from typing import Protocol
 
-from fuzz.target import Target, datagrams, promise, seeded
+from fuzz.target import Target, datagrams, promise, seeded, tagged
 from protocol.address import Path, pack_address
 from protocol.dtls import CookieExchange, Datagram, DtlsEndpoint, Identity, Role
 from protocol.ice import IceCredentials, IceFull, IceLite
@@ -156,7 +156,7 @@ def _relay(data: bytes) -> None:
     core = RelayCore(RelayConfig(), _KEYS, _TRUNK, wall_time=lambda: 1.8e9)
     for number, datagram in enumerate(datagrams(data)):
         if number % 2:
-            core.receive_trunk_untrusted([(memoryview(_TRUNK.sign_frames(datagram)), _TRANSCEIVER)], 0.1 * number)
+            core.receive_trunk_untrusted([(memoryview(tagged(_TRUNK, datagram)), _TRANSCEIVER)], 0.1 * number)
         else:
             core.receive_clients_untrusted([(memoryview(datagram), _CLIENT)], 0, 0.1 * number)
 

@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TypeVar
 
-from fuzz.target import Target, promise, refused, seeded
+from fuzz.target import Target, promise, refused, seeded, tagged
 from protocol.address import pack_address
 from protocol.agentlink import (
     DataMessage,
@@ -91,7 +91,7 @@ def _token(data: bytes) -> None:
 def _trunk(data: bytes) -> None:
     refused(_TRUNK.decode_untrusted)(data)
     try:
-        frames = _TRUNK.decode_untrusted(_TRUNK.sign_frames(data))  # behind the tag
+        frames = _TRUNK.decode_untrusted(tagged(_TRUNK, data))
     except DecodeError:
         return
     written = _TRUNK.encode(frames, 65507)

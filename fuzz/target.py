@@ -8,9 +8,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from protocol.errors import DecodeError
+from protocol.routing import Trunk, TrunkHead, TrunkKind
 from protocol.wire import Entropy
 
-__all__ = ["Target", "datagrams", "promise", "refused", "seeded"]
+__all__ = ["Target", "datagrams", "promise", "refused", "seeded", "tagged"]
 
 
 class BrokenPromise(AssertionError):
@@ -55,3 +56,12 @@ def datagrams(data: bytes) -> list[bytes]:
         cut.append(data[position + 2 : position + 2 + length])
         position += 2 + length
     return cut
+
+
+def tagged(trunk: Trunk, data: bytes) -> bytes:
+    """A trunk datagram whose tag is right: five bytes say kind, family, ingress and count, the others are its body."""
+    head, body = data[:5].ljust(5, b"\0"), data[5:]
+    is_ipv6, count = bool(head[1] & 1), head[3] << 8 | head[4]
+    kind = TrunkKind(head[0] % len(TrunkKind))
+    end = len(body) if kind is TrunkKind.HELLO else count * (24 if is_ipv6 else 8)
+    return trunk.seal(TrunkHead(kind, is_ipv6, head[2] & 127, count), body[:end], body[end:])

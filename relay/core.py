@@ -98,8 +98,8 @@ class RelayCore:
                     continue
             bundle = bundles.get(target)
             if bundle is None:
-                bundle = bundles[target] = self._trunk.bundle(self._mtu)
-            bundle.add(flow.head, data)
+                bundle = bundles[target] = self._trunk.bundle(self._mtu, ingress)
+            bundle.add(client, data)
             forwarded += 1
         self.frames_up += forwarded
         return [(datagram, target) for target, bundle in bundles.items() for datagram in bundle.finish()]

@@ -17,7 +17,6 @@ import math
 from collections import OrderedDict
 
 from protocol.address import TransportAddress
-from protocol.routing import frame_head
 
 __all__ = ["Flow", "FlowTable"]
 
@@ -30,7 +29,6 @@ class Flow:
     __slots__ = (
         "budget",
         "client",
-        "head",
         "ingress",
         "pending",
         "pending_until",
@@ -45,7 +43,6 @@ class Flow:
     def __init__(self, client: TransportAddress, ingress: int, now: float) -> None:
         self.client = client
         self.ingress = ingress
-        self.head = frame_head(client, ingress)  # of every trunk frame of this flow
         self.seen = now
         self.talked = -math.inf  # when the target last sent what only a call under way has: media, data
         self.target: TransportAddress | None = None

@@ -7,7 +7,7 @@ followed by the ingress, one byte, that its frames came with.
 from __future__ import annotations
 
 from protocol.address import Path, TransportAddress
-from protocol.routing import Bundle, Trunk, frame_head
+from protocol.routing import Bundle, Trunk
 from udpio import UdpSocket
 
 __all__ = ["Outbox", "relay_local"]
@@ -28,7 +28,7 @@ class Outbox:
         self._trunk = trunk
         self._mtu = mtu
         self._direct: list[tuple[bytes, TransportAddress]] = []
-        self._bundles: dict[TransportAddress, Bundle] = {}
+        self._bundles: dict[bytes, Bundle] = {}  # by the `local` part of paths
         self.frames_sent = 0
 
     def send(self, data: bytes, path: Path) -> None:
@@ -37,11 +37,10 @@ class Outbox:
             self._direct.append((data, path.remote))
             return
         assert self._trunk is not None  # such paths come from trunk datagrams only
-        relay = TransportAddress(local[:-1])
-        bundle = self._bundles.get(relay)
+        bundle = self._bundles.get(local)
         if bundle is None:
-            bundle = self._bundles[relay] = self._trunk.bundle(self._mtu)
-        bundle.add(frame_head(path.remote, local[-1]), data)
+            bundle = self._bundles[local] = self._trunk.bundle(self._mtu, local[-1])
+        bundle.add(path.remote, data)
         self.frames_sent += 1
 
     def flush(self) -> None:
@@ -51,5 +50,9 @@ class Outbox:
         if self._bundles:
             bundles, self._bundles = self._bundles, {}
             self._socket.send_batch(
-                [(datagram, relay) for relay, bundle in bundles.items() for datagram in bundle.finish()]
+                [
+                    (datagram, TransportAddress(local[:-1]))
+                    for local, bundle in bundles.items()
+                    for datagram in bundle.finish()
+                ]
             )

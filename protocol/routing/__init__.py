@@ -3,7 +3,16 @@
 from protocol.routing.config import RoutingConfig
 from protocol.routing.prefix import Prefix
 from protocol.routing.token import UFRAG_LENGTH, KeyRing, RouteToken
-from protocol.routing.trunk import DATAGRAM_OVERHEAD, MAX_INGRESS, Bundle, Frame, Trunk, frame_head
+from protocol.routing.trunk import (
+    DATAGRAM_OVERHEAD,
+    MAX_INGRESS,
+    Bundle,
+    Frame,
+    Trunk,
+    TrunkHead,
+    TrunkKind,
+    frame_overhead,
+)
 
 __all__ = [
     "DATAGRAM_OVERHEAD",
@@ -16,5 +25,7 @@ __all__ = [
     "RouteToken",
     "RoutingConfig",
     "Trunk",
-    "frame_head",
+    "TrunkHead",
+    "TrunkKind",
+    "frame_overhead",
 ]

@@ -1,21 +1,31 @@
-"""The trunk: how client datagrams travel between a relay and a transceiver, both ways.
+"""The trunk: how client datagrams travel between a relay and a transceiver, both ways. Version 2, network byte order.
 
-    datagram   0xC5 | version (4 bits) kind (4 bits) | tag (8) | body
-    kind 0     body = one or more frames
-    frame      IPv6 (1 bit) ingress (7 bits) | client port (2) | client IP (4 or 16) | length (2) | payload
+    datagram      head (16) | count descriptors | the payloads, one after another
+    head          0xC5 | version (4 bits) kind (4 bits) | flags | ingress | count (2) | zero (2) | tag (8)
+    descriptor    IPv4: length (2) | client port (2) | client IP (4)
+                  IPv6: length (2) | client port (2) | zero (4) | client IP (16)
+    flags         bit 0: the addresses are IPv6
+    kind 0        frames: descriptors and payloads
+    kind 1        hello: a body instead, no descriptors
+    kind 2        announce: descriptors alone, their lengths 0
 
-All frames of one receive batch for one destination share datagrams up to the MTU; nothing ever waits for more. The
-client's address and the ingress (which public address of the relay it spoke to) are in every frame, and a reply
-frame repeats both: the relay needs no state to deliver it.
+The ingress says which public address of the relay the clients spoke to; a reply repeats it, and with the client's address
+in the descriptor the relay needs no state to deliver it. All frames of a datagram share ingress and address family, as
+those of one receive batch do. They share datagrams up to the MTU; nothing ever waits for more. Descriptors have the shape
+of a socket address, and payloads stand apart from them, so that a batch is read and written without touching a payload.
 
-The tag is keyed BLAKE2s over everything but itself, so that only relays and transceivers can speak here. It does not
-cover the sender's address (a relay may see its own address differently) and does not forbid replay: a receiver that
-learns from a frame checks the source against the prefix, and what is inside has its own protection (STUN, DTLS, SRTP).
+The tag is keyed BLAKE2s over head, descriptors (of a hello: the body) and the datagram's length; the length stands where
+the head has its zero bytes, so that seven IPv4 frames cost one block of the hash. It keeps everyone without the key from
+speaking here, and ties each address to a length. It covers no payload: what is inside has its own protection (STUN, DTLS,
+SRTP), see ADR 14. It does not cover the sender's address (a relay may see its own address differently) and does not forbid
+replay: a receiver that learns from a frame checks the source against the prefix.
 """
 
 from __future__ import annotations
 
+import enum
 import hashlib
+import struct
 from collections.abc import Iterable
 from hmac import compare_digest
 from typing import NamedTuple
@@ -26,24 +36,31 @@ from protocol.errors import DecodeError, LocalError
 from protocol.routing.config import RoutingConfig
 from protocol.routing.token import derive_key, parse_secret
 
-__all__ = ["DATAGRAM_OVERHEAD", "MAX_INGRESS", "Bundle", "Frame", "Trunk", "frame_head"]
+__all__ = ["DATAGRAM_OVERHEAD", "MAX_INGRESS", "Bundle", "Frame", "Trunk", "TrunkHead", "TrunkKind", "frame_overhead"]
 
 # Specification constants
 
-VERSION = 1
-KIND_FRAMES = 0
+VERSION = 2
 TAG_LENGTH = 8
-DATAGRAM_OVERHEAD = 2 + TAG_LENGTH
+DATAGRAM_OVERHEAD = 16
 MAX_INGRESS = 127
 MAX_PAYLOAD = 0xFFFF
+IPV6 = 0x01  # flag
+
+
+class TrunkKind(enum.IntEnum):
+    FRAMES = 0
+    HELLO = 1
+    ANNOUNCE = 2
+
 
 # Implementation constants
 
-_FRAMES_HEAD = bytes((TRUNK_FIRST_BYTE, VERSION << 4 | KIND_FRAMES))
-_IPV6 = 0x80
-_HEAD_LENGTHS = (1 + 6, 1 + 18)
-# The two length bytes of every usual payload, made once: encoding is the relay's hot path.
-_LENGTHS = tuple(length.to_bytes(2, "big") for length in range(2049))
+_KINDS = {VERSION << 4 | kind: kind for kind in TrunkKind}
+_HEAD = struct.Struct("!BBBBHH")
+_SIGNED_FIRST = bytes((TRUNK_FIRST_BYTE,))
+_IPV4_DESCRIPTOR = struct.Struct("!H6s")
+_IPV6_DESCRIPTOR = struct.Struct("!H2s4x16s")
 
 
 class Frame(NamedTuple):
@@ -54,44 +71,70 @@ class Frame(NamedTuple):
     payload: bytes | memoryview
 
 
-def frame_head(client: TransportAddress, ingress: int) -> bytes:
-    """What precedes the length in a frame: worth keeping with a flow."""
-    if not 0 <= ingress <= MAX_INGRESS or len(client) not in (6, 18):
-        raise LocalError(f"no frame for ingress {ingress}, {len(client)} address bytes")
-    return bytes((ingress | _IPV6 if len(client) == 18 else ingress,)) + client
+class TrunkHead(NamedTuple):
+    """What the head of a genuine datagram says; the body begins at DATAGRAM_OVERHEAD."""
+
+    kind: TrunkKind
+    is_ipv6: bool
+    ingress: int
+    frames: int
+
+
+def frame_overhead(client: TransportAddress) -> int:
+    """Bytes of the descriptor. Raises LocalError when this is no transport address."""
+    if len(client) == 6:
+        return _IPV4_DESCRIPTOR.size
+    if len(client) == 18:
+        return _IPV6_DESCRIPTOR.size
+    raise LocalError(f"no frame for {len(client)} address bytes")
 
 
 class Bundle:
-    """Collects frames for one destination into as few datagrams as the MTU allows."""
+    """Collects frames for one destination and ingress into as few datagrams as the MTU and their order allow."""
 
-    __slots__ = ("_limit", "_parts", "_ready", "_size", "_trunk")
+    __slots__ = ("_descriptors", "_ingress", "_limit", "_overhead", "_payloads", "_ready", "_size", "_trunk")
 
-    def __init__(self, trunk: Trunk, mtu: int) -> None:
+    def __init__(self, trunk: Trunk, mtu: int, ingress: int) -> None:
+        if not 0 <= ingress <= MAX_INGRESS:
+            raise LocalError(f"no frame for ingress {ingress}")
         self._trunk = trunk
         self._limit = mtu - DATAGRAM_OVERHEAD
-        self._parts: list[bytes | memoryview] = []
+        self._ingress = ingress
+        self._descriptors: list[bytes] = []
+        self._payloads: list[bytes | memoryview] = []
+        self._overhead = 0  # of each descriptor in the open datagram
         self._size = 0
         self._ready: list[bytes] = []
 
-    def add(self, head: bytes, payload: bytes | memoryview) -> None:
+    def add(self, client: TransportAddress, payload: bytes | memoryview) -> None:
         """A frame larger than the MTU gets a datagram of its own, left to IP fragmentation."""
         length = len(payload)
-        size = self._size + len(head) + 2 + length
-        if size > self._limit and self._size:
-            self._ready.append(self._trunk.sign_frames(b"".join(self._parts)))
-            self._parts.clear()
-            size -= self._size
-        self._parts += (head, _LENGTHS[length] if length <= 2048 else length.to_bytes(2, "big"), payload)
-        self._size = size
+        overhead = frame_overhead(client)
+        size = overhead + length
+        if self._payloads and (self._size + size > self._limit or overhead != self._overhead):
+            self._close()
+        self._overhead = overhead
+        self._size += size
+        if overhead == _IPV4_DESCRIPTOR.size:
+            self._descriptors.append(_IPV4_DESCRIPTOR.pack(length, client))
+        else:
+            self._descriptors.append(_IPV6_DESCRIPTOR.pack(length, client[:2], client[2:]))
+        self._payloads.append(payload)
 
     def finish(self) -> list[bytes]:
         """The datagrams; the payload views given to `add` are needed no longer."""
-        if self._parts:
-            self._ready.append(self._trunk.sign_frames(b"".join(self._parts)))
-            self._parts.clear()
-            self._size = 0
+        if self._payloads:
+            self._close()
         ready, self._ready = self._ready, []
         return ready
+
+    def _close(self) -> None:
+        is_ipv6 = self._overhead == _IPV6_DESCRIPTOR.size
+        head = TrunkHead(TrunkKind.FRAMES, is_ipv6, self._ingress, len(self._payloads))
+        self._ready.append(self._trunk.seal(head, b"".join(self._descriptors), b"".join(self._payloads)))
+        self._descriptors.clear()
+        self._payloads.clear()
+        self._size = 0
 
 
 class Trunk:
@@ -100,9 +143,10 @@ class Trunk:
     __slots__ = ("_signer", "_verifiers")
 
     def __init__(self, key: bytes, *accept: bytes) -> None:
+        # The first byte is always the same. Hashed here, it makes BLAKE2s take in the block of the key here, too.
         self._verifiers = tuple(
             hashlib.blake2s(
-                _FRAMES_HEAD, key=derive_key(secret, b"antiphon trunk v1"), digest_size=TAG_LENGTH, person=b"trunk"
+                _SIGNED_FIRST, key=derive_key(secret, b"antiphon trunk v2"), digest_size=TAG_LENGTH, person=b"trunk"
             )
             for secret in (key, *accept)
         )
@@ -117,47 +161,96 @@ class Trunk:
             raise ValueError("routing.trunk_mtu: must be 576-65507")
         return cls(*(parse_secret(text, "routing.trunk_keys") for text in config.trunk_keys))
 
-    def bundle(self, mtu: int) -> Bundle:
-        return Bundle(self, mtu)
+    def bundle(self, mtu: int, ingress: int = 0) -> Bundle:
+        return Bundle(self, mtu, ingress)
 
     def encode(self, frames: Iterable[Frame], mtu: int) -> list[bytes]:
-        """As few datagrams as possible, frames in order."""
-        bundle = Bundle(self, mtu)
+        """Frames in order; a datagram ends where the MTU, the ingress or the address family does."""
+        datagrams: list[bytes] = []
+        bundle, at = Bundle(self, mtu, 0), 0
         for client, ingress, payload in frames:
-            bundle.add(frame_head(client, ingress), payload)
-        return bundle.finish()
+            if ingress != at:
+                datagrams += bundle.finish()
+                bundle, at = Bundle(self, mtu, ingress), ingress
+            bundle.add(client, payload)
+        return datagrams + bundle.finish()
 
-    def sign_frames(self, body: bytes) -> bytes:
+    def seal(self, head: TrunkHead, body: bytes, payloads: bytes = b"") -> bytes:
+        """A whole datagram. `body`: the descriptors, or of a hello everything; it is what the tag covers."""
+        total = DATAGRAM_OVERHEAD + len(body) + len(payloads)
+        fields = TRUNK_FIRST_BYTE, VERSION << 4 | head.kind, head.is_ipv6, head.ingress, head.frames
+        tag = self.tag(_HEAD.pack(*fields, total & 0xFFFF)[1:] + body)  # nothing longer than 65535 can be sent
+        return b"".join((_HEAD.pack(*fields, 0), tag, body, payloads))
+
+    def tag(self, signed: bytes | memoryview) -> bytes:
+        """The tag over what is signed: the first 8 bytes of the head but the very first one, the datagram's length in
+        the place of the zero bytes; then the descriptors."""
         state = self._signer.copy()
-        state.update(body)
-        return b"".join((_FRAMES_HEAD, state.digest(), body))
+        state.update(signed)
+        return state.digest()
 
-    def decode_untrusted(self, datagram: bytes | memoryview) -> list[Frame]:
-        """All frames of a datagram, payloads as views into it; or DecodeError and none of them."""
-        view = memoryview(datagram)
-        if len(view) < DATAGRAM_OVERHEAD:
-            raise DecodeError("trunk_truncated")
-        if view[:2] != _FRAMES_HEAD:
-            raise DecodeError("trunk_kind" if view[0] == TRUNK_FIRST_BYTE else "trunk_foreign")
-        tag, body = view[2:DATAGRAM_OVERHEAD], view[DATAGRAM_OVERHEAD:]
+    def is_genuine(self, signed: bytes | memoryview, tag: bytes | memoryview) -> bool:
+        """Whether `tag` is `tag(signed)` under any of our keys."""
         for verifier in self._verifiers:
             state = verifier.copy()
-            state.update(body)
+            state.update(signed)
             if compare_digest(state.digest(), tag):
-                break
-        else:
+                return True
+        return False
+
+    def open_untrusted(self, datagram: bytes | memoryview) -> TrunkHead:
+        """The head of a datagram of any kind whose tag is right; or DecodeError.
+
+        What was signed is there: `count` descriptors, or the body of a hello. Whether the lengths of the descriptors add up
+        is for `decode_untrusted` to see.
+        """
+        view = memoryview(datagram)
+        total = len(view)
+        if total < DATAGRAM_OVERHEAD:
+            raise DecodeError("trunk_truncated")
+        first, second, flags, ingress, count, zero = _HEAD.unpack_from(view)
+        kind = _KINDS.get(second)
+        if first != TRUNK_FIRST_BYTE:
+            raise DecodeError("trunk_foreign")
+        if kind is None:
+            raise DecodeError("trunk_kind")
+        if flags & ~IPV6 or zero:
+            raise DecodeError("trunk_flags")
+        if ingress > MAX_INGRESS:
+            raise DecodeError("trunk_ingress")
+        end = total
+        if kind is not TrunkKind.HELLO:
+            end = DATAGRAM_OVERHEAD + count * (_IPV6_DESCRIPTOR if flags else _IPV4_DESCRIPTOR).size
+        if end > total or (count == 0) is not (kind is TrunkKind.HELLO):
+            raise DecodeError("trunk_count")
+        signed = b"".join((view[1:6], total.to_bytes(4, "big")[2:], view[DATAGRAM_OVERHEAD:end]))
+        if not self.is_genuine(signed, view[8:DATAGRAM_OVERHEAD]):
             raise DecodeError("trunk_forged")
+        return TrunkHead(kind, bool(flags), ingress, count)
+
+    def decode_untrusted(self, datagram: bytes | memoryview) -> list[Frame]:
+        """All frames of a datagram of kind FRAMES, payloads as views into it; or DecodeError and none of them.
+
+        An announcement is such a datagram with nothing in its frames; it is not taken for one here (`trunk_kind`).
+        """
+        kind, is_ipv6, ingress, count = self.open_untrusted(datagram)
+        if kind is not TrunkKind.FRAMES:
+            raise DecodeError("trunk_kind")
+        view = memoryview(datagram)
+        position = DATAGRAM_OVERHEAD + count * (_IPV6_DESCRIPTOR if is_ipv6 else _IPV4_DESCRIPTOR).size
+        descriptors = view[DATAGRAM_OVERHEAD:position]
+        end = len(view)
         frames = []
-        position, end = 0, len(body)
-        while position < end:
-            first = body[position]
-            start = position + _HEAD_LENGTHS[first >> 7] + 2
-            if start > end:
-                raise DecodeError("trunk_truncated")
-            stop = start + (body[start - 2] << 8 | body[start - 1])
-            if stop > end:
-                raise DecodeError("trunk_truncated")
-            client = TransportAddress(bytes(body[position + 1 : start - 2]))
-            frames.append(Frame(client, first & MAX_INGRESS, body[start:stop]))
-            position = stop
+        if is_ipv6:
+            for length, port, ip in _IPV6_DESCRIPTOR.iter_unpack(descriptors):
+                stop = position + length
+                frames.append(Frame(TransportAddress(port + ip), ingress, view[position:stop]))
+                position = stop
+        else:
+            for length, client in _IPV4_DESCRIPTOR.iter_unpack(descriptors):
+                stop = position + length
+                frames.append(Frame(TransportAddress(client), ingress, view[position:stop]))
+                position = stop
+        if position != end:
+            raise DecodeError("trunk_length")
         return frames

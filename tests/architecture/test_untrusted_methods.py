@@ -144,6 +144,7 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
     "protocol.peer.endpoint.Peer.receive_untrusted": lambda: from_client(peer().receive_untrusted),
     "protocol.routing.token.KeyRing.open_untrusted": lambda: KEYS.open_untrusted,
     "protocol.routing.trunk.Trunk.decode_untrusted": lambda: TRUNK.decode_untrusted,
+    "protocol.routing.trunk.Trunk.open_untrusted": lambda: TRUNK.open_untrusted,
     "protocol.rtp.reporter.RtcpReporter.receive_untrusted": lambda: at_zero(reporter().receive_untrusted),
     "protocol.sctp.association.Association.receive_untrusted": lambda: at_zero(association().receive_untrusted),
     "protocol.sctp.cookie.CookieJar.taste_untrusted": lambda: at_zero(CookieJar(entropy()).taste_untrusted),

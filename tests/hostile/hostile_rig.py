@@ -460,7 +460,7 @@ MATERIAL_WIRE = [
     b"\x80\xc8" + os.urandom(60),
     bytes.fromhex("000100002112a442") + os.urandom(12),
     bytes.fromhex("0101000c2112a442") + os.urandom(24),
-    b"\xc5\x10" + os.urandom(60),
+    b"\xc5\x20" + os.urandom(60),
     b"\x40" + os.urandom(30),
     b"",
 ]

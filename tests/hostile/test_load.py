@@ -19,6 +19,7 @@ import pytest
 import trio.testing
 from hostile_rig import SERVER, Insider, Mutator, Rig, callers
 
+from fuzz.target import tagged
 from protocol.address import pack_address
 from protocol.routing import Frame, Trunk
 from protocol.stun import Class, Message, Method
@@ -118,7 +119,7 @@ class Bombardment:
         )
         kind = self.random.random()
         if kind < 0.3:
-            datagram = self.trunk.sign_frames(self.mutator.damage(datagram[10:]))
+            datagram = tagged(self.trunk, self.mutator.damage(datagram[1:6] + datagram[16:]))
         elif kind < 0.6:
             datagram = self.mutator.damage(datagram)
         self.rig.socket.put(datagram, self.random.choice(RELAYS))

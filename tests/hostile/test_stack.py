@@ -19,6 +19,7 @@ import trio
 from hostile_rig import callers
 from hostile_stack import KEY, ROUTING, LiveStack, live_stack
 
+from fuzz.target import tagged
 from protocol.address import TransportAddress, pack_address
 from protocol.routing import Frame, KeyRing, RoutingConfig, Trunk
 from protocol.stun import Class, Message, Method
@@ -186,7 +187,7 @@ async def test_random_bytes_of_every_size_to_every_port_are_dropped(stack: LiveS
         before, since = stack.flows(), trio.current_time()
         for size in (*range(0, 130, 3), *range(200, 1600, 111), 2047, 2048, 2049, 4096, 9000):
             for port in (stack.relay, stack.trunk, stack.transceiver):
-                for first in (b"", b"\0", b"\x16", b"\x80", b"\xc5\x10"):
+                for first in (b"", b"\0", b"\x16", b"\x80", b"\xc5\x20"):
                     stranger.sendto((first + source.randbytes(size))[:size], port)
             await trio.sleep(0.001)
         await trio.sleep(0.2)
@@ -214,15 +215,15 @@ async def test_trunk_datagrams_forged_malformed_or_from_outside_teach_nothing(
             for datagram in forger.encode([frame], 1452):
                 stranger.sendto(datagram, port)
             for body in (
-                b"\0",
-                b"\x80" + bytes(18),
-                bytes(7) + b"\xff\xff",
-                bytes(7) + b"\0\0" * 300,
-                b"\x7f" + bytes(8),
+                b"\0",  # no frame
+                bytes(4) + b"\1" + bytes(7),
+                b"\0\1\0\0\1" + bytes(23),
+                bytes(4) + b"\1\xff\xff" + bytes(6),  # no payload
+                b"\0\0\x7f\0\1" + bytes(8),  # a true frame of nothing
                 b"\xff" * 1400,
             ):
-                stranger.sendto(trunk.sign_frames(body), port)
-                stranger.sendto(trunk.sign_frames(body)[:-1], port)
+                stranger.sendto(tagged(trunk, body), port)
+                stranger.sendto(tagged(trunk, body)[:-1], port)
             for _ in range(5):
                 stranger.sendto(trunk.encode([frame], 1452)[0], port)
         await trio.sleep(0.2)

@@ -11,6 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from fuzz.target import tagged
 from protocol.address import TransportAddress, pack_address
 from protocol.routing import Frame, KeyRing, RoutingConfig, Trunk
 from relay.config import RelayConfig
@@ -148,7 +149,7 @@ def datagrams(draw: st.DrawFn) -> bytes:
             attribute = b"\0\6" + len(name).to_bytes(2, "big") + name + bytes(-len(name) % 4)
             return STUN_HEAD[:2] + len(attribute).to_bytes(2, "big") + STUN_HEAD[4:] + attribute
         case _:  # signed by the trunk's key
-            return Trunk.parse(SECRET).sign_frames(body)
+            return tagged(Trunk.parse(SECRET), body)
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)

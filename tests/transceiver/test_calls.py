@@ -501,7 +501,14 @@ async def test_a_stranger_decides_nothing(autojump_clock: Any, world: Any, wait_
     caller, _ = await world.live_call()
     stranger = world.network.open("127.0.0.9")
     hello = bytes([22, 254, 253]) + bytes(10) + b"\x00\x00"
-    for data in (hello, b"\x80\x6f" + bytes(40), b"\xc5\x10" + bytes(40), b"\x00\x01" + bytes(18), b"", b"\xff" * 1200):
+    for data in (
+        hello,
+        b"\x80\x6f" + bytes(40),
+        b"\xc5\x20\0\0\0\1" + bytes(40),
+        b"\x00\x01" + bytes(18),
+        b"",
+        b"\xff" * 1200,
+    ):
         stranger.send_batch([(data, world.address)])
     await trio.sleep(0.1)
     assert stranger.receive_batch() == []
