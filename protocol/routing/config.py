@@ -23,7 +23,7 @@ class RoutingConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_
     trunk_keys: tuple[str, ...] = ()
     """Keys (HEX) of the tag on every datagram between relay and transceiver."""
     trunk_mtu: int = 1452
-    """Largest UDP payload on the trunk; 1452 suits Ethernet under both IPv4 and IPv6."""
+    """Largest UDP payload on the trunk; 1452 suits Ethernet under both IPv4 and IPv6. 0: no bundling, a datagram each."""
     token_max_age: float = 5400.0
     """Seconds; must exceed the longest call, because a restarted relay learns calls again from their tokens."""
     token_clock_tolerance: float = 300.0

@@ -157,8 +157,8 @@ class Trunk:
         """From the `[routing]` section. Raises ValueError with a sentence that names the key of the section."""
         if not config.trunk_keys:
             raise ValueError("routing.trunk_keys: at least one key is needed")
-        if not 576 <= config.trunk_mtu <= 65507:
-            raise ValueError("routing.trunk_mtu: must be 576-65507")
+        if config.trunk_mtu and not 576 <= config.trunk_mtu <= 65507:
+            raise ValueError("routing.trunk_mtu: must be 576-65507, or 0")
         return cls(*(parse_secret(text, "routing.trunk_keys") for text in config.trunk_keys))
 
     def bundle(self, mtu: int, ingress: int = 0) -> Bundle:

@@ -59,6 +59,14 @@ def test_a_datagram_never_exceeds_the_mtu_but_for_one_frame_that_must():
     assert len(datagrams) == 6
 
 
+def test_an_mtu_of_zero_turns_bundling_off():
+    config = RoutingConfig(trunk_keys=("ab" * 32,), trunk_mtu=0)
+    trunk, frames = Trunk.parse(config), [Frame(V4, 0, payload) for payload in (b"", b"", b"a", b"b" * 1200)]
+    datagrams = trunk.encode(frames, config.trunk_mtu)
+    assert decoded(trunk, datagrams) == frames
+    assert len(datagrams) == 4
+
+
 def test_nothing_encodes_to_nothing():
     assert Trunk(KEY).encode([], 1452) == []
 
