@@ -21,21 +21,15 @@ listen addresses of a worker: the key of a flow (`flow_words`) contains the ingr
 
 Row 0 is no flow: `target` and `pending` of it are 0, which is no transceiver. What a packet changes (`seen`, `talked`,
 `budget`) the packet path writes itself into `cells` and `columns`; everything else is changed here, and only here.
-Siblings read with `relay.siblings`.
 
-Being killed. Whatever changes more than one field is done between `_begin` and `_end`: `sequence` in the block is odd
-meanwhile. Who attaches and finds it even has a whole table, at once. Who finds it odd (and so does a worker whose own
-change was interrupted by an exception) rebuilds everything else from the rows alone: `state` is written after all other
-fields of a new row and before anything else of one that goes, so a row with a state is a whole flow.
-
-`now` is CLOCK_MONOTONIC (`time.monotonic()`), the same for all processes of a machine.
+`now` is to be CLOCK_MONOTONIC (`time.monotonic()`) where several processes share a table: the same for all of a machine.
 """
 
 from __future__ import annotations
 
 import math
 import mmap
-from collections.abc import Callable
+import secrets
 from hashlib import blake2s
 from typing import NamedTuple
 
@@ -43,14 +37,13 @@ import numpy as np
 import numpy.typing as npt
 
 from protocol.address import TransportAddress
-from relay.index import WIDE, Chains, FlowIndex, Words
+from relay.index import Words
 from relay.layout import (
     BOOT_WORD,
     ESTABLISHED,
     ESTABLISHED_WORD,
     EVICTED_WORD,
     EXPIRED_WORD,
-    FREE,
     HIGH_WORD,
     LAPSED_WORD,
     MAX_FLOWS_WORD,
@@ -58,17 +51,14 @@ from relay.layout import (
     OLDEST_WORD,
     PROBATIONARY,
     PROBATIONARY_WORD,
-    SEQUENCE_WORD,
-    SPARE_WORD,
+    SEED_LENGTH,
     SWEEP_WORD,
     YOUNGEST_WORD,
     Block,
-    Cells,
-    Columns,
     Memory,
     block_size,
 )
-from relay.transceivers import Transceivers
+from relay.rows import FlowRows
 
 __all__ = ["FlowCopy", "FlowTable", "Proposal"]
 
@@ -99,31 +89,16 @@ class FlowCopy(NamedTuple):
     talked: float
 
 
-class FlowTable:
+class FlowTable(FlowRows):
     """Rows, the index over them, and all rules by which flows come, move and go."""
 
     def __init__(self, block: Block, *, max_per_token: int, idle: float) -> None:
         """Use `create` or `attach`."""
-        self._block = block
-        self._head = block.head
-        self._key = block.key
+        super().__init__(block)
         self._max_flows = block.head[MAX_FLOWS_WORD]
         self._max_probationary = block.head[MAX_PROBATIONARY_WORD]
         self._max_per_token = max_per_token
         self._idle = idle
-        self._sequence = block.head[SEQUENCE_WORD]
-        self.columns: Columns = block.columns
-        self.cells: Cells = block.cells
-        self.transceivers = Transceivers(block)
-        self._index = FlowIndex(block)
-        self._tokens = Chains(
-            block.cells.token_heads, block.cells.token_link, block.columns.token_heads, block.columns.token_link
-        )
-        # Without a call in between: these are asked for every packet.
-        self.find: Callable[[int], int] = self._index.find
-        self.find_words: Callable[[Words], int] = self._index.find_words
-        self.lookup: Callable[[npt.NDArray[np.uint64], npt.NDArray[np.int64]], None] = self._index.lookup
-        self.lookup_wide: Callable[[npt.NDArray[np.uint64], npt.NDArray[np.int64]], None] = self._index.lookup_wide
 
     @staticmethod
     def size(max_flows: int, max_probationary: int) -> int:
@@ -139,26 +114,24 @@ class FlowTable:
         max_probationary: int,
         max_per_token: int,
         idle: float,
-        seed: bytes,
+        seed: bytes | None = None,
         boot: int = 0,
     ) -> FlowTable:
         """A new table in memory that is all zero (a fresh memfd, say). Without memory it takes its own.
 
-        `seed` is 64 secret bytes; siblings that are to read each other's flows have the same. `boot` is only kept.
+        `seed` is 64 secret bytes, drawn here if not given; siblings that are to copy each other's flows wholly have the
+        same. `boot` is only kept.
         """
         if memory is None:
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
             memory = mmap.mmap(-1, block_size(max_flows, max_probationary), flags=flags)
-        block = Block.create(memory, max_flows, max_probationary, seed, boot)
+        block = Block.create(memory, max_flows, max_probationary, seed or secrets.token_bytes(SEED_LENGTH), boot)
         return cls(block, max_per_token=max_per_token, idle=idle)
 
     @classmethod
     def attach(cls, memory: Memory, *, max_per_token: int, idle: float) -> FlowTable:
         """Go on with the table in `memory`, whose writer is gone. Raises LayoutError: then clear it and create one."""
-        table = cls(Block.open(memory), max_per_token=max_per_token, idle=idle)
-        if table._sequence & 1:
-            table._heal()
-        return table
+        return cls(Block.open(memory), max_per_token=max_per_token, idle=idle)
 
     # ---- looking
 
@@ -212,12 +185,6 @@ class FlowTable:
         Two tokens that collide share one bound.
         """
         return int.from_bytes(blake2s(name, key=self._key, digest_size=8).digest(), "little") or 1
-
-    def words(self, row: int) -> Words:
-        """The key of a flow."""
-        cells = self.cells
-        word0 = cells.word0[row]
-        return (word0, cells.word1[row], cells.word2[row]) if word0 & WIDE else (word0, 0, 0)
 
     def touch(self, rows: npt.NDArray[np.int64], now: float) -> None:
         """Something of these flows has been heard."""
@@ -380,42 +347,7 @@ class FlowTable:
         head[SWEEP_WORD] = last if last < high else 1
         return last >= high
 
-    def _remove_all(self, rows: npt.NDArray[np.int64]) -> None:
-        """Rows of one kind; who calls keeps the order of the probationary ones and the counts."""
-        columns = self.columns
-        columns.state[rows] = FREE
-        self._index.remove_free(rows)
-        tokens = columns.token[rows]
-        tokens = tokens[tokens != 0]
-        if len(tokens):
-            self._tokens.remove_free(self._token_buckets(tokens), columns.state)
-        for numbers in (columns.target, columns.pending):
-            self.transceivers.release_all(numbers[rows])
-        columns.link[rows[:-1]] = rows[1:]
-        columns.link[rows[-1]] = self._head[SPARE_WORD]
-        self._head[SPARE_WORD] = int(rows[0])
-
-    # ---- rows
-
-    def _new_row(self, words: Words, now: float) -> int:
-        """A row with its key, all else cleared. It is no flow before its state is written."""
-        cells, head = self.cells, self._head
-        row = head[SPARE_WORD]
-        if row:
-            head[SPARE_WORD] = cells.link[row]
-        else:
-            row = head[HIGH_WORD]
-            head[HIGH_WORD] = row + 1
-        cells.word0[row] = words[0]
-        if words[0] & WIDE:
-            cells.word1[row] = words[1]
-            cells.word2[row] = words[2]
-        cells.seen[row] = now
-        cells.talked[row] = -math.inf
-        cells.username[row] = 0
-        cells.target[row] = 0
-        cells.pending[row] = 0
-        return row
+    # ---- what the rules share
 
     def _write_proposal(self, row: int, pending: int, proposal: Proposal) -> None:
         """`pending` of the row is 0 before, and written last."""
@@ -429,66 +361,6 @@ class FlowTable:
     def _evict(self, row: int) -> None:
         self._remove(row)
         self._head[EVICTED_WORD] += 1
-
-    def _remove(self, row: int) -> None:
-        cells, head = self.cells, self._head
-        state = cells.state[row]
-        cells.state[row] = FREE
-        self._index.remove(row, self.words(row))
-        self._remove_token(row)
-        if state == PROBATIONARY:
-            self._remove_probationary(row)
-            head[PROBATIONARY_WORD] -= 1
-        else:
-            head[ESTABLISHED_WORD] -= 1
-        self.transceivers.release(cells.target[row])
-        self.transceivers.release(cells.pending[row])
-        cells.link[row] = head[SPARE_WORD]
-        head[SPARE_WORD] = row
-
-    # ---- probationary flows in the order of their deadlines
-
-    def _add_youngest(self, row: int) -> None:
-        cells, head = self.cells, self._head
-        before = head[YOUNGEST_WORD]
-        cells.older[row] = before
-        cells.younger[row] = 0
-        if before:
-            cells.younger[before] = row
-        else:
-            head[OLDEST_WORD] = row
-        head[YOUNGEST_WORD] = row
-
-    def _remove_probationary(self, row: int) -> None:
-        cells, head = self.cells, self._head
-        older, younger = cells.older[row], cells.younger[row]
-        if older:
-            cells.younger[older] = younger
-        else:
-            head[OLDEST_WORD] = younger
-        if younger:
-            cells.older[younger] = older
-        else:
-            head[YOUNGEST_WORD] = older
-
-    # ---- flows of one token
-
-    def _token_bucket(self, token: int) -> int:
-        return (token >> 32) * self._tokens.buckets >> 32  # it is a hash already
-
-    def _token_buckets(self, tokens: npt.NDArray[np.uint64]) -> npt.NDArray[np.int64]:
-        shift = np.uint64(32)
-        return ((tokens >> shift) * np.uint64(self._tokens.buckets) >> shift).view(np.int64)
-
-    def _add_token(self, row: int) -> None:
-        token = self.cells.token[row]
-        if token:
-            self._tokens.add(self._token_bucket(token), row)
-
-    def _remove_token(self, row: int) -> None:
-        token = self.cells.token[row]
-        if token:
-            self._tokens.remove(self._token_bucket(token), row)
 
     def _count_for(self, row: int, token: int) -> None:
         """The flow is one of this token's; if those of its kind are too many, the one longest silent makes room."""
@@ -512,45 +384,3 @@ class FlowTable:
             row = cells.token_link[row]
         if len(kin) >= self._max_per_token:
             self._evict(min(kin, key=cells.seen.__getitem__))
-
-    # ---- changes that must be whole
-
-    def _begin(self) -> None:
-        if self._sequence & 1:  # an exception has interrupted the last change
-            self._heal()
-        self._sequence += 1
-        self._head[SEQUENCE_WORD] = self._sequence
-
-    def _end(self) -> None:
-        self._sequence += 1
-        self._head[SEQUENCE_WORD] = self._sequence
-
-    def _heal(self) -> None:
-        """Everything else from the rows that have a state; 10⁶ rows take about a tenth of a second."""
-        columns, head = self.columns, self._head
-        high = head[HIGH_WORD] = min(head[HIGH_WORD], self._block.rows)
-        self.transceivers.reload()
-        state = columns.state[1:high]
-        target, pending = columns.target[1:high], columns.pending[1:high]
-        state[(state == PROBATIONARY) & (target != 0)] = ESTABLISHED  # it was about to be
-        live = 1 + np.flatnonzero(state != FREE)
-        established = live[columns.state[live] == ESTABLISHED]
-        probationary = live[columns.state[live] == PROBATIONARY]
-        self._index.rebuild(live)
-        linked = live[columns.token[live] != 0]
-        self._tokens.rebuild(linked, self._token_buckets(columns.token[linked]))
-        head[ESTABLISHED_WORD], head[PROBATIONARY_WORD] = len(established), len(probationary)
-        order = probationary[np.argsort(columns.until[probationary], kind="stable")]
-        columns.older[order[1:]], columns.younger[order[:-1]] = order[:-1], order[1:]
-        head[OLDEST_WORD] = head[YOUNGEST_WORD] = 0
-        if len(order):
-            columns.older[order[0]] = columns.younger[order[-1]] = 0
-            head[OLDEST_WORD], head[YOUNGEST_WORD] = int(order[0]), int(order[-1])
-        free = 1 + np.flatnonzero(state == FREE)
-        columns.link[free[:-1]] = free[1:]
-        if len(free):
-            columns.link[free[-1]] = 0
-        head[SPARE_WORD] = int(free[0]) if len(free) else 0
-        self.transceivers.recount(np.concatenate((target[live - 1], pending[live - 1])))
-        self._sequence += 1
-        head[SEQUENCE_WORD] = self._sequence
