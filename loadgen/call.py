@@ -158,7 +158,12 @@ class Call:
                 entropy=self._entropy,
             ),
             audio=AudioParameters(
-                audio.payload_type, audio.codec.clock_rate, self._capabilities.ssrc, self._capabilities.cname
+                audio.payload_type,
+                audio.codec.clock_rate,
+                self._capabilities.ssrc,
+                self._capabilities.cname,
+                reduced_size=audio.rtcp_rsize,
+                resend=True,  # whether agreed or not, as both browsers do
             ),
             data=DataParameters(data.remote_sctp_port, data.remote_max_message_size, data.local_sctp_port),
             entropy=self._entropy,
