@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 import trio
 
-from loadgen.result import Progress
+from loadgen.scenario import Run
 
 __all__ = ["Sample", "Timeline"]
 
@@ -34,9 +33,9 @@ class Timeline:
         self.samples: list[Sample] = []
         self._interval = INTERVAL
 
-    async def watch(self, look: Callable[[], tuple[float, Progress]]) -> NoReturn:
+    async def watch(self, run: Run) -> NoReturn:
         while True:
-            self.add(sample(*look()))
+            self.add(sample(run, trio.current_time()))
             await trio.sleep(self._interval)
 
     def add(self, taken: Sample) -> None:
@@ -46,13 +45,14 @@ class Timeline:
         self.samples.append(taken)
 
 
-def sample(seconds: float, progress: Progress) -> Sample:
+def sample(run: Run, now: float) -> Sample:
+    calls = run.calls
     return Sample(
-        at=round(seconds, 3),
-        placed=progress.placed,
-        talking=progress.talking,
-        failed=progress.failed,
-        sent=progress.sent,
-        received=progress.received,
-        late=progress.late,
+        at=round(now - run.started_at, 3),
+        placed=len(calls),
+        talking=run.talking,
+        failed=sum(call.failure is not None for call in calls),
+        sent=sum(call.audio.sent for call in calls),
+        received=sum(call.audio.received for call in calls),
+        late=sum(call.audio.late for call in calls),
     )

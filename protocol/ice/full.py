@@ -82,12 +82,12 @@ class IceFull:
         self._tie_breaker = int.from_bytes(entropy(8), "big")
         self._pairs = CheckList(config.max_pairs)
         self._pace_at = -math.inf
-        self._connect_by = math.inf
-        self._nominate_at = math.inf
+        self._connect_by = self._nominate_at = math.inf
         self._outputs: list[IceOutput] = []
         self.controlling = controlling
         self.selected: Path | None = None
         self.proven = True  # nothing is selected before a check of ours was answered there
+        self.heard = -math.inf  # authenticated media, for the same word of the lite agent
         self.drops: collections.Counter[str] = collections.Counter()
 
     @property

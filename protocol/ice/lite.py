@@ -133,7 +133,7 @@ class IceLite:
         self._paths: dict[Path, tuple[float, Generation]] = {}
         self._seen: dict[bytes, Path] = {}  # transaction ids of authenticated requests, and where each first came from
         self.proven = False  # our check was answered along the selected path, or see `confirm`
-        self._heard = -math.inf  # valid STUN or authenticated media on the selected path
+        self.heard = -math.inf  # valid STUN or authenticated media on the selected path
         # Where to move to from a silent path, who proved it, asked since when, not before when.
         self._leaving: tuple[Path, Generation, float, float] | None = None
         self._outputs: list[IceOutput] = []
@@ -189,8 +189,8 @@ class IceLite:
     def media_authenticated(self, path: Path, now: float) -> None:
         """SRTP that passed its own authentication and replay check came from `path`."""
         if path == self.selected:
-            self._heard = now
-        elif self.selected is not None and path in self._paths and now - self._heard >= self._config.media_grace:
+            self.heard = now
+        elif self.selected is not None and path in self._paths and now - self.heard >= self._config.media_grace:
             self._propose(self._paths[path][1], path, Purpose.MEDIA, now)
 
     def confirm(self, path: Path) -> None:
@@ -214,7 +214,7 @@ class IceLite:
         if self._leaving is not None and now >= self._leaving[3]:
             path, generation, since, _ = self._leaving
             self._leaving = None
-            if self._heard <= since:
+            if self.heard <= since:
                 self._move(generation, path, now, False)
         if self._consent.becomes_late(now):
             self._outputs.append(ConsentLate())
@@ -288,7 +288,7 @@ class IceLite:
                 self._complete_restart(generation)
         elif nominates:
             self._propose(generation, path, Purpose.NOMINATION, now, nomination)
-        elif now - self._heard >= self._config.path_silence:
+        elif now - self.heard >= self._config.path_silence:
             self._propose(generation, path, Purpose.SILENCE, now)
 
     def _answer_untrusted(self, data: bytes, binding: Binding, generation: Generation, path: Path, now: float) -> None:
@@ -358,7 +358,7 @@ class IceLite:
             self._outputs.append(RestartCompleted())
 
     def _hear(self, now: float) -> None:
-        self._heard = now
+        self.heard = now
         if self._consent.hear(now):
             self._outputs.append(ConsentRestored())
 

@@ -17,8 +17,13 @@ from protocol.peer.events import (
     PeerStatistics,
     TransportFailed,
 )
+from protocol.peer.lane import DONE, LEFT, SEND_ROOM, SETTLE, Deliver, MediaLane
 
 __all__ = [
+    "DONE",
+    "LEFT",
+    "SEND_ROOM",
+    "SETTLE",
     "AudioParameters",
     "AudioReceived",
     "CircuitBroken",
@@ -26,7 +31,9 @@ __all__ = [
     "ConsentRestored",
     "DataChannelsClosed",
     "DataParameters",
+    "Deliver",
     "DtlsConnected",
+    "MediaLane",
     "PathSelected",
     "Peer",
     "PeerClosed",

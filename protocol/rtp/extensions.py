@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from protocol.errors import DecodeError, LocalError
 
-__all__ = ["Extensions", "read_extensions_untrusted", "write_extensions"]
+__all__ = ["Extensions", "extension_layout", "read_extensions_untrusted", "write_extensions"]
 
 Extensions: TypeAlias = tuple[tuple[int, bytes], ...]
 """(id, value) in the order of the packet."""
@@ -89,3 +89,27 @@ def write_extensions(extensions: Extensions) -> bytes:
     if words > _MAX_WORDS:
         raise LocalError("header extensions too long")
     return profile.to_bytes(2, "big") + words.to_bytes(2, "big") + block.ljust(4 * words, b"\0")
+
+
+def extension_layout(extension: bytes) -> int:
+    """Of a whole extension that was read without an error (profile, length, elements): a mask, as one big-endian number, of
+    the bytes that say where its elements lie. Another one of that length that is equal under the mask is right as well."""
+    decides = bytearray(len(extension))
+    decides[:4] = b"\xff" * 4
+    two_bytes = int.from_bytes(extension[:2], "big") & 0xFFF0 == _TWO_BYTE_PROFILE
+    if two_bytes or extension[:2] == _ONE_BYTE_PROFILE.to_bytes(2, "big"):
+        position, end = 4, len(extension)
+        while position < end:
+            decides[position] = 0xFF
+            head = extension[position]
+            position += 1
+            if head == 0:
+                continue
+            if two_bytes:
+                decides[position] = 0xFF
+                position += 1 + extension[position]
+            elif head >> 4 in (0, _ONE_BYTE_STOP):
+                break
+            else:
+                position += (head & 0x0F) + 1
+    return int.from_bytes(decides, "big")

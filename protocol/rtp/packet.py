@@ -44,9 +44,9 @@ _EXTENSION_BIT = 0x10
 _MARKER_BIT = 0x80
 _MAX_CSRC = 15
 
-_HEADER = struct.Struct("!BBHII")
-_unpack_header = _HEADER.unpack_from
-_pack_header = _HEADER.pack
+RTP_HEADER = struct.Struct("!BBHII")
+_unpack_header = RTP_HEADER.unpack_from
+_pack_header = RTP_HEADER.pack
 
 
 class RtpHeader(NamedTuple):

@@ -23,7 +23,15 @@ from protocol.errors import DecodeError, LocalError
 from protocol.srtp.library import ERRORS, LIBRARIES, RTCP_TRAILER, RTP_TRAILER, Arena, Process, SrtpLibrary
 from protocol.srtp.profiles import SrtpProfile, profile_lengths
 
-__all__ = ["MAX_PLAIN_LENGTH", "MAX_RTCP_PACKETS", "MAX_RTP_PACKETS", "MAX_SOURCES", "SrtpTransport"]
+__all__ = [
+    "MAX_PLAIN_LENGTH",
+    "MAX_PROTECTED_LENGTH",
+    "MAX_RTCP_PACKETS",
+    "MAX_RTP_PACKETS",
+    "MAX_SOURCES",
+    "SrtpTransport",
+    "reason_of",
+]
 
 # Specification constants
 _MIN_WINDOW = 64  # RFC 3711 §3.3.2: "at least 64 packets"
@@ -33,7 +41,7 @@ MAX_RTCP_PACKETS = 1 << 31
 # Implementation constants
 MAX_SOURCES = 64  # RTP and RTCP sources of one peer together; a browser call has one or two
 MAX_PLAIN_LENGTH = 1352  # pylibsrtp's buffer of 1500 less the longest trailer it allows for (SRTCP: 4 + 16 + 128)
-_MAX_PROTECTED_LENGTH = 1500
+MAX_PROTECTED_LENGTH = 1500
 _MAX_WINDOW = 0x7FFF  # half the sequence number space, libsrtp's own limit
 
 # libsrtp's errors by the words that pylibsrtp has for them.
@@ -46,6 +54,11 @@ _REASONS = {
 }
 
 
+def reason_of(status: int) -> str:
+    """The word for what the library says of a packet that it does not open."""
+    return _REASONS.get(ERRORS[status], "srtp_malformed")
+
+
 class SrtpTransport:
     """Protects what we send with `local`, opens what we receive with `remote`; each is master key || master salt.
 
@@ -54,13 +67,13 @@ class SrtpTransport:
     """
 
     __slots__ = (
-        "_inbound",
         "_library",
-        "_outbound",
-        "_rtcp_left",
-        "_rtp_left",
         "_sources",
+        "inbound",
+        "outbound",
         "profile",
+        "rtcp_left",
+        "rtp_left",
     )
 
     def __init__(
@@ -81,16 +94,16 @@ class SrtpTransport:
             raise LocalError(f"a replay window of {replay_window} packets is not in {_MIN_WINDOW}..{_MAX_WINDOW}")
         self.profile = SrtpProfile(profile)
         self._library = library or LIBRARIES[0]
-        self._outbound = self._library.keyed(self.profile, local, outbound=True, window=replay_window)
-        self._inbound = self._library.keyed(self.profile, remote, outbound=False, window=replay_window)
-        self._rtp_left = max_rtp_packets
-        self._rtcp_left = max_rtcp_packets
+        self.outbound = self._library.keyed(self.profile, local, outbound=True, window=replay_window)
+        self.inbound = self._library.keyed(self.profile, remote, outbound=False, window=replay_window)
+        self.rtp_left = max_rtp_packets
+        self.rtcp_left = max_rtcp_packets
         self._sources: set[bytes] = set()  # SSRCs that libsrtp holds a receiving stream for
 
     @property
     def expired(self) -> bool:
         """Our key is used up: nothing can be protected any more."""
-        return self._rtp_left <= 0 or self._rtcp_left <= 0
+        return self.rtp_left <= 0 or self.rtcp_left <= 0
 
     def protect_rtp(self, packet: bytes) -> bytes:
         """RTP → SRTP. At most MAX_PLAIN_LENGTH bytes, never twice the same sequence number."""
@@ -105,14 +118,14 @@ class SrtpTransport:
     def protect_rtp_in_place(self, arena: Arena, offset: int, length: int) -> int:
         """RTP at `offset` in the arena → SRTP there; its length. Behind the packet there must be RTP_TRAILER bytes of room."""
         self._begin(arena, offset, length, RTP_TRAILER, "RTP")
-        self._rtp_left -= 1
-        return _protect(self._outbound.protect_rtp, arena, offset, "RTP")
+        self.rtp_left -= 1
+        return _protect(self.outbound.protect_rtp, arena, offset, "RTP")
 
     def protect_rtcp_in_place(self, arena: Arena, offset: int, length: int) -> int:
         """The same for RTCP, with RTCP_TRAILER bytes of room."""
         self._begin(arena, offset, length, RTCP_TRAILER, "RTCP")
-        self._rtcp_left -= 1
-        return _protect(self._outbound.protect_rtcp, arena, offset, "RTCP")
+        self.rtcp_left -= 1
+        return _protect(self.outbound.protect_rtcp, arena, offset, "RTCP")
 
     def unprotect_rtp_untrusted(self, data: bytes | memoryview) -> bytes:
         """SRTP → RTP, or DecodeError. The result is authentic, but its header is still to be parsed with care."""
@@ -126,11 +139,11 @@ class SrtpTransport:
 
     def unprotect_rtp_in_place_untrusted(self, arena: Arena, offset: int, length: int) -> int:
         """SRTP at `offset` in the arena → RTP there; its length, which is less. Or DecodeError."""
-        return self._unprotect(self._inbound.unprotect_rtp, arena, offset, length, 8)
+        return self._unprotect(self.inbound.unprotect_rtp, arena, offset, length, 8)
 
     def unprotect_rtcp_in_place_untrusted(self, arena: Arena, offset: int, length: int) -> int:
         """The same for SRTCP."""
-        return self._unprotect(self._inbound.unprotect_rtcp, arena, offset, length, 4)
+        return self._unprotect(self.inbound.unprotect_rtcp, arena, offset, length, 4)
 
     def _begin(self, arena: Arena, offset: int, length: int, trailer: int, kind: str) -> None:
         if self.expired:
@@ -142,14 +155,14 @@ class SrtpTransport:
     def _unprotect(self, unprotect: Process, arena: Arena, offset: int, length: int, ssrc_at: int) -> int:
         if offset < 0 or length < 0 or offset + length > arena.size:
             raise LocalError(f"no {length} bytes at {offset} of {arena.size}")
-        if length > _MAX_PROTECTED_LENGTH:
+        if length > MAX_PROTECTED_LENGTH:
             raise DecodeError("srtp_malformed", "longer than any packet we take")
         ssrc = bytes(arena.view[offset + ssrc_at : offset + ssrc_at + 4])
         if ssrc not in self._sources and len(self._sources) >= MAX_SOURCES:
             raise DecodeError("srtp_ssrc_limit")
         arena.length[0] = length
         if status := unprotect(arena.base + offset, arena.length):
-            raise DecodeError(_REASONS.get(ERRORS[status], "srtp_malformed"))
+            raise DecodeError(reason_of(status))
         self._sources.add(ssrc)
         return int(arena.length[0])
 

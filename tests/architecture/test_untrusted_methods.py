@@ -28,11 +28,12 @@ from loadgen.tally import AudioTally, DataTally
 from protocol.address import Path as NetworkPath
 from protocol.address import pack_address
 from protocol.codecs import KeyPresses
-from protocol.dtls import CookieExchange, DtlsEndpoint, Identity, Role
+from protocol.dtls import CookieExchange, DtlsEndpoint, Identity, Role, SrtpKeys
 from protocol.dtls.groups import GROUPS
-from protocol.errors import DecodeError
+from protocol.errors import DecodeError, LocalError
 from protocol.ice import IceCredentials, IceFull, IceLite
 from protocol.peer import AudioParameters, DataParameters, Peer
+from protocol.peer.audio import AudioStream
 from protocol.routing import KeyRing, RoutingConfig, Trunk
 from protocol.rtp import RtcpReporter
 from protocol.sctp import Association
@@ -77,6 +78,29 @@ def peer() -> Peer:
     )
     made.start_dtls(0.0)
     return made
+
+
+def lane() -> Feed:
+    made = peer()
+    keys = SrtpKeys(PROFILE, SRTP_KEY, SRTP_KEY)
+    made._audio = AudioStream(AudioParameters(payload_type=111, clock_rate=48000, ssrc=1, cname="c"), keys, entropy())
+    made._audio.reporter.packet_received(0, 1, 0, 20, 0.0)
+    made.ice.selected = PATH
+    opened = made.lane(lambda *_: True)
+    assert opened is not None
+
+    def feed(data: bytes) -> None:
+        arena = library_named().arena(bytearray(b"-" + data))
+        opened.receive_untrusted(arena, 1, len(data), 0.0)
+        header = b"\x90\x6f" + data[2:8].ljust(6) + bytes(4)  # and as one of a source that is known, rightly protected
+        try:
+            protected = SrtpTransport(PROFILE, SRTP_KEY, SRTP_KEY).protect_rtp(header + data[:1300])
+        except LocalError:
+            return
+        arena = library_named().arena(bytearray(protected))
+        opened.receive_untrusted(arena, 0, len(protected), 0.0)
+
+    return feed
 
 
 def association() -> Association:
@@ -142,6 +166,7 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
         IceLite(OURS, THEIRS, entropy=entropy()).receive_untrusted
     ),
     "protocol.peer.endpoint.Peer.receive_untrusted": lambda: from_client(peer().receive_untrusted),
+    "protocol.peer.lane.MediaLane.receive_untrusted": lane,
     "protocol.routing.token.KeyRing.open_untrusted": lambda: KEYS.open_untrusted,
     "protocol.routing.trunk.Trunk.decode_untrusted": lambda: TRUNK.decode_untrusted,
     "protocol.routing.trunk.Trunk.open_untrusted": lambda: TRUNK.open_untrusted,

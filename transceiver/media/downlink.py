@@ -109,6 +109,27 @@ class Downlink:
         self._buffered = ahead
         self.playing = True
 
+    def follow(self, rtp_time: int, payload: bytes, now: float) -> int:
+        """The short way of a frame that goes on from the one before, while none waits, and is due: the timestamp with which
+        it is to leave at once. -1: there is something to decide, and nothing has happened; `push` it."""
+        due = self._due
+        if self._queue or not self.playing or now < due - LEAD_SECONDS or now - due >= DRAINED_SECONDS:
+            return -1
+        try:
+            samples = self._codec.count_samples_untrusted(payload)
+        except DecodeError:
+            return -1
+        if not samples:
+            return -1
+        timestamp = self._timestamp
+        self._timestamp = timestamp + samples
+        self._due = due + samples / self._rate
+        self._played_to = rtp_time + samples & 0xFFFFFFFF
+        self.frames_sent += 1
+        if now - self._reported_at >= REPORT_SECONDS:
+            self._put_report(PlayedReason.PROGRESS, now)
+        return timestamp & 0xFFFFFFFF
+
     def flush(self, now: float) -> None:
         """Drop what was not sent. Always answered by a report."""
         self.drops["flushed"] += len(self._queue)

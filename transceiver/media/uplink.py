@@ -1,7 +1,6 @@
 """The caller's audio on its way to the agent.
 
-1. Packets pass the reorder buffer, which adds no delay while they come in order; what is missing is asked for
-   (`take_requests`), and waited for as long as that is likely to help.
+1. Packets pass the reorder buffer, which adds no delay while they come in order.
 2. Frames wait here until the link takes them, all that have gathered at once.
 3. A key that the caller presses (RFC 4733) comes in the same stream: told once, when it begins.
 4. At most one second of them waits: the oldest are dropped, because stale speech is useless.
@@ -10,20 +9,18 @@
 from __future__ import annotations
 
 from collections import Counter, deque
-from collections.abc import Callable
 
 from protocol.agentlink import MAX_FRAME_BYTES, MediaFlags, MediaRecord
 from protocol.codecs import KeyPresses
 from protocol.errors import DecodeError
-from protocol.rtp import FrameOrigin, Gap, JitterBuffer, JitterConfig, PathEstimate, RequestConfig, RtpPacket
+from protocol.rtp import Gap, JitterBuffer, JitterConfig, RtpPacket
 
 __all__ = ["Uplink"]
 
 # Implementation constants
 MAX_WAITING_SECONDS = 1.0
 MAX_WAITING_FRAMES = 128  # bounds senders whose timestamps do not move
-
-_MARKER, _GAP, _RECOVERED = int(MediaFlags.MARKER), int(MediaFlags.GAP), int(MediaFlags.RECOVERED)
+MAX_FOLLOWING_FRAMES = 64  # waiting; beyond them nobody is in a hurry
 
 
 class Uplink:
@@ -41,22 +38,12 @@ class Uplink:
         "frames_received",
     )
 
-    def __init__(
-        self,
-        payload_type: int,
-        clock_rate: int,
-        event_payload_type: int | None = None,
-        *,
-        nack: bool = False,
-        estimate: Callable[[], PathEstimate] = PathEstimate,
-    ) -> None:
-        """`nack`: lost packets are asked for. `estimate`: what is known of the path now."""
+    def __init__(self, payload_type: int, clock_rate: int, event_payload_type: int | None = None) -> None:
         self._payload_type = payload_type
         self._event_payload_type = event_payload_type
         self._presses = KeyPresses()
         self._span = int(MAX_WAITING_SECONDS * clock_rate)
-        requests = RequestConfig() if nack else None
-        self._buffer = JitterBuffer(JitterConfig(clock_rate=clock_rate, requests=requests), estimate)
+        self._buffer = JitterBuffer(JitterConfig(clock_rate=clock_rate))
         self._frames: deque[tuple[int, int, bytes]] = deque()  # (64-bit RTP time, flags, payload)
         self._gap = False
         self.drops: Counter[str] = Counter()
@@ -71,30 +58,31 @@ class Uplink:
         self._pull(now)
         return self._detect(packet) if packet.payload_type == self._event_payload_type else None
 
+    def follow(self, second: int, ssrc: int, sequence: int, timestamp: int, payload: bytes, now: float) -> bool:
+        """The short way of a frame that is next in order: whether it was taken. If not, nothing has happened: `push` it.
+
+        `second` is the packet's second byte: the marker bit and the payload type.
+        """
+        if second & 0x7F != self._payload_type or self._gap or len(payload) > MAX_FRAME_BYTES:
+            return False
+        frames = self._frames
+        if len(frames) >= MAX_FOLLOWING_FRAMES:
+            return False
+        rtp_time = self._buffer.follow(ssrc, sequence, timestamp, now)
+        if rtp_time < 0:
+            return False
+        self.frames_received += 1
+        frames.append((rtp_time, second >> 7, payload))
+        if rtp_time - frames[0][0] > self._span:
+            self._trim()
+        return True
+
     def handle_timeout(self, now: float) -> None:
         if now >= self._buffer.next_timeout():
             self._pull(now)
 
     def next_timeout(self) -> float:
         return self._buffer.next_timeout()
-
-    def take_requests(self, now: float) -> tuple[int, ...]:
-        """The packets of the source `ssrc` to be asked for now; look again at `next_timeout`."""
-        return self._buffer.take_requests(now)
-
-    @property
-    def ssrc(self) -> int:
-        return self._buffer.ssrc
-
-    @property
-    def is_plain(self) -> bool:
-        """Nothing is missed or held: the next packet in order goes straight through."""
-        return self._buffer.is_plain
-
-    @property
-    def counters(self) -> Counter[str]:
-        """What became of losses: requested, resent, lost, late, …; see `JitterBuffer`."""
-        return self._buffer.counters
 
     @property
     def waiting(self) -> bool:
@@ -133,16 +121,16 @@ class Uplink:
             if len(item.payload) > MAX_FRAME_BYTES:
                 self.drops["oversize"] += 1
                 continue
-            flags = _MARKER if item.marker else 0
-            if self._gap:
-                flags |= _GAP
-                self._gap = False
-            if item.origin != FrameOrigin.SENT:
-                flags |= _RECOVERED
+            flags = (MediaFlags.MARKER if item.marker else 0) | (MediaFlags.GAP if self._gap else 0)
+            self._gap = False
             self.frames_received += 1
-            frames.append((item.rtp_time, flags, item.payload))
-            while item.rtp_time - frames[0][0] > self._span or len(frames) > MAX_WAITING_FRAMES:
-                frames.popleft()
-                self.drops["stale"] += 1
-                time, kept, payload = frames[0]
-                frames[0] = (time, kept | MediaFlags.GAP, payload)
+            frames.append((item.rtp_time, int(flags), item.payload))
+            self._trim()
+
+    def _trim(self) -> None:
+        frames = self._frames
+        while frames[-1][0] - frames[0][0] > self._span or len(frames) > MAX_WAITING_FRAMES:
+            frames.popleft()
+            self.drops["stale"] += 1
+            time, kept, payload = frames[0]
+            frames[0] = (time, kept | MediaFlags.GAP, payload)

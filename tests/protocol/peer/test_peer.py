@@ -311,7 +311,7 @@ def test_media_that_nobody_negotiated_or_that_has_no_keys_yet_is_dropped_and_cou
 def test_a_key_that_is_used_up_ends_sending_and_raises_nothing():
     call = Call()
     call.run(1)
-    call.server._audio._srtp._rtp_left = 2
+    call.server._audio._srtp.rtp_left = 2
     assert [call.server.send_audio(b"x", n * 960, call.now) for n in range(4)] == [True, True, False, False]
     call.run(10)
     assert call.server.statistics(call.now).drops["srtp_key_expired"] == 2

@@ -1,0 +1,189 @@
+"""The media lane of one call: the short way of audio packets, beside the cores (docs/adr/0018).
+
+Almost every packet of a call is alike: RTP of a source that is known, along the selected path, under keys that hold. Here
+it is authenticated where it lies, counted by the same statistics as everywhere, and handed to `deliver`, without an
+object of its own.
+
+Receiving:
+1. The header tells whether it is such a packet. If not, it has not been touched: give it to `Peer.receive_untrusted`.
+2. It is opened in place. One that does not authenticate is counted, and gone.
+3. `deliver` takes the frame, or says no: then it comes out of `Peer.poll` as AudioReceived, like any other.
+
+Sending: header, payload and tag are written into the sender's arena, if `Peer.send_audio` would send, too, and would have
+nothing to decide. If not, nothing has happened.
+
+Every rule stays where it was: this file asks the cores' own state each time (selected path, proof, breaker, key) and holds
+none of its own. tests/protocol/peer/test_lane.py drives both ways with the same packets and compares all that they did.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from protocol.address import Path
+from protocol.errors import DecodeError, LocalError
+from protocol.peer.audio import MAX_PAYLOAD, AudioStream
+from protocol.peer.events import AudioReceived
+from protocol.rtp.extensions import extension_layout
+from protocol.rtp.packet import RTP_HEADER, RTP_HEADER_LENGTH, parse_rtp_untrusted
+from protocol.srtp import RTP_TRAILER, Arena
+from protocol.srtp.library import ERRORS
+from protocol.srtp.transport import MAX_PROTECTED_LENGTH
+
+if TYPE_CHECKING:
+    from protocol.peer.endpoint import Peer
+
+__all__ = ["DONE", "LEFT", "SEND_ROOM", "SETTLE", "Deliver", "MediaLane"]
+
+Deliver = Callable[[int, int, int, int, bytes, float], bool]
+"""(second byte of the header, SSRC, sequence number, timestamp, payload, now) → whether the frame was taken."""
+
+# What became of a packet
+LEFT = 0  # untouched
+DONE = 1
+SETTLE = 2  # the peer has something to say
+
+# Specification constants
+_BARE = 0x80  # version 2, no padding, no extension, no contributing sources
+_EXTENDED = 0x90
+
+SEND_ROOM = RTP_HEADER_LENGTH + RTP_TRAILER
+"""Bytes that a packet takes besides its payload, at most."""
+
+_unpack_header = RTP_HEADER.unpack_from
+_pack_header = RTP_HEADER.pack_into
+
+
+class MediaLane:
+    """Made by `Peer.lane` for one selected path. It is worth nothing once `is_open` is False: ask for another."""
+
+    __slots__ = (
+        "_audio",
+        "_breaker",
+        "_deliver",
+        "_ice",
+        "_layout",
+        "_layout_length",
+        "_layout_mask",
+        "_payload_type",
+        "_peer",
+        "_protect",
+        "_sender",
+        "_sources",
+        "_srtp",
+        "_ssrc",
+        "_timestamp_offset",
+        "_unprotect",
+        "path",
+    )
+
+    def __init__(self, peer: Peer, audio: AudioStream, path: Path, deliver: Deliver) -> None:
+        self.path = path
+        self._peer = peer
+        self._audio = audio
+        self._deliver = deliver
+        self._ice = peer.ice
+        self._srtp = srtp = audio._srtp
+        self._unprotect = srtp.inbound.unprotect_rtp
+        self._protect = srtp.outbound.protect_rtp
+        self._sources = audio.reporter.sources
+        self._sender = audio.reporter.sender
+        self._breaker = audio.reporter.breaker
+        self._payload_type = audio.parameters.payload_type
+        self._ssrc = audio.parameters.ssrc
+        self._timestamp_offset = audio._timestamp_offset
+        self._layout_length = -1  # of the header extensions seen last, with their own head
+        self._layout_mask = self._layout = 0
+
+    @property
+    def is_open(self) -> bool:
+        """Whether packets along `path` may go this way."""
+        return self._ice.selected is self.path
+
+    def receive_untrusted(self, arena: Arena, offset: int, length: int, now: float) -> int:
+        """LEFT, DONE or SETTLE. The datagram lies in the arena and came along `path`; never raises for what is in it."""
+        if not RTP_HEADER_LENGTH <= length <= MAX_PROTECTED_LENGTH or offset + length > arena.size:
+            return LEFT
+        view = arena.view
+        first, second, sequence, timestamp, ssrc = _unpack_header(view, offset)
+        source = self._sources.get(ssrc)
+        ice = self._ice
+        if source is None or (first != _BARE and first != _EXTENDED) or ice.selected is not self.path:
+            return LEFT
+        holder = arena.length
+        holder[0] = length
+        if status := self._unprotect(arena.base + offset, holder):
+            self._audio.refuse(status)
+            return DONE
+        ice.heard = now
+        end = offset + holder[0]
+        start = offset + RTP_HEADER_LENGTH if first == _BARE else self._payload_start_untrusted(view, offset, end)
+        if not start:
+            return DONE
+        payload = bytes(view[start:end])
+        source.receive(sequence, timestamp, len(payload), now)
+        if payload and self._deliver(second, ssrc, sequence, timestamp, payload, now):
+            return DONE
+        self._peer.tell(AudioReceived(parse_rtp_untrusted(view[offset:end])))
+        return SETTLE
+
+    def _payload_start_untrusted(self, view: memoryview, offset: int, end: int) -> int:
+        """Behind the header extensions; 0 if they are wrong, which is counted.
+
+        The elements of one packet lie as those of the one before: only when that changes are they read one by one.
+        """
+        block = offset + RTP_HEADER_LENGTH
+        start = block + 4
+        if start <= end:
+            start += 4 * (view[block + 2] << 8 | view[block + 3])
+        elements = bytes(view[block : min(start, end)])
+        if len(elements) == self._layout_length and start <= end:  # as long as they say
+            number = int.from_bytes(elements, "big")
+            if number & self._layout_mask == self._layout:
+                return start
+        try:
+            parse_rtp_untrusted(view[offset:end])
+        except DecodeError as error:
+            self._audio.drops[error.reason] += 1
+            return 0
+        self._layout_length = len(elements)
+        self._layout_mask = extension_layout(elements)
+        self._layout = int.from_bytes(elements, "big") & self._layout_mask
+        return start
+
+    def send(self, arena: Arena, offset: int, payload: bytes, timestamp: int, marker: bool, now: float) -> int:
+        """Write the next packet at `offset` of the arena: its length; negative: the peer has something to say, besides.
+        0: this is for `Peer.send_audio`, and nothing has happened. Takes SEND_ROOM bytes more than the payload."""
+        size = len(payload)
+        audio, srtp, sender, breaker = self._audio, self._srtp, self._sender, self._breaker
+        if (
+            size > MAX_PAYLOAD
+            or offset + size + SEND_ROOM > arena.size
+            or not self._peer._sending
+            or not sender.packets_sent
+            or self._ice.selected is not self.path
+            or not self._ice.proven
+            or self._breaker.tripped is not None
+            or srtp.rtp_left <= 0
+            or srtp.rtcp_left <= 0
+        ):
+            return 0
+        sequence = audio._sequence
+        audio._sequence = sequence + 1 & 0xFFFF
+        timestamp = timestamp + self._timestamp_offset & 0xFFFFFFFF
+        view, holder, start = arena.view, arena.length, offset + RTP_HEADER_LENGTH
+        second = self._payload_type | 0x80 if marker else self._payload_type
+        _pack_header(view, offset, _BARE, second, sequence, timestamp, self._ssrc)
+        view[start : start + size] = payload
+        holder[0] = RTP_HEADER_LENGTH + size
+        srtp.rtp_left -= 1
+        if status := self._protect(arena.base + offset, holder):
+            raise LocalError(f"cannot protect RTP: {ERRORS[status]}")
+        length = int(holder[0])
+        sender.send(timestamp, size, now)
+        breaker.packet_sent(now)
+        if breaker.tripped is None:
+            return length
+        self._peer.tell_trip()
+        return -length
