@@ -13,14 +13,16 @@ import trio
 from rich.console import Console
 
 from loadgen.driver import Driver
-from loadgen.options import Options, parse_options
+from loadgen.fleet import Fleet, start_workers
+from loadgen.options import Options, parse_options, process_count
 from loadgen.ownstack import StackFailed, own_stack
 from loadgen.page import render_page
 from loadgen.progress import show_progress
-from loadgen.report import Summary, render, summarize
+from loadgen.report import Summary, render, summarize_result
+from loadgen.result import Progress, Result, collect, progress_of
 from loadgen.scenario import Run, place_calls
 from loadgen.timeline import Timeline, sample
-from service.ready import stop_signals
+from service.ready import calm_collector, stop_signals
 
 EXIT_WELL, EXIT_NOT_WELL, EXIT_USAGE = range(3)
 
@@ -34,27 +36,57 @@ def main() -> int:
     timeline = Timeline()
     try:
         with nullcontext(options.url) if options.url is not None else own_stack(options.agent) as url:
-            summary = trio.run(_run, options, url, timeline, strict_exception_groups=True)
+            result = _run(options, url, timeline)
     except StackFailed as failed:
         print(f"just load: {failed}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:  # before there were calls
         return EXIT_NOT_WELL
+    summary = summarize_result(result, options)
     _deliver(options, summary, timeline)
     return EXIT_WELL if summary.ok else EXIT_NOT_WELL
 
 
-async def _run(options: Options, url: str, timeline: Timeline) -> Summary:
+def _run(options: Options, url: str, timeline: Timeline) -> Result:
+    count = process_count(options)
+    if count == 1:
+        return trio.run(_run_here, options, url, timeline, strict_exception_groups=True)
+    with start_workers(count) as workers:
+        return trio.run(_run_fleet, Fleet(options, url, workers), timeline, strict_exception_groups=True)
+
+
+async def _run_here(options: Options, url: str, timeline: Timeline) -> Result:
+    calm_collector()
     run = Run(options, Driver(network=options.network))
+
+    def look() -> tuple[float, Progress]:
+        return trio.current_time() - run.started_at, progress_of(run)
+
     with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
-            nursery.start_soon(show_progress, run, Console(stderr=True))
-            nursery.start_soon(timeline.watch, run)
+            nursery.start_soon(show_progress, look, options.calls, Console(stderr=True))
+            nursery.start_soon(timeline.watch, look)
             await place_calls(run, url)
-            timeline.add(sample(run, trio.current_time()))
+            timeline.add(sample(*look()))
             nursery.cancel_scope.cancel()
-    return summarize(run)
+    return collect(run)
+
+
+async def _run_fleet(fleet: Fleet, timeline: Timeline) -> Result:
+    with stop_signals() as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(_stop_on_signal, signals, fleet)
+            nursery.start_soon(show_progress, fleet.look, fleet.options.calls, Console(stderr=True))
+            nursery.start_soon(timeline.watch, fleet.look)
+            await fleet.run()
+            nursery.cancel_scope.cancel()
+    return fleet.result()
+
+
+async def _stop_on_signal(signals: AsyncIterator[int], fleet: Fleet) -> None:
+    async for _ in signals:
+        await fleet.stop()
 
 
 async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:

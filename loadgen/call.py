@@ -158,7 +158,12 @@ class Call:
                 entropy=self._entropy,
             ),
             audio=AudioParameters(
-                audio.payload_type, audio.codec.clock_rate, self._capabilities.ssrc, self._capabilities.cname
+                audio.payload_type,
+                audio.codec.clock_rate,
+                self._capabilities.ssrc,
+                self._capabilities.cname,
+                reduced_size=audio.rtcp_rsize,
+                resend=True,  # whether agreed or not, as both browsers do
             ),
             data=DataParameters(data.remote_sctp_port, data.remote_max_message_size, data.local_sctp_port),
             entropy=self._entropy,
@@ -179,18 +184,21 @@ class Call:
     def next_timeout(self) -> float:
         return math.inf if self._peer is None else self._peer.next_timeout()
 
-    def tick(self, index: int, lateness: float, now: float) -> None:
-        """The `index`th 20 ms of the run: a frame, and a message if one is due; `lateness` seconds after its time."""
+    def tick(self, index: int, lateness: float, now: float) -> bool:
+        """The `index`th 20 ms of the run: a frame, and a message if one is due; `lateness` seconds after its time.
+        Whether more than a frame happened, so that deadlines may have moved."""
         if not self.talking or self._peer is None:
-            return
+            return True
         if self._peer.send_audio(self.audio.next_frame(now), index * OPUS.frame_samples & 0xFFFFFFFF, now):
             self.audio.count_sent(lateness)
         else:
             self.audio.held += 1
-        if now >= self._message_at and self._channel is not None:
+        sends_message = now >= self._message_at and self._channel is not None
+        if sends_message and self._channel is not None:
             self._message_at += MESSAGE_SECONDS
             self._send_message(self._peer, self._channel, now)
         self._drain(now)
+        return sends_message or not self.talking
 
     def skip(self, ticks: int) -> None:
         """So many frames were never sent: the generator is far behind."""
@@ -198,7 +206,9 @@ class Call:
             self.audio.skipped += ticks
 
     def take_datagrams(self) -> list[tuple[bytes, TransportAddress]]:
-        datagrams, self._datagrams = self._datagrams, []
+        datagrams = self._datagrams
+        if datagrams:
+            self._datagrams = []
         return datagrams
 
     # What the scenario asks and says

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from array import array
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 __all__ = ["Histogram", "percentile"]
 
@@ -31,6 +31,21 @@ class Histogram:
         self.count += 1
         self.maximum = max(self.maximum, value)
         self._bins[min(max(0, int(value / self.STEP)), self.BINS)] += 1
+
+    def merge(self, other: Histogram) -> None:
+        """As if every value of `other` had been added here."""
+        self.fill(other.counts(), other.maximum)
+
+    def counts(self) -> dict[int, int]:
+        """Step → values, of the steps that have any: what goes to another process, with `maximum`."""
+        return {index: count for index, count in enumerate(self._bins) if count}
+
+    def fill(self, counts: Mapping[int, int], maximum: float) -> None:
+        """What `counts` of another histogram told, added to what is here."""
+        for index, count in counts.items():
+            self._bins[min(max(0, index), self.BINS)] += count
+            self.count += count
+        self.maximum = max(self.maximum, maximum)
 
     def percentile(self, share: float) -> float | None:
         """As `percentile` above, rounded up to the next step, and never above the maximum."""

@@ -3,13 +3,16 @@
 A turn, without an await in it:
 
 1. Sockets that are readable, all of them: each datagram to its call; what this causes leaves at once.
-2. Deadlines that have passed, from one heap for all calls.
-3. Every 20 ms, on an absolute schedule: one pass over all calls that talk. A pass that comes late says how late; ticks that
-   were missed are caught up, up to MAX_BEHIND of them, and what is beyond is skipped and counted. Who measures must not
-   blame others for his own delays.
+2. What the bad network between has carried, from one queue for all calls; deadlines that have passed, from another.
+3. Every millisecond, on an absolute schedule, the twentieth part of the calls whose 20 ms are over: callers do not speak
+   in step. A frame that leaves late says how late; frames that were missed are caught up, up to MAX_BEHIND of a call, and
+   what is beyond is skipped and counted. Who measures must not blame others for his own delays.
 
-Each call has a socket of its own, so that to the relay the calls look like as many callers. Between the call and its socket
-may lie a bad network (`loadgen.network`): then datagrams wait in its shapers, and the socket is replaced when it rebinds.
+With few calls the loop wakes for every datagram; with many it looks once in a millisecond, for a wake-up costs as much as
+several datagrams. How long datagrams wait for it is measured on every SAMPLE_EVERYth socket.
+
+Each call has a socket of its own. Between the call and its socket may lie a bad network (`loadgen.network`): then datagrams
+wait until it has carried them, and the socket is replaced when it rebinds.
 """
 
 from __future__ import annotations
@@ -18,43 +21,58 @@ import heapq
 import itertools
 import math
 import selectors
-import socket
 from collections import Counter
 from collections.abc import Callable
 
 import trio
 
 from loadgen.call import Call
+from loadgen.callsocket import Addresses, CallSocket
 from loadgen.distribution import Histogram
 from loadgen.network import Datagram, Network
-from udpio import BatchSocket, PlainSocket, SocketOptions, bind_udp, is_batch_supported
+from protocol.address import TransportAddress
 from udpio.shaper import Shaper
 
-__all__ = ["Driver", "Line"]
+__all__ = ["TICK_SECONDS", "Driver", "Line"]
 
 # Implementation constants
 TICK_SECONDS = 0.020
-MAX_BEHIND = 5  # ticks sent late in a burst; a microphone's buffer would hold about as many
-MAX_BATCHES = 4  # of one socket in one turn
-OPTIONS = SocketOptions(batch_size=16, receive_buffer=256 * 1024, send_buffer=256 * 1024, dual_stack=True)
-IPV4_OPTIONS = SocketOptions(batch_size=16, receive_buffer=256 * 1024, send_buffer=256 * 1024)
-
-
-Socket = BatchSocket | PlainSocket
+PHASES = 20
+STEP_SECONDS = TICK_SECONDS / PHASES
+MAX_BEHIND = 5  # frames of a call sent late in a burst; a microphone's buffer would hold about as many
+MAX_ROUNDS = 4  # over the readable sockets, one datagram of each, in one turn
+PACED_LINES = 60  # from so many calls on the loop looks once in STEP_SECONDS: three datagrams each way in that time
+SAMPLE_EVERY = 16
+MAX_UNDER_WAY = 4096  # datagrams of one call and direction in the bad network; the newest are dropped beyond it
 
 
 class Line:
     """A call, its socket, the network between them, and what its task waits for."""
 
-    __slots__ = ("answered", "call", "down", "over", "ready", "rebind_at", "rebound_at", "scheduled_at", "socket", "up")
+    __slots__ = (
+        "answered",
+        "call",
+        "down",
+        "over",
+        "phase",
+        "ready",
+        "rebind_at",
+        "rebound_at",
+        "scheduled_at",
+        "socket",
+        "under_way",
+        "up",
+    )
 
-    def __init__(self, call: Call, sock: Socket, network: Network, now: float) -> None:
+    def __init__(self, call: Call, sock: CallSocket, network: Network, phase: int, now: float) -> None:
         self.call = call
         self.socket = sock
+        self.phase = phase
         self.up: Shaper[Datagram] | None = None
         self.down: Shaper[Datagram] | None = None
         if (shapers := network.shapers(call.number)) is not None:
             self.up, self.down = shapers
+        self.under_way = [0, 0]  # in the bad network: up, down
         self.rebind_at = now + network.rebind_seconds
         self.rebound_at: float | None = None  # since when nothing has come to the new socket
         self.ready = trio.Event()  # set up, or over
@@ -63,10 +81,7 @@ class Line:
         self.scheduled_at = math.inf
 
     def next_timeout(self) -> float:
-        due = min(self.call.next_timeout(), self.rebind_at)
-        if self.up is not None and self.down is not None:
-            due = min(due, self.up.next_timeout(), self.down.next_timeout())
-        return due
+        return min(self.call.next_timeout(), self.rebind_at)
 
 
 class Driver:
@@ -77,6 +92,8 @@ class Driver:
         self.network = network or Network()
         self.lines: set[Line] = set()
         self.worst_lateness = 0.0
+        self.send_lateness = Histogram()  # of every frame
+        self.receive_delay = Histogram()  # of the datagrams of sampled sockets: from the kernel to us
         self.ticks_skipped = 0
         self.socket_errors: Counter[str] = Counter()  # of sockets that are closed, as the next two
         self.datagrams_sent = 0
@@ -85,19 +102,25 @@ class Driver:
         self.rebindings = 0
         self.rebind_recovery = Histogram()  # from a rebinding until something comes to the new socket
         self._selector = selectors.DefaultSelector()
+        self._addresses = Addresses()
         self._heap: list[tuple[float, int, Line]] = []
+        # What the bad network carries, of all calls: (arrives, order, line, 0 up or 1 down, datagram).
+        self._carried: list[tuple[float, int, Line, int, Datagram]] = []
         self._order = itertools.count()
-        self._tick = 0  # the next one
+        self._opened = 0
+        self._phases: list[list[Line]] = [[] for _ in range(PHASES)]
+        self._step = 0  # the next one
         self._schedule_start = clock()
         self._sleep: trio.CancelScope | None = None
-        self._raw: dict[Socket, socket.socket] = {}
 
     # Lines
 
     def open(self, call: Call) -> Line:
         """Raises OSError when the system gives no socket."""
-        line = Line(call, self._bind(), self.network, self.clock())
-        self._listen(line)
+        phase = min(range(PHASES), key=lambda phase: len(self._phases[phase]))
+        line = Line(call, self._bind(), self.network, phase, self.clock())
+        self._selector.register(line.socket, selectors.EVENT_READ, line)
+        self._phases[phase].append(line)
         self.lines.add(line)
         return line
 
@@ -112,8 +135,10 @@ class Driver:
         if line not in self.lines:
             return
         line.call.close(self.clock())
-        line.socket.send_batch(line.call.take_datagrams())
+        for data, destination in line.call.take_datagrams():
+            line.socket.send(data, destination)
         self.lines.discard(line)
+        self._phases[line.phase].remove(line)
         line.scheduled_at = -math.inf  # its entries in the heap are void
         for shaper in (line.up, line.down):
             if shaper is not None:
@@ -122,24 +147,15 @@ class Driver:
 
     # Sockets
 
-    def _bind(self) -> Socket:
-        try:
-            raw, options = bind_udp("::", 0, OPTIONS), OPTIONS
-        except OSError:  # no IPv6 here
-            raw, options = bind_udp("0.0.0.0", 0, IPV4_OPTIONS), IPV4_OPTIONS
-        made: Socket = (BatchSocket if is_batch_supported() else PlainSocket)(raw, options)
-        self._raw[made] = raw
-        return made
+    def _bind(self) -> CallSocket:
+        self._opened += 1
+        return CallSocket(self._addresses, sampled=self._opened % SAMPLE_EVERY == 1)
 
-    def _listen(self, line: Line) -> None:
-        self._selector.register(self._raw[line.socket], selectors.EVENT_READ, line)
-
-    def _retire(self, sock: Socket) -> None:
-        counters = sock.counters
-        self.socket_errors += counters.receive_errors + counters.send_errors
-        self.datagrams_sent += counters.datagrams_sent
-        self.datagrams_received += counters.datagrams_received
-        self._selector.unregister(self._raw.pop(sock))
+    def _retire(self, sock: CallSocket) -> None:
+        self.socket_errors += sock.errors
+        self.datagrams_sent += sock.sent
+        self.datagrams_received += sock.received
+        self._selector.unregister(sock)
         sock.close()
 
     def _rebind(self, line: Line, now: float) -> None:
@@ -152,7 +168,7 @@ class Driver:
             return
         self._retire(line.socket)
         line.socket = fresh
-        self._listen(line)
+        self._selector.register(fresh, selectors.EVENT_READ, line)
         line.rebound_at = now
         self.rebindings += 1
 
@@ -163,7 +179,10 @@ class Driver:
         try:
             while True:
                 with trio.CancelScope(deadline=self._next_wake()) as self._sleep:
-                    await trio.lowlevel.wait_readable(self._selector.fileno())
+                    if len(self.lines) >= PACED_LINES:
+                        await trio.sleep_forever()
+                    else:
+                        await trio.lowlevel.wait_readable(self._selector.fileno())
                 self._sleep = None
                 self.turn()
         finally:
@@ -173,34 +192,88 @@ class Driver:
 
     def turn(self) -> None:
         self._receive()
+        if self._carried:
+            self._deliver()
         self._run_deadlines()
-        self._run_ticks()
+        self._run_steps()
 
     def _next_wake(self) -> float:
         due = self._heap[0][0] if self._heap else math.inf
-        return min(due, self._tick_time(self._tick)) if self.lines else due
+        if self._carried:
+            due = min(due, self._carried[0][0])
+        if not self.lines:
+            return due
+        if len(self.lines) >= PACED_LINES:  # else every deadline and every datagram in the network would be a wake-up
+            return self._step_time(self._step)
+        return min(due, self._step_time(self._next_busy_step()))
 
-    def _tick_time(self, tick: int) -> float:
-        return self._schedule_start + tick * TICK_SECONDS
+    def _step_time(self, step: int) -> float:
+        return self._schedule_start + step * STEP_SECONDS
+
+    def _next_busy_step(self) -> int:
+        step = self._step
+        while not self._phases[step % PHASES]:
+            step += 1
+        return step
 
     def _receive(self) -> None:
-        for key, _events in self._selector.select(0):
-            line: Line = key.data
-            sock, receive = line.socket, line.call.receive_untrusted
-            for _ in range(MAX_BATCHES):
-                batch = sock.receive_batch()
-                now = self.clock()
-                if batch and line.rebound_at is not None:
-                    self.rebind_recovery.add(now - line.rebound_at)
-                    line.rebound_at = None
-                for data, source in batch:
-                    if line.down is None:
-                        receive(data, source, now)
-                    else:
-                        line.down.send((bytes(data), source), len(data), now)
-                if len(batch) < sock.batch_size:
-                    break
+        for _ in range(MAX_ROUNDS):
+            readable = self._selector.select(0)
+            for key, _events in readable:
+                self._receive_one(key.data)
+            if not readable:
+                return
+
+    def _receive_one(self, line: Line) -> None:
+        sock = line.socket
+        if sock.sampled:
+            sampled = sock.receive_sampled()
+            if sampled is None:
+                return
+            data, source, waited = sampled
+            self.receive_delay.add(waited)
+        else:
+            received = sock.receive()
+            if received is None:
+                return
+            data, source = received
+        now = self.clock()
+        if line.rebound_at is not None:
+            self.rebind_recovery.add(now - line.rebound_at)
+            line.rebound_at = None
+        if line.down is None:
+            self._hear(line, data, source, now)
+        else:
+            self._carry(line, line.down, 1, (data, source), now)
+
+    def _hear(self, line: Line, data: bytes, source: TransportAddress, now: float) -> None:
+        call = line.call
+        call.receive_untrusted(data, source, now)
+        # A frame among frames moves no deadline and causes nothing that could not wait for the next frame of ours.
+        if not (call.talking and line.ready.is_set() and _is_rtp(data)):
             self._settle(line)
+
+    def _carry(self, line: Line, shaper: Shaper[Datagram], way: int, datagram: Datagram, now: float) -> None:
+        for due in shaper.route(len(datagram[0]), now):
+            if line.under_way[way] >= MAX_UNDER_WAY:
+                shaper.drops["queue_full"] += 1
+                continue
+            line.under_way[way] += 1
+            heapq.heappush(self._carried, (due, next(self._order), line, way, datagram))
+
+    def _deliver(self) -> None:
+        """What the network has carried by now arrives."""
+        carried, lines = self._carried, self.lines
+        now = self.clock()
+        while carried and carried[0][0] <= now:
+            _due, _order, line, way, (data, address) = heapq.heappop(carried)
+            line.under_way[way] -= 1
+            if line not in lines:
+                continue
+            if way:
+                self._hear(line, data, address, now)
+            else:
+                line.socket.send(data, address)
 
     def _run_deadlines(self) -> None:
         heap = self._heap
@@ -216,34 +289,44 @@ class Driver:
                 line.call.handle_timeout(now)
                 self._settle(line)
 
-    def _run_ticks(self) -> None:
-        behind = math.floor((self.clock() - self._schedule_start) / TICK_SECONDS) - self._tick + 1
-        if behind > MAX_BEHIND or not self.lines:
-            skipped = behind - (MAX_BEHIND if self.lines else 0)
-            if self.lines:
-                self.ticks_skipped += skipped
-                for line in self.lines:
-                    line.call.skip(skipped)
-            self._tick += max(0, skipped)
-        while self._tick_time(self._tick) <= self.clock():
-            self._run_tick(self._tick)
-            self._tick += 1
-
-    def _run_tick(self, tick: int) -> None:
-        due = self._tick_time(tick)
-        for line in self.lines:
-            if line.call.talking:
+    def _run_steps(self) -> None:
+        now = self.clock()
+        if not self.lines:
+            self._step = max(self._step, math.floor((now - self._schedule_start) / STEP_SECONDS) + 1)
+            return
+        behind = math.floor((now - self._schedule_start) / STEP_SECONDS) - self._step + 1
+        if behind > MAX_BEHIND * PHASES:
+            skipped = -(-behind // PHASES) - MAX_BEHIND
+            self.ticks_skipped += skipped
+            self._step += skipped * PHASES
+            for line in self.lines:
+                line.call.skip(skipped)
+        while self._step_time(self._step) <= now:
+            lines = self._phases[self._step % PHASES]
+            if lines:
+                self._run_step(self._step, lines)
                 now = self.clock()
-                self.worst_lateness = max(self.worst_lateness, now - due)
-                line.call.tick(tick, now - due, now)
-                self._settle(line)
+            self._step += 1
+
+    def _run_step(self, step: int, lines: list[Line]) -> None:
+        due, tick = self._step_time(step), step // PHASES
+        for line in lines:
+            call = line.call
+            if call.talking:
+                now = self.clock()
+                lateness = now - due
+                self.send_lateness.add(lateness)
+                if lateness > self.worst_lateness:
+                    self.worst_lateness = lateness
+                if call.tick(tick, lateness, now):
+                    self._settle(line)
+                else:
+                    self._flush(line, now)
 
     def _settle(self, line: Line) -> None:
+        """After whatever may have moved a deadline of the call, or ended it."""
         call = line.call
-        if line.up is not None and line.down is not None:
-            self._pass_through(call, line.up, line.down, line.socket)
-        elif datagrams := call.take_datagrams():
-            line.socket.send_batch(datagrams)
+        self._flush(line, self.clock())
         due = line.next_timeout()
         if due < line.scheduled_at:  # one that moved away is found to have nothing to do when its old time comes
             line.scheduled_at = due
@@ -256,12 +339,15 @@ class Driver:
             if not call.talking and call.is_answered:
                 line.answered.set()
 
-    def _pass_through(self, call: Call, up: Shaper[Datagram], down: Shaper[Datagram], sock: Socket) -> None:
-        """What the network has carried arrives, and what that causes sets out."""
-        now = self.clock()
-        for data, source in down.poll(now):
-            call.receive_untrusted(data, source, now)
-        for datagram in call.take_datagrams():
-            up.send(datagram, len(datagram[0]), now)
-        if arrived := up.poll(now):
-            sock.send_batch(arrived)
+    def _flush(self, line: Line, now: float) -> None:
+        if line.up is None:
+            for data, destination in line.call.take_datagrams():
+                line.socket.send(data, destination)
+        else:
+            for datagram in line.call.take_datagrams():
+                self._carry(line, line.up, 0, datagram, now)
+
+
+def _is_rtp(data: bytes) -> bool:
+    """By RFC 7983 and RFC 5761 §4."""
+    return len(data) > 1 and 128 <= data[0] <= 191 and not 192 <= data[1] <= 223

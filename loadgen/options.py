@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import enum
 import math
+import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -13,10 +14,12 @@ from urllib.parse import urlsplit
 from loadgen.network import Network
 from udpio.shaper import Conditions
 
-__all__ = ["Arrivals", "Options", "parse_options"]
+__all__ = ["Arrivals", "Options", "parse_options", "process_count"]
 
 # Implementation constants
-MAX_CALLS = 5000  # a socket, a DTLS association and an SCTP association each: more wants more than one process
+MAX_CALLS = 20_000  # a socket, a DTLS association and an SCTP association each
+MAX_PROCESSES = 64
+CALLS_OF_A_PROCESS = 250  # that it drives without being late itself, on a core of its own
 MAX_SECONDS = 86_400.0
 DEFAULT_RATE = 20.0  # set-up costs two signatures and two key agreements at either end
 DEFAULT_SETUP_SECONDS = 15.0
@@ -72,6 +75,8 @@ class Options:
     arrivals: Arrivals
     report: str | None
     """A file for the page with plots."""
+    processes: int | None
+    """0: one for each usable CPU; None: as many as the calls need, and there are CPUs."""
     network: Network
 
 
@@ -86,6 +91,15 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         parser.error(f"a bad network: {error}")
     given["allow_loss"] |= given["network"].loses
     return Options(**given)
+
+
+def process_count(options: Options) -> int:
+    usable = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    if options.processes is None:
+        wanted = min(usable, math.ceil(options.calls / CALLS_OF_A_PROCESS))
+    else:
+        wanted = options.processes or usable
+    return min(wanted, options.calls)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -129,6 +143,12 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="STUN checks of a call, on average (5; Chromium does 2.65)",
     )
+    parser.add_argument(
+        "--processes",
+        type=_processes,
+        metavar="N",
+        help="of the generator, each on a core of its own; 0: one for each (one for 250 calls)",
+    )
     network = parser.add_argument_group("a bad network", "shares as 5% or 0.05, times in milliseconds")
     network.add_argument("--loss", type=_share, default=0.0, metavar="SHARE", help="datagrams lost, each on its own")
     network.add_argument(
@@ -162,6 +182,12 @@ def _parser() -> argparse.ArgumentParser:
         help="of losses, jitter and poisson arrivals (another each time; the report tells it)",
     )
     return parser
+
+
+def _processes(text: str) -> int:
+    if not (text.isascii() and text.isdigit()) or int(text) > MAX_PROCESSES:
+        raise argparse.ArgumentTypeError(f"must be a whole number from 0 to {MAX_PROCESSES}, not {text!r}")
+    return int(text)
 
 
 def _count(text: str) -> int:

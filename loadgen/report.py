@@ -13,19 +13,22 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from loadgen.call import STAGES, Call
+from loadgen.call import STAGES
 from loadgen.distribution import Histogram, percentile
+from loadgen.driver import TICK_SECONDS
+from loadgen.options import Options
+from loadgen.result import AUDIO_COUNTS, CallResult, Result, collect
 from loadgen.scenario import Run
-from protocol.srtp import SrtpProfile
 from udpio.shaper import Conditions
 
-__all__ = ["STAGE_NAMES", "Summary", "render", "sentences", "summarize"]
+__all__ = ["STAGE_NAMES", "Summary", "render", "sentences", "summarize", "summarize_result"]
 
 # Implementation constants: beyond these the generator was what was measured, not the stack
 LIMIT_LATE = 0.01  # share of the frames that left more than 5 ms late, or never
 LIMIT_LATENESS = 0.1  # seconds, of one frame
 LIMIT_ARRIVAL = 0.1  # seconds that a call in a hundred began late
-LIMIT_CPU = 0.9  # of the one core that it can use
+LIMIT_READING = 0.010  # seconds that a datagram in a hundred waited in our sockets
+LIMIT_CPU = 0.9  # of the one core that a process can use
 
 _SHARES = {"p50": 0.50, "p95": 0.95, "p99": 0.99, "max": 1.0}
 
@@ -50,89 +53,114 @@ class Summary(msgspec.Struct, kw_only=True):
 
 
 def summarize(run: Run) -> Summary:
-    calls = run.calls
-    audio = {
-        name: sum(getattr(call.audio, name) for call in calls)
-        for name in ("sent", "received", "early", "late", "duplicated", "corrupt", "foreign", "held")
-    }
-    audio["lost"] = sum(call.audio.missing for call in calls)
+    """Of a run in this process."""
+    return summarize_result(collect(run), run.options)
+
+
+def summarize_result(result: Result, options: Options) -> Summary:
+    calls = result.calls
+    audio = {name: sum(call.audio.get(name, 0) for call in calls) for name in (*AUDIO_COUNTS, "lost")}
     due = audio["sent"] - audio["early"]
     data = {
-        name: sum(getattr(call.data, name) for call in calls) for name in ("sent", "received", "refused", "corrupt")
+        name: sum(call.data.get(name, 0) for call in calls)
+        for name in ("sent", "received", "refused", "corrupt", "lost")
     }
-    data["lost"] = sum(len(call.data.pending) for call in calls)
-    gaps = [call.audio.longest_gap * 1000 for call in calls if call.audio.received]
-    silences = [call.audio.longest_silence * 1000 for call in calls if call.audio.received]
+    heard = [call for call in calls if call.audio.get("received")]
+    gaps = [call.longest_gap * 1000 for call in heard]
+    silences = [call.longest_silence * 1000 for call in heard]
     failures = Counter(call.failure for call in calls if call.failure is not None)
-    failed = failures.total() + run.options.calls - len(calls)
+    failed = failures.total() + options.calls - len(calls)
+    seconds = max((process.seconds for process in result.processes), default=0.0)
     return Summary(
-        ok=_judge(failed, audio, data, run.options.allow_loss),
+        ok=_judge(failed, audio, data, options.allow_loss),
         calls={
-            "wanted": run.options.calls,
-            "succeeded": run.options.calls - failed,
+            "wanted": options.calls,
+            "succeeded": options.calls - failed,
             "failed": failed,
             "failures": dict(failures.most_common()),
-            "not_placed": run.options.calls - len(calls),
-            "goodbyes": sum(call.ended and call.hung_up for call in calls),
+            "not_placed": options.calls - len(calls),
+            "goodbyes": sum(call.goodbye for call in calls),
         },
-        seconds=round(run.seconds, 3),
+        seconds=round(seconds, 3),
         setup_ms=_setup(calls),
         audio=audio
         | {
             "on_schedule": _share(audio["received"] - audio["late"], due),
-            "round_trip_ms": _spread(run.figures.frame_round_trips),
+            "late_permille": _permille(audio["late"], due),
+            "lost_permille": _permille(audio["lost"], due),
+            "round_trip_ms": _spread(result.frame_round_trips),
             "longest_gap_ms": {"p50": _rounded(percentile(gaps, 0.5)), "max": _rounded(max(gaps, default=None))},
             "longest_silence_ms": {
                 "p50": _rounded(percentile(silences, 0.5)),
                 "max": _rounded(max(silences, default=None)),
             },
         },
-        data=data | {"round_trip_ms": _spread(run.figures.message_round_trips)},
-        generator=_generator(run, audio["sent"]),
-        network=_network(run),
-        security=dict(Counter(_security(call) for call in calls if call.cipher_suite is not None)),
+        data=data | {"round_trip_ms": _spread(result.message_round_trips)},
+        generator=_generator(result, audio, seconds),
+        network=_network(result, options),
+        security=dict(Counter(call.security for call in calls if call.security is not None)),
         curves={
             "setup": {
                 stage: _curve(partial(percentile, sorted(found))) for stage, found in _setup_times(calls).items()
             },
             "round_trip": {
-                "audio": _curve(run.figures.frame_round_trips.percentile),
-                "data": _curve(run.figures.message_round_trips.percentile),
+                "audio": _curve(result.frame_round_trips.percentile),
+                "data": _curve(result.message_round_trips.percentile),
             },
         },
         each=[_one(call) for call in calls],
     )
 
 
-def _generator(run: Run, sent: int) -> dict[str, Any]:
+def _generator(result: Result, audio: dict[str, int], seconds: float) -> dict[str, Any]:
     """What was our own doing: figures of a stack that was driven badly say little about it."""
-    driver = run.driver
-    late = sum(call.audio.sent_late for call in run.calls)
-    skipped = sum(call.audio.skipped for call in run.calls)
-    arrival = run.arrival_lateness.percentile(0.99)
-    cpu = max(0.0, run.cpu_seconds) / run.seconds if run.seconds else 0.0
+    sent, late, skipped = audio["sent"], audio["sent_late"], audio["skipped"]
+    processes = result.processes
+    worst = max((process.worst_lateness for process in processes), default=0.0)
+    arrival = result.arrival_lateness.percentile(0.99)
+    reading = result.receive_delay.percentile(0.99)
+    shares = [process.cpu_seconds / process.seconds for process in processes if process.seconds]
+    errors: Counter[str] = Counter()
+    for process in processes:
+        errors.update(process.socket_errors)
     limits = {
         "frames late": late + skipped > LIMIT_LATE * (sent + skipped),
-        "one frame very late": driver.worst_lateness > LIMIT_LATENESS,
+        "one frame very late": worst > LIMIT_LATENESS,
         "calls late": arrival is not None and arrival > LIMIT_ARRIVAL,
-        "no CPU left": cpu > LIMIT_CPU,
+        "read late": reading is not None and reading > LIMIT_READING,
+        "no CPU left": max(shares, default=0.0) > LIMIT_CPU,
+        "a process died": any(process.died is not None for process in processes),
     }
     return {
         "limit": [name for name, reached in limits.items() if reached],
         "frames_sent_late": late,
         "frames_skipped": skipped,
         "sent_on_schedule": _share(sent - late, sent + skipped),
-        "worst_lateness_ms": _rounded(driver.worst_lateness * 1000),
+        "worst_lateness_ms": _rounded(worst * 1000),
+        "send_lateness_ms": _spread(result.send_lateness),
+        "receive_delay_ms": _spread(result.receive_delay),
         "call_lateness_p99_ms": None if arrival is None else _rounded(arrival * 1000),
-        "cpu_share_of_a_core": round(cpu, 3),
-        "datagrams_sent": driver.datagrams_sent,
-        "datagrams_received": driver.datagrams_received,
-        "socket_errors": dict(driver.socket_errors),
+        "processes": len(processes),
+        "died": [process.died for process in processes if process.died is not None],
+        "cpu_share_of_a_core": round(sum(process.cpu_seconds for process in processes) / seconds, 3)
+        if seconds
+        else 0.0,
+        "busiest_process": round(max(shares, default=0.0), 3),
+        "cpu_ms_per_call_second": _per_call_second(result, sent),
+        "datagrams_sent": sum(process.datagrams_sent for process in processes),
+        "datagrams_received": sum(process.datagrams_received for process in processes),
+        "socket_errors": dict(errors),
     }
 
 
-def _network(run: Run) -> dict[str, Any]:
-    driver, network = run.driver, run.options.network
+def _per_call_second(result: Result, sent: int) -> float | None:
+    """All that the run cost us, set-up and reporting included, for each second that a call talked."""
+    cpu = sum(process.cpu_seconds for process in result.processes)
+    return round(cpu * 1000 / (sent * TICK_SECONDS), 3) if sent else None
+
+
+def _network(result: Result, options: Options) -> dict[str, Any]:
+    network = options.network
     default = Conditions()
     return {
         "conditions": {
@@ -141,9 +169,9 @@ def _network(run: Run) -> dict[str, Any]:
             if getattr(network.conditions, field.name) != getattr(default, field.name)
         },
         "seed": network.seed,
-        "dropped": dict(driver.network_drops),
-        "rebindings": driver.rebindings,
-        "heard_again_after_ms": _spread(driver.rebind_recovery),
+        "dropped": result.network_drops,
+        "rebindings": result.rebindings,
+        "heard_again_after_ms": _spread(result.rebind_recovery),
     }
 
 
@@ -152,16 +180,16 @@ def _judge(failed: int, audio: dict[str, int], data: dict[str, int], allow_loss:
     return wrong == 0 and (allow_loss or audio["lost"] + data["lost"] == 0)
 
 
-def _setup(calls: list[Call]) -> dict[str, dict[str, float | None]]:
+def _setup(calls: list[CallResult]) -> dict[str, dict[str, float | None]]:
     return {stage: _spread_of(partial(percentile, found)) for stage, found in _setup_times(calls).items()}
 
 
-def _setup_times(calls: list[Call]) -> dict[str, list[float]]:
+def _setup_times(calls: list[CallResult]) -> dict[str, list[float]]:
     times = {
         stage: [call.reached[stage] - call.reached[since] for call in calls if stage in call.reached]
         for stage, since in STAGES.items()
     }
-    return times | {"all": [max(call.reached.values()) - call.reached["start"] for call in calls if call.is_ready]}
+    return times | {"all": [max(call.reached.values()) - call.reached["start"] for call in calls if call.ready]}
 
 
 def _curve(of: Callable[[float], float | None]) -> list[float | None]:
@@ -172,17 +200,17 @@ def _share(part: int, whole: int) -> float | None:
     return round(part / whole, 6) if whole else None
 
 
-def _one(call: Call) -> dict[str, Any]:
-    audio = call.audio
+def _permille(part: int, whole: int) -> float | None:
+    return round(1000 * part / whole, 3) if whole else None
+
+
+def _one(call: CallResult) -> dict[str, Any]:
     return {
         "call": call.number,
         "failure": call.failure,
-        "sent": audio.sent,
-        "received": audio.received,
-        "early": audio.early,
-        "lost": audio.missing,
-        "longest_gap_ms": _rounded(audio.longest_gap * 1000),
-        "messages_lost": len(call.data.pending),
+        **{name: call.audio.get(name, 0) for name in ("sent", "received", "early", "lost", "late")},
+        "longest_gap_ms": _rounded(call.longest_gap * 1000),
+        "messages_lost": call.data.get("lost", 0),
     }
 
 
@@ -197,10 +225,6 @@ def _spread_of(of: Callable[[float], float | None]) -> dict[str, float | None]:
 
 def _rounded(value: float | None) -> float | None:
     return None if value is None else round(value, 1)
-
-
-def _security(call: Call) -> str:
-    return f"{SrtpProfile(call.srtp_profile or 0).name}, {call.cipher_suite}"
 
 
 # To read
@@ -244,7 +268,8 @@ def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
     for kinds, count in summary.security.items():
         yield "", f"{_count(count, 'call')} with {kinds}"
     if (share := audio["on_schedule"]) is not None:
-        yield "", f"{share:.2%} of the frames were back on schedule"
+        late, lost = audio["late_permille"], audio["lost_permille"]
+        yield "", f"{share:.2%} of the frames were back on schedule; {late:g} ‰ came late, {lost:g} ‰ never"
     if network["conditions"] or network["rebindings"]:
         said = ", ".join(f"{name} {value:g}" for name, value in network["conditions"].items()) or "nothing lost"
         dropped = ", ".join(f"{count} {reason}" for reason, count in network["dropped"].items()) or "nothing"
@@ -258,6 +283,8 @@ def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
         worst = f"at worst {generator['worst_lateness_ms']} ms"
         left = _count(late, "frame")
         yield "warn", f"of our own making: {left} left more than 5 ms late ({worst}), {skipped} never left"
+    for died in generator["died"]:
+        yield "bad", f"a process of the generator ended before its time ({died}); what it had measured is lost"
     if generator["limit"]:
         why = ", ".join(generator["limit"])
         yield "bad", f"the generator was the limit ({why}): these figures are its own, not the stack's"

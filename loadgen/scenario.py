@@ -15,10 +15,11 @@ from __future__ import annotations
 
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from random import Random
+from typing import NamedTuple
 
 import httpx
 import trio
@@ -30,12 +31,22 @@ from loadgen.options import Arrivals, Options
 from loadgen.signalling import SignallingFailed, hang_up, new_client, post_offer
 from protocol.ice import IceFullConfig
 
-__all__ = ["Run", "arrivals", "place_calls"]
+__all__ = ["Run", "Share", "arrivals", "place_calls"]
 
 # Implementation constants, seconds
 ECHO_PATIENCE = 0.5
 FAREWELL_PATIENCE = 2.0
 MAX_CONNECTIONS = 200
+
+
+class Share(NamedTuple):
+    """Which calls of the run are placed here: every so manieth, from the first on."""
+
+    first: int = 0
+    every: int = 1
+
+
+ALL = Share()
 
 
 @dataclass(slots=True)
@@ -44,10 +55,12 @@ class Run:
 
     options: Options
     driver: Driver
+    share: Share = ALL
     figures: CallFigures = field(default_factory=lambda: CallFigures(os.urandom(4)))
     calls: list[Call] = field(default_factory=list)
     talking: int = 0
     finished: int = 0
+    begun: bool = False
     started_at: float = field(default_factory=trio.current_time)
     seconds: float = 0.0
     arrival_lateness: Histogram = field(default_factory=Histogram)
@@ -56,20 +69,25 @@ class Run:
     """Of this process, for all of the run; negative until it has ended."""
 
 
-async def place_calls(run: Run, url: str) -> None:
-    """Until every call has ended. Cancel it to end them early: they say goodbye, and count as failed."""
+async def place_calls(run: Run, url: str, begin: Callable[[], Awaitable[float]] | None = None) -> None:
+    """Until every call has ended. Cancel it to end them early: they say goodbye, and count as failed.
+
+    `begin` is asked when everything is ready for the first call, and says when that one is due; without it: now.
+    """
     options = run.options
     connections = min(options.calls, MAX_CONNECTIONS)
     client = new_client(url, connections=connections, through_proxy=options.url is not None)
     # That read the machine's certificates, for a tenth of a second and more: not lateness of the first calls.
-    run.started_at, run.cpu_seconds = trio.current_time(), -time.process_time()
+    run.started_at = trio.current_time() if begin is None else await begin()
+    run.begun, run.cpu_seconds = True, -time.process_time()
     try:
         async with client, trio.open_nursery() as media:
             media.start_soon(run.driver.run)
             async with trio.open_nursery() as lives:
                 for number, due in enumerate(arrivals(options, run.started_at)):
-                    await trio.sleep_until(due)
-                    lives.start_soon(_live, run, client, number, due)
+                    if number % run.share.every == run.share.first:
+                        await trio.sleep_until(due)
+                        lives.start_soon(_live, run, client, number, due)
             media.cancel_scope.cancel()
     finally:
         run.seconds = trio.current_time() - run.started_at

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple, NoReturn
 
 import trio
 
-from loadgen.scenario import Run
+from loadgen.result import Progress
 
 __all__ = ["Sample", "Timeline"]
 
@@ -33,9 +34,9 @@ class Timeline:
         self.samples: list[Sample] = []
         self._interval = INTERVAL
 
-    async def watch(self, run: Run) -> NoReturn:
+    async def watch(self, look: Callable[[], tuple[float, Progress]]) -> NoReturn:
         while True:
-            self.add(sample(run, trio.current_time()))
+            self.add(sample(*look()))
             await trio.sleep(self._interval)
 
     def add(self, taken: Sample) -> None:
@@ -45,14 +46,13 @@ class Timeline:
         self.samples.append(taken)
 
 
-def sample(run: Run, now: float) -> Sample:
-    calls = run.calls
+def sample(seconds: float, progress: Progress) -> Sample:
     return Sample(
-        at=round(now - run.started_at, 3),
-        placed=len(calls),
-        talking=run.talking,
-        failed=sum(call.failure is not None for call in calls),
-        sent=sum(call.audio.sent for call in calls),
-        received=sum(call.audio.received for call in calls),
-        late=sum(call.audio.late for call in calls),
+        at=round(seconds, 3),
+        placed=progress.placed,
+        talking=progress.talking,
+        failed=progress.failed,
+        sent=progress.sent,
+        received=progress.received,
+        late=progress.late,
     )

@@ -29,7 +29,8 @@ from protocol.errors import DecodeError
 from protocol.routing import Bundle, KeyRing, Trunk
 from protocol.stun import authenticate, peek_username_untrusted, scan_binding_untrusted
 from relay.config import RelayConfig
-from relay.flows import Flow, FlowTable
+from relay.flows import FlowTable, Proposal
+from relay.index import Words, flow_words
 from udpio import Datagram
 
 __all__ = ["RelayCore"]
@@ -53,17 +54,24 @@ _KINDS = bytes(
 
 
 class RelayCore:
-    """One worker's packet logic. `wall_time` is for the age of tokens only."""
+    """One worker's packet logic. `wall_time` is for the age of tokens only. Without `flows`, a table of its own."""
 
-    def __init__(self, config: RelayConfig, keys: KeyRing, trunk: Trunk, *, wall_time: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        config: RelayConfig,
+        keys: KeyRing,
+        trunk: Trunk,
+        *,
+        wall_time: Callable[[], float],
+        flows: FlowTable | None = None,
+    ) -> None:
         self._config = config
         self._keys = keys
         self._trunk = trunk
         self._wall_time = wall_time
         self._mtu = keys.config.trunk_mtu
         self._sweep_at = -math.inf
-        self.flows = FlowTable(
-            len(config.listen),
+        self.flows = flows or FlowTable.create(
             max_flows=config.max_flows,
             max_probationary=config.max_probationary,
             max_per_token=config.max_flows_per_token,
@@ -81,18 +89,20 @@ class RelayCore:
         self, batch: Sequence[tuple[memoryview, TransportAddress]], ingress: int, now: float
     ) -> list[Datagram]:
         """What clients sent to one listen address; returns trunk datagrams to send. Never raises for any bytes."""
-        flows = self.flows.by_ingress[ingress]
-        bundles: dict[TransportAddress, Bundle] = {}
+        flows, addresses = self.flows, self.flows.transceivers.addresses
+        targets, seen = flows.cells.target, flows.cells.seen
+        bundles: dict[int, Bundle] = {}
         forwarded = 0
         for data, client in batch:
             kind = _KINDS[data[0]] if data else _FOREIGN
-            flow = flows.get(client)
-            target: TransportAddress | None
-            if kind == _MEDIA and flow is not None and (target := flow.target) is not None:
-                flow.seen = now
+            words = flow_words(client, ingress)
+            row = flows.find_words(words)
+            target = targets[row]
+            if kind == _MEDIA and target:
+                seen[row] = now
             else:
                 try:
-                    flow, target = self._route_untrusted(kind, data, client, ingress, flow, now)
+                    target = self._route_untrusted(kind, data, words, row, now)
                 except DecodeError as refused:
                     self.drops[refused.reason] += 1
                     continue
@@ -102,7 +112,7 @@ class RelayCore:
             bundle.add(client, data)
             forwarded += 1
         self.frames_up += forwarded
-        return [(datagram, target) for target, bundle in bundles.items() for datagram in bundle.finish()]
+        return [(datagram, addresses[target]) for target, bundle in bundles.items() for datagram in bundle.finish()]
 
     def receive_trunk_untrusted(
         self, batch: Sequence[tuple[memoryview, TransportAddress]], now: float
@@ -111,8 +121,8 @@ class RelayCore:
 
         The payloads are views into the batch: send them before the next one is received.
         """
-        tables = self.flows.by_ingress
-        out: list[list[Datagram]] = [[] for _ in tables]
+        flows, cells, numbers = self.flows, self.flows.cells, self.flows.transceivers.numbers
+        out: list[list[Datagram]] = [[] for _ in self._config.listen]
         contains = self._keys.prefix.contains
         for datagram, source in batch:
             if not contains(source):  # even a replayed datagram teaches us nobody outside the prefix
@@ -124,19 +134,21 @@ class RelayCore:
                 self.drops[refused.reason] += 1
                 continue
             for client, ingress, payload in frames:
-                if ingress >= len(tables):
+                if ingress >= len(out):
                     self.drops["trunk_ingress"] += 1
                     continue
-                flow = tables[ingress].get(client)
-                if flow is not None and flow.target == source:
-                    flow.seen = now
+                words = flow_words(client, ingress)
+                row = flows.find_words(words)
+                target = cells.target[row]
+                if target and target == numbers.get(source):
+                    cells.seen[row] = now
                     first = payload[0] if payload else 0
                     if first >= _RTP or first == _APPLICATION_DATA:
-                        flow.talked = now
+                        cells.talked[row] = now
                     elif first == _ALERT:  # perhaps its goodbye
-                        flow.talked = -math.inf
+                        cells.talked[row] = -math.inf
                 else:
-                    self._learn(flow, client, ingress, source, payload, now)
+                    self._learn(row, words, source, payload, now)
                 out[ingress].append((payload, client))
                 self.frames_down += 1
         return out
@@ -151,46 +163,45 @@ class RelayCore:
 
     # ---- what is not the straight way -------------------------------------------------------------------------------
 
-    def _route_untrusted(
-        self, kind: int, data: memoryview, client: TransportAddress, ingress: int, flow: Flow | None, now: float
-    ) -> tuple[Flow, TransportAddress]:
-        """The flow and transceiver of a datagram that is not plainly media of an established flow; or DecodeError."""
+    def _route_untrusted(self, kind: int, data: memoryview, words: Words, row: int, now: float) -> int:
+        """The transceiver of a datagram that is not plainly media of an established flow; or DecodeError."""
+        cells = self.flows.cells
         if kind == _FOREIGN:
             raise DecodeError("foreign_protocol")
         if kind == _MEDIA:
-            raise DecodeError("no_flow" if flow is None else "probationary")
+            raise DecodeError("probationary" if row else "no_flow")
         # RFC 8489 §5: what is not framed so is not STUN.
         length = len(data)
         if length < 20 or data[4:8] != _COOKIE or (data[2] << 8 | data[3]) + 20 != length or length & 3:
             raise DecodeError("not_stun")
         if data[:2] != _BINDING_REQUEST:
-            return self._route_answer(length, flow, now)
+            return self._route_answer(length, row, now)
         username = peek_username_untrusted(data)
-        if flow is not None:
-            if flow.target is not None and username == flow.username:
-                flow.seen = now
-                return flow, flow.target
-            if flow.pending is not None and username == flow.pending_username and now < flow.pending_until:
-                return flow, self._spend(flow, flow.pending, length)
-        return self._route_token_untrusted(data, username, client, ingress, flow, now)
+        if row:
+            name = self.flows.digest(username)
+            if cells.target[row] and name == cells.username[row]:
+                cells.seen[row] = now
+                return cells.target[row]
+            if cells.pending[row] and name == cells.pending_username[row] and now < cells.until[row]:
+                return self._spend(row, length)
+        return self._route_token_untrusted(data, username, words, row, now)
 
-    def _route_answer(self, length: int, flow: Flow | None, now: float) -> tuple[Flow, TransportAddress]:
+    def _route_answer(self, length: int, row: int, now: float) -> int:
         """An answer to a check of ours, or an indication: it carries no token and goes where its flow goes."""
-        if flow is None:
+        cells = self.flows.cells
+        if cells.target[row]:
+            cells.seen[row] = now
+            return cells.target[row]
+        if not cells.pending[row] or now >= cells.until[row]:
             raise DecodeError("no_flow")
-        if flow.target is not None:
-            flow.seen = now
-            return flow, flow.target
-        if flow.pending is None or now >= flow.pending_until:
-            raise DecodeError("no_flow")
-        return flow, self._spend(flow, flow.pending, length)
+        return self._spend(row, length)
 
-    def _route_token_untrusted(
-        self, data: memoryview, username: bytes, client: TransportAddress, ingress: int, flow: Flow | None, now: float
-    ) -> tuple[Flow, TransportAddress]:
+    def _route_token_untrusted(self, data: memoryview, username: bytes, words: Words, row: int, now: float) -> int:
+        flows = self.flows
         ufrag = username.partition(b":")[0]
         token = self._keys.open_untrusted(ufrag)
-        known = flow is not None and flow.target == token.address
+        target = flows.cells.target[row]
+        known = target != 0 and flows.transceivers.addresses[target] == token.address
         settings = self._keys.config
         # An established flow fails open: no clock that jumped ends a call.
         if not known and token.is_stale(self._wall_time(), settings.token_max_age, settings.token_clock_tolerance):
@@ -200,61 +211,62 @@ class RelayCore:
             password = self._keys.derive_password(ufrag).encode("ascii")
             if not authenticate(request, scan_binding_untrusted(request), password):
                 raise DecodeError("integrity")
-        if flow is not None and known:
-            self.flows.adopt(flow, username, now)
-            return flow, token.address
-        if flow is None or flow.target is None:
-            if self.flows.is_full():
-                raise DecodeError("table_full")
-            if flow is None:
-                flow = self.flows.open(client, ingress, ufrag, now)
-                self.opened += 1
-            else:
-                self.flows.renew(flow, ufrag)
-        until = now + self._config.probationary_seconds
-        flow.propose(token.address, username, self._config.probationary_bytes, until)
-        return flow, self._spend(flow, token.address, len(data))
+        if known:
+            flows.adopt(row, flows.digest(username), flows.digest(ufrag), now)
+            return target
+        if not target and flows.is_full():
+            raise DecodeError("table_full")
+        proposal = Proposal(
+            token.address,
+            flows.digest(username),
+            flows.digest(ufrag),
+            self._config.probationary_bytes,
+            now + self._config.probationary_seconds,
+        )
+        if row:
+            stored = flows.propose(row, proposal)
+        else:
+            row = flows.open(words, proposal, now)
+            stored = row != 0
+            self.opened += stored
+        if not stored:
+            raise DecodeError("too_many_transceivers")
+        return self._spend(row, len(data))
 
-    def _spend(self, flow: Flow, target: TransportAddress, length: int) -> TransportAddress:
-        if length > flow.budget:
+    def _spend(self, row: int, length: int) -> int:
+        cells = self.flows.cells
+        budget = cells.budget[row]
+        if length > budget:
             raise DecodeError("probationary_budget")
-        flow.budget -= length
-        return target
+        cells.budget[row] = budget - length
+        return cells.pending[row]
 
-    def _learn(
-        self,
-        flow: Flow | None,
-        client: TransportAddress,
-        ingress: int,
-        source: TransportAddress,
-        payload: bytes | memoryview,
-        now: float,
-    ) -> None:
+    def _learn(self, row: int, words: Words, source: TransportAddress, payload: bytes | memoryview, now: float) -> None:
         """A reply from a transceiver that is not (yet) the target of the flow."""
         if len(payload) >= 2 and (payload[0] & 1, payload[1] & 0x10) == _ERROR_CLASS and payload[0] <= 3:
             return  # "I do not know this session" is no reason to send it more
-        if flow is None:
+        flows, cells = self.flows, self.flows.cells
+        if not row:
             if len(payload) > 0 and payload[0] & 0xFD == 1:
                 return  # a STUN answer: the flow of its check has had to make room, and must not come back this way
             if self._config.learn_from_replies:
-                if self.flows.learn(client, ingress, source, now):
+                if flows.learn(words, source, now):
                     self.learned += 1
                 else:
                     self.drops["table_full_reply"] += 1
             return
-        answered = flow.pending == source and now < flow.pending_until
-        if flow.target is None:
+        pending = cells.pending[row]
+        answered = pending != 0 and flows.transceivers.addresses[pending] == source and now < cells.until[row]
+        if not cells.target[row]:
             if answered or self._config.learn_from_replies:
-                if not self.flows.establish(flow, source):
+                if flows.establish(row, source, now):
+                    self.established += 1
+                else:
                     self.drops["table_full_reply"] += 1
-                    return
-                flow.seen = now
-                self.established += 1
-        elif answered and now - flow.talked < _TALK_SILENCE:
+        elif answered and now - cells.talked[row] < _TALK_SILENCE:
             # Who has a call of his own can have a check answered in anybody's name, but nobody gets media to an address
             # where he does not hear it. A client that really has a new call has ended the old one.
             self.drops["flow_talking"] += 1
         elif answered:
-            self.flows.establish(flow, source)
-            flow.seen = now
+            flows.establish(row, source, now)
             self.moved += 1

@@ -1,4 +1,4 @@
-"""The flow table: which transceiver a client's datagrams go to, per ingress. A cache, bounded, learned again when lost.
+"""The flow table: which transceiver a client's datagrams go to. A cache, bounded, learned again when lost.
 
     nothing ──STUN with a good token──▶ probationary ──reply of that transceiver──▶ established ──idle──▶ nothing
                                              └──time──▶ nothing
@@ -9,197 +9,378 @@ answered, and not before, nor while the present one talks. Both kinds have their
 attacker with one good token only a spoofed address each, so they can never crowd out established ones. Who has a call of
 his own can have checks answered from as many addresses as he likes; so each token has only so many flows of either kind,
 and a further one takes the place of that token's own flow not heard of for longest.
+
+A flow is a row of flat arrays (`relay.layout`), found by `relay.index`; there is no object for it. One table serves all
+listen addresses of a worker: the key of a flow (`flow_words`) contains the ingress.
+
+    table = FlowTable.create(memory, …)   a new table; without memory, private to this process
+    table = FlowTable.attach(memory, …)   goes on with what another process, perhaps a killed one, has left there
+    rows = table.find(word), table.find_words(words), table.lookup(words, rows), table.lookup_wide(words, rows)
+    table.cells.target[row]               one field of one flow
+    table.columns.target.take(rows)       the same of many
+
+Row 0 is no flow: `target` and `pending` of it are 0, which is no transceiver. What a packet changes (`seen`, `talked`,
+`budget`) the packet path writes itself into `cells` and `columns`; everything else is changed here, and only here.
+
+`now` is to be CLOCK_MONOTONIC (`time.monotonic()`) where several processes share a table: the same for all of a machine.
 """
 
 from __future__ import annotations
 
 import math
-from collections import OrderedDict
+import mmap
+import secrets
+from hashlib import blake2s
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
 
 from protocol.address import TransportAddress
+from relay.index import Words
+from relay.layout import (
+    BOOT_WORD,
+    ESTABLISHED,
+    ESTABLISHED_WORD,
+    EVICTED_WORD,
+    EXPIRED_WORD,
+    HIGH_WORD,
+    LAPSED_WORD,
+    MAX_FLOWS_WORD,
+    MAX_PROBATIONARY_WORD,
+    OLDEST_WORD,
+    PROBATIONARY,
+    PROBATIONARY_WORD,
+    SEED_LENGTH,
+    SWEEP_WORD,
+    YOUNGEST_WORD,
+    Block,
+    Memory,
+    block_size,
+)
+from relay.rows import FlowRows
 
-__all__ = ["Flow", "FlowTable"]
+__all__ = ["FlowCopy", "FlowTable", "Proposal"]
 
-_SWEEP_SLICE = 4096  # flows looked at in one step: a sweep must not hold the packet loop for a millisecond
+# Implementation constants: a slice of expiry must not hold the packet loop for a millisecond
 
-
-class Flow:
-    """One client address on one ingress. Fields are written by FlowTable and RelayCore only."""
-
-    __slots__ = (
-        "budget",
-        "client",
-        "ingress",
-        "pending",
-        "pending_until",
-        "pending_username",
-        "seen",
-        "talked",
-        "target",
-        "token",
-        "username",
-    )
-
-    def __init__(self, client: TransportAddress, ingress: int, now: float) -> None:
-        self.client = client
-        self.ingress = ingress
-        self.seen = now
-        self.talked = -math.inf  # when the target last sent what only a call under way has: media, data
-        self.target: TransportAddress | None = None
-        self.token = b""  # under which the table counts this flow; empty if only a reply taught it
-        self.username = b""  # of the last good STUN for the target: the same again needs no second look
-        self.pending: TransportAddress | None = None
-        self.pending_username = b""
-        self.pending_until = 0.0
-        self.budget = 0
-
-    def propose(self, target: TransportAddress, username: bytes, budget: int, until: float) -> None:
-        """A STUN named a transceiver that has yet to answer. The last one named counts: no proposal blocks another."""
-        self.pending = target
-        self.pending_username = username
-        self.pending_until = until
-        self.budget = budget
-
-    def accept(self, target: TransportAddress) -> None:
-        """The transceiver answered."""
-        self.username = self.pending_username if self.pending == target else b""
-        self.talked = -math.inf
-        self.target = target
-        self.pending = None
-        self.pending_username = b""
+_SLICE_ROWS = 65536  # looked at
+_SLICE_REMOVALS = 4096  # taken out
 
 
-class FlowTable:
-    """`by_ingress[ingress][client]` is the flow; dictionaries, since a look-up happens for every packet."""
+class Proposal(NamedTuple):
+    """A STUN named a transceiver that has yet to answer."""
 
-    def __init__(
-        self, ingresses: int, *, max_flows: int, max_probationary: int, max_per_token: int, idle: float
-    ) -> None:
-        self.by_ingress: list[dict[TransportAddress, Flow]] = [{} for _ in range(ingresses)]
-        self._max_flows = max_flows
-        self._max_probationary = max_probationary
+    target: TransportAddress
+    username: int  # see FlowTable.digest
+    token: int
+    budget: int  # bytes that may go there meanwhile
+    until: float
+
+
+class FlowCopy(NamedTuple):
+    """An established flow as a sibling's table has it."""
+
+    words: Words
+    target: TransportAddress
+    username: int  # 0 if the sibling hashes with another key
+    token: int
+    seen: float
+    talked: float
+
+
+class FlowTable(FlowRows):
+    """Rows, the index over them, and all rules by which flows come, move and go."""
+
+    def __init__(self, block: Block, *, max_per_token: int, idle: float) -> None:
+        """Use `create` or `attach`."""
+        super().__init__(block)
+        self._max_flows = block.head[MAX_FLOWS_WORD]
+        self._max_probationary = block.head[MAX_PROBATIONARY_WORD]
         self._max_per_token = max_per_token
         self._idle = idle
-        # In the order of their deadlines. (A plain dictionary finds its first key slower, the more were deleted before it.)
-        self._probationary: OrderedDict[Flow, None] = OrderedDict()
-        self._of_token: dict[bytes, dict[Flow, None]] = {}
-        self._established = 0
-        self._sweep: list[Flow] = []
-        self.expired = 0
-        self.lapsed = 0
-        self.evicted = 0
+
+    @staticmethod
+    def size(max_flows: int, max_probationary: int) -> int:
+        """Bytes that `create` needs."""
+        return block_size(max_flows, max_probationary)
+
+    @classmethod
+    def create(
+        cls,
+        memory: Memory | None = None,
+        *,
+        max_flows: int,
+        max_probationary: int,
+        max_per_token: int,
+        idle: float,
+        seed: bytes | None = None,
+        boot: int = 0,
+    ) -> FlowTable:
+        """A new table in memory that is all zero (a fresh memfd, say). Without memory it takes its own.
+
+        `seed` is 64 secret bytes, drawn here if not given; siblings that are to copy each other's flows wholly have the
+        same. `boot` is only kept.
+        """
+        if memory is None:
+            flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
+            memory = mmap.mmap(-1, block_size(max_flows, max_probationary), flags=flags)
+        block = Block.create(memory, max_flows, max_probationary, seed or secrets.token_bytes(SEED_LENGTH), boot)
+        return cls(block, max_per_token=max_per_token, idle=idle)
+
+    @classmethod
+    def attach(cls, memory: Memory, *, max_per_token: int, idle: float) -> FlowTable:
+        """Go on with the table in `memory`, whose writer is gone. Raises LayoutError: then clear it and create one."""
+        return cls(Block.open(memory), max_per_token=max_per_token, idle=idle)
+
+    # ---- looking
+
+    @property
+    def boot(self) -> int:
+        return self._head[BOOT_WORD]
+
+    @property
+    def max_flows(self) -> int:
+        return self._max_flows
+
+    @property
+    def max_probationary(self) -> int:
+        return self._max_probationary
 
     @property
     def established(self) -> int:
-        return self._established
+        return self._head[ESTABLISHED_WORD]
 
     @property
     def probationary(self) -> int:
-        return len(self._probationary)
+        return self._head[PROBATIONARY_WORD]
+
+    @property
+    def expired(self) -> int:
+        return self._head[EXPIRED_WORD]
+
+    @property
+    def lapsed(self) -> int:
+        return self._head[LAPSED_WORD]
+
+    @property
+    def evicted(self) -> int:
+        return self._head[EVICTED_WORD]
 
     @property
     def tokens(self) -> int:
-        """How many different tokens have flows."""
-        return len(self._of_token)
+        """How many different tokens have flows. Looks at every bucket: for tests and for people."""
+        rows = self._tokens.rows()
+        return len(np.unique(self.columns.token[rows]))
 
     def is_full(self) -> bool:
-        return self._established >= self._max_flows
+        return self._head[ESTABLISHED_WORD] >= self._max_flows
 
-    def open(self, client: TransportAddress, ingress: int, token: bytes, now: float) -> Flow:
-        """A new probationary flow, at the cost of the oldest one if there are too many. The caller proposes."""
-        flow = Flow(client, ingress, now)
-        self._count_for(token, flow)
-        if len(self._probationary) >= self._max_probationary:
-            self._evict(next(iter(self._probationary)))
-        self.by_ingress[ingress][client] = flow
-        self._probationary[flow] = None
-        return flow
+    def digest(self, name: bytes) -> int:
+        """What a row keeps of a USERNAME or token: 64 bits of BLAKE2s under a key of this boot; never 0.
 
-    def renew(self, flow: Flow, token: bytes) -> None:
-        """A new proposal for a probationary flow: it is the youngest again."""
-        if flow in self._probationary:
-            self._probationary.move_to_end(flow)
-            self._count_for(token, flow)
+        A collision is no way in. Names are compared only with those of one flow, so who wants his STUN taken for what the
+        flow has already been judged for must hit one of two values in 2⁶⁴ blindly, packet by packet, and has won that his
+        check goes where that flow's media goes: the transceiver judges its MESSAGE-INTEGRITY as it does with all others.
+        Two tokens that collide share one bound.
+        """
+        return int.from_bytes(blake2s(name, key=self._key, digest_size=8).digest(), "little") or 1
 
-    def establish(self, flow: Flow, target: TransportAddress) -> bool:
-        """False if the table is full."""
-        if flow.target is None:
-            if self.is_full():
-                return False
-            self._established += 1
-            del self._probationary[flow]
-        flow.accept(target)
-        self._count_for(_token_of(flow.username) or flow.token, flow)
-        return True
+    def touch(self, rows: npt.NDArray[np.int64], now: float) -> None:
+        """Something of these flows has been heard."""
+        self.columns.seen[rows] = now
 
-    def adopt(self, flow: Flow, username: bytes, now: float) -> None:
-        """An established flow carries another USERNAME with a good token for the same transceiver."""
-        flow.username = username
-        flow.seen = now
-        self._count_for(_token_of(username), flow)
+    # ---- what happens to a flow
 
-    def learn(self, client: TransportAddress, ingress: int, target: TransportAddress, now: float) -> bool:
-        """A flow that a reply proves; False if the table is full."""
-        if self.is_full():
+    def open(self, words: Words, proposal: Proposal, now: float) -> int:
+        """A new probationary flow, at the cost of the oldest one if there are too many; its row.
+
+        0 if so many transceivers are in use that this one has no place. There must be no flow with this key.
+        """
+        self._begin()
+        pending = self.transceivers.hold(proposal.target)
+        if pending:
+            self._make_room(proposal.token, PROBATIONARY)
+            if self._head[PROBATIONARY_WORD] >= self._max_probationary:
+                self._evict(self._head[OLDEST_WORD])
+            row = self._new_row(words, now)
+            self._write_proposal(row, pending, proposal)
+            self.cells.token[row] = proposal.token
+            self.cells.state[row] = PROBATIONARY
+            self._index.add(row, words)
+            self._add_token(row)
+            self._add_youngest(row)
+            self._head[PROBATIONARY_WORD] += 1
+        else:
+            row = 0
+        self._end()
+        return row
+
+    def propose(self, row: int, proposal: Proposal) -> bool:
+        """For a flow that there is. The last one named counts: no proposal blocks another.
+
+        A probationary flow is the youngest again. False if there is no place for that transceiver: nothing has changed.
+        """
+        self._begin()
+        pending = self.transceivers.hold(proposal.target)
+        if pending:
+            before = self.cells.pending[row]
+            self.cells.pending[row] = 0
+            self.transceivers.release(before)
+            self._write_proposal(row, pending, proposal)
+            if self.cells.state[row] == PROBATIONARY:
+                self._remove_probationary(row)
+                self._add_youngest(row)
+                self._count_for(row, proposal.token)
+        self._end()
+        return pending != 0
+
+    def establish(self, row: int, target: TransportAddress, now: float) -> bool:
+        """The transceiver answered: it is the target. False if the table is full: nothing has changed."""
+        cells = self.cells
+        probationary = cells.state[row] == PROBATIONARY
+        if probationary and self.is_full():
             return False
-        flow = Flow(client, ingress, now)
-        flow.target = target
-        self.by_ingress[ingress][client] = flow
-        self._established += 1
-        return True
+        self._begin()
+        number = self.transceivers.hold(target)
+        if number:
+            proposed = cells.pending[row] == number
+            username = cells.pending_username[row] if proposed else 0
+            token = cells.pending_token[row] if proposed else cells.token[row]
+            before, pending = cells.target[row], cells.pending[row]
+            cells.username[row] = 0  # never that of another transceiver
+            cells.target[row] = number
+            cells.username[row] = username
+            cells.pending[row] = 0
+            cells.talked[row] = -math.inf
+            cells.seen[row] = now
+            self.transceivers.release(before)
+            self.transceivers.release(pending)
+            if probationary:
+                cells.state[row] = ESTABLISHED
+                self._remove_probationary(row)
+                self._head[PROBATIONARY_WORD] -= 1
+                self._head[ESTABLISHED_WORD] += 1
+            self._count_for(row, token)
+        self._end()
+        return number != 0
+
+    def adopt(self, row: int, username: int, token: int, now: float) -> None:
+        """An established flow carries another USERNAME with a good token for the same transceiver."""
+        self._begin()
+        self.cells.username[row] = username
+        self.cells.seen[row] = now
+        self._count_for(row, token)
+        self._end()
+
+    def learn(self, words: Words, target: TransportAddress, now: float) -> int:
+        """An established flow that a reply proves; its row, 0 if the table is full. There must be none with this key."""
+        return self.take(FlowCopy(words, target, 0, 0, now, -math.inf))
+
+    def take(self, copy: FlowCopy) -> int:
+        """The same with all that a sibling knows of it."""
+        if self.is_full():
+            return 0
+        self._begin()
+        number = self.transceivers.hold(copy.target)
+        row = 0
+        if number:
+            if copy.token:
+                self._make_room(copy.token, ESTABLISHED)
+            row = self._new_row(copy.words, copy.seen)
+            cells = self.cells
+            cells.talked[row] = copy.talked
+            cells.target[row] = number
+            cells.username[row] = copy.username
+            cells.token[row] = copy.token
+            cells.state[row] = ESTABLISHED
+            self._index.add(row, copy.words)
+            self._add_token(row)
+            self._head[ESTABLISHED_WORD] += 1
+        self._end()
+        return row
 
     def expire(self, now: float) -> bool:
         """Forget what is over; bounded work. False while a sweep has more to look at: call again soon."""
-        while self._probationary:
-            flow = next(iter(self._probationary))
-            if flow.pending_until > now:
-                break
-            self._remove(flow)
-            self.lapsed += 1
-        if not self._sweep:
-            self._sweep = [flow for flows in self.by_ingress for flow in flows.values()]
-        part, self._sweep = self._sweep[:_SWEEP_SLICE], self._sweep[_SWEEP_SLICE:]
-        limit = now - self._idle
-        for flow in part:
-            if self.by_ingress[flow.ingress].get(flow.client) is not flow:
-                continue  # it had to make room since the sweep began
-            if flow.target is not None and flow.seen <= limit:
-                self._remove(flow)
-                self.expired += 1
-        return not self._sweep
+        lapsed = self._expire_probationary(now)
+        return self._expire_established(now) and lapsed
 
-    def _count_for(self, token: bytes, flow: Flow) -> None:
-        """`flow` is one of this token's; if those of its kind are too many, the one longest silent makes room."""
-        if flow.token != token:
-            self._uncount(flow)
-            flow.token = token
-            self._of_token.setdefault(token, {})[flow] = None
+    # ---- expiry
+
+    def _expire_probationary(self, now: float) -> bool:
+        cells, head = self.cells, self._head
+        row = head[OLDEST_WORD]
+        gone: list[int] = []
+        while row and cells.until[row] <= now and len(gone) < _SLICE_REMOVALS:
+            gone.append(row)
+            row = cells.younger[row]
+        if gone:
+            self._begin()
+            self._remove_all(np.array(gone))
+            head[OLDEST_WORD] = row
+            if row:
+                cells.older[row] = 0
+            else:
+                head[YOUNGEST_WORD] = 0
+            head[PROBATIONARY_WORD] -= len(gone)
+            head[LAPSED_WORD] += len(gone)
+            self._end()
+        return len(gone) < _SLICE_REMOVALS
+
+    def _expire_established(self, now: float) -> bool:
+        """The next rows; True when they were the last ones."""
+        columns, head = self.columns, self._head
+        first = head[SWEEP_WORD]
+        high = head[HIGH_WORD]
+        last = min(first + _SLICE_ROWS, high)
+        idle = columns.seen[first:last] <= now - self._idle
+        idle &= columns.state[first:last] == ESTABLISHED
+        gone = first + np.flatnonzero(idle)[:_SLICE_REMOVALS]
+        if len(gone) == _SLICE_REMOVALS:
+            last = int(gone[-1]) + 1
+        if len(gone):
+            self._begin()
+            self._remove_all(gone)
+            head[ESTABLISHED_WORD] -= len(gone)
+            head[EXPIRED_WORD] += len(gone)
+            self._end()
+        head[SWEEP_WORD] = last if last < high else 1
+        return last >= high
+
+    # ---- what the rules share
+
+    def _write_proposal(self, row: int, pending: int, proposal: Proposal) -> None:
+        """`pending` of the row is 0 before, and written last."""
+        cells = self.cells
+        cells.pending_username[row] = proposal.username
+        cells.pending_token[row] = proposal.token
+        cells.until[row] = proposal.until
+        cells.budget[row] = min(proposal.budget, 0xFFFFFFFF)
+        cells.pending[row] = pending
+
+    def _evict(self, row: int) -> None:
+        self._remove(row)
+        self._head[EVICTED_WORD] += 1
+
+    def _count_for(self, row: int, token: int) -> None:
+        """The flow is one of this token's; if those of its kind are too many, the one longest silent makes room."""
+        cells = self.cells
+        if cells.token[row] != token:
+            self._remove_token(row)
+            cells.token[row] = token
+            self._add_token(row)
+        if token:
+            self._make_room(token, cells.state[row], row)
+
+    def _make_room(self, token: int, state: int, newcomer: int = 0) -> None:
+        """For one more flow of this token and kind: `newcomer`, or one that has no row yet."""
         if not token:
             return
-        established = flow.target is not None
-        kin = [other for other in self._of_token[token] if (other.target is not None) is established]
-        if len(kin) > self._max_per_token:
-            self._evict(min((other for other in kin if other is not flow), key=lambda other: other.seen))
-
-    def _uncount(self, flow: Flow) -> None:
-        flows = self._of_token.get(flow.token)
-        if flows is not None and flow in flows:
-            del flows[flow]
-            if not flows:
-                del self._of_token[flow.token]
-
-    def _evict(self, flow: Flow) -> None:
-        self._remove(flow)
-        self.evicted += 1
-
-    def _remove(self, flow: Flow) -> None:
-        self._uncount(flow)
-        del self.by_ingress[flow.ingress][flow.client]
-        if flow.target is None:
-            del self._probationary[flow]
-        else:
-            self._established -= 1
-
-
-def _token_of(username: bytes) -> bytes:
-    return username.partition(b":")[0]
+        cells, kin = self.cells, []
+        row = cells.token_heads[self._token_bucket(token)]
+        while row:
+            if row != newcomer and cells.token[row] == token and cells.state[row] == state:
+                kin.append(row)
+            row = cells.token_link[row]
+        if len(kin) >= self._max_per_token:
+            self._evict(min(kin, key=cells.seen.__getitem__))

@@ -15,24 +15,29 @@ from contextlib import AbstractContextManager
 import msgspec
 import trio
 
-__all__ = ["announce", "parse_announcement", "stop_signals"]
+__all__ = ["announce", "calm_collector", "parse_announcement", "stop_signals"]
 
 # Implementation constants
 COLLECTIONS = (700, 10, 1000)  # gc.set_threshold: Python's own but for the last, 10: every ten thousandth is a full one
 
 
 def announce(**bound: object) -> None:
-    """Print the ready line.
+    """Print the ready line; the garbage collector is calmed first."""
+    calm_collector()
+    sys.stdout.write("ready " + msgspec.json.encode(bound).decode() + "\n")
+    sys.stdout.flush()
 
-    What exists by now lives as long as the process, so the garbage collector is told never to look at it again. A full
-    collection among what comes later stops the process for as long as it takes to look at every call: calls leave no
-    cycles behind (a test says so), and what else makes any is young when it dies, so full ones may be rare.
+
+def calm_collector() -> None:
+    """For a process that carries calls, when all that lives as long as the process is there.
+
+    The garbage collector is told never to look at that again. A full collection among what comes later stops the process
+    for as long as it takes to look at every call: calls leave no cycles behind (a test says so), and what else makes any
+    is young when it dies, so full ones may be rare.
     """
     gc.collect()
     gc.freeze()
     gc.set_threshold(*COLLECTIONS)
-    sys.stdout.write("ready " + msgspec.json.encode(bound).decode() + "\n")
-    sys.stdout.flush()
 
 
 def parse_announcement(line: str) -> dict[str, object] | None:

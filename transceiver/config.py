@@ -81,6 +81,8 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
     classes; `auto`, the first of these that there is."""
     identity: str = ""
     """What we call ourselves to agents and in logs; empty: made up from the UDP address."""
+    nack: bool = True
+    """Ask callers for audio packets that were lost (RTCP NACK), and send ours again to those who ask."""
     timeouts: Timeouts = Timeouts()
 
     def __post_init__(self) -> None:

@@ -227,6 +227,7 @@ class Registry:
             candidates=self._candidates,
             codecs=self._backend.codecs,
             setup=self._config.setup,
+            nack=self._config.nack,
             tls_id=base64.urlsafe_b64encode(entropy(18)).decode(),
         )
         try:
@@ -282,6 +283,9 @@ class Registry:
                 cname=ours.cname,
                 telephone_event_payload_type=audio.telephone_event_payload_type,
                 ntp_epoch=ntp_from_unix(self._wall_time() - self._clock()),
+                reduced_size=audio.rtcp_rsize,
+                request=self._config.nack,
+                resend=audio.nack,
             )
             if audio is not None
             else None,

@@ -3,7 +3,8 @@
 Beside them, for tests and the load generator: a network in memory, and what bad networks do to datagrams.
 """
 
-from udpio.batch import BatchSocket, is_batch_supported
+from udpio.arena import ReceiveArena, SendRing, is_batch_supported, name_words
+from udpio.batch import BatchSocket
 from udpio.interface import Datagram, UdpCounters, UdpSocket
 from udpio.kernel import KernelSocket, SocketOptions, bind_udp
 from udpio.memory import MemoryNetwork, MemorySocket
@@ -20,12 +21,15 @@ __all__ = [
     "MemorySocket",
     "Nat",
     "PlainSocket",
+    "ReceiveArena",
+    "SendRing",
     "Shaper",
     "SocketOptions",
     "UdpCounters",
     "UdpSocket",
     "bind_udp",
     "is_batch_supported",
+    "name_words",
     "open_udp",
 ]
 

@@ -99,25 +99,32 @@ class Shaper(Generic[Item]):
 
     def send(self, item: Item, length: int, now: float) -> None:
         """A datagram of `length` bytes of UDP payload sets out."""
+        for due in self.route(length, now):
+            self._put(due, item)
+
+    def route(self, length: int, now: float) -> tuple[float, ...]:
+        """When a datagram that sets out now arrives: never, once, or twice. For who keeps what is under way himself, such
+        as a driver with one queue for many shapers; `send` and `poll` are for everybody else."""
         conditions, random = self.conditions, self._random
         self.offered += 1
         if (reason := self._fate(length)) is not None:
             self.drops[reason] += 1
-            return
+            return ()
         if conditions.rate != math.inf:
             self._free_at = now = max(now, self._free_at) + (length + HEADERS) * 8 / conditions.rate
         due = now + conditions.delay
         if conditions.jitter:
             due += random() * conditions.jitter
+        first = due
         if conditions.reorder and random() < conditions.reorder:
             self.held_back += 1
-            self._put(due + random() * conditions.hold, item)
+            first = due + random() * conditions.hold
         else:
-            self._last_due = due = max(due, self._last_due)
-            self._put(due, item)
+            self._last_due = first = due = max(due, self._last_due)
         if conditions.duplication and random() < conditions.duplication:
             self.doubled += 1
-            self._put(due + random() * conditions.hold, item)
+            return first, due + random() * conditions.hold
+        return (first,)
 
     def poll(self, now: float) -> list[Item]:
         """What arrives by `now`."""

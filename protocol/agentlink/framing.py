@@ -53,11 +53,9 @@ class Kind(IntEnum):
 
 
 class MediaFlags(IntFlag):
-    """Uplink: MARKER is the RTP marker bit (a talkspurt begins), GAP says that frames before this one were lost.
-
-    Reserved for loss handling: RECOVERED (this frame came late, by NACK, RED or FEC), FEC (the payload is a packet whose
-    in-band FEC covers the lost frame before it).
-    """
+    """Uplink: MARKER is the RTP marker bit (a talkspurt begins). GAP says that frames before this one were lost: how many,
+    the RTP time tells. FEC, with GAP: the payload holds a copy of the last one lost (Opus in-band FEC, RFC 6716 §2.1.7).
+    RECOVERED: this frame was lost, and came as a resent packet or as a copy in another one."""
 
     MARKER = 0x01
     GAP = 0x02

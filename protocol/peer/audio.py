@@ -4,6 +4,7 @@ Receiving: authenticate first (RFC 3711 §3.3), then parse, then count. Packets 
 numbers run across all of them, so whoever puts them in order must see all and choose afterwards.
 Sending: our SSRC, consecutive sequence numbers from a random start (RFC 3550 §5.1), timestamps as the caller gives them
 on top of a random offset. The circuit breaker can stop it (RFC 8083).
+Losses: `request` asks the peer for packets (NACK); what the peer asks for comes out of `take_resends`, if the stream keeps it.
 """
 
 from __future__ import annotations
@@ -13,7 +14,8 @@ from collections import Counter
 from protocol.dtls import SrtpKeys
 from protocol.errors import DecodeError
 from protocol.peer.events import AudioParameters
-from protocol.rtp import RtcpReporter, RtpPacket, parse_rtp_untrusted, serialize_rtp
+from protocol.rtp import PathEstimate, ResendBuffer, RtcpReporter, RtpPacket, parse_rtp_untrusted, serialize_rtp
+from protocol.rtp.rtcp import NACK_FORMAT, Feedback, RtcpType, write_nack
 from protocol.srtp import SrtpLibrary, SrtpProfile, SrtpTransport
 from protocol.srtp.transport import reason_of
 from protocol.wire import Entropy
@@ -37,7 +39,9 @@ class AudioStream:
             clock_rate=parameters.clock_rate,
             entropy=entropy,
             ntp_epoch=parameters.ntp_epoch,
+            reduced_size=parameters.reduced_size,
         )
+        self.resend = ResendBuffer() if parameters.resend else None  # what the peer may ask for again
         self.drops: Counter[str] = Counter()
         self._srtp = SrtpTransport(SrtpProfile(keys.profile), keys.local, keys.remote, library=library)
         # Below 2^15, as RFC 3711 §3.3.1 advises: a first packet lost then cannot confuse the rollover counter.
@@ -89,7 +93,37 @@ class AudioStream:
         wire_timestamp = timestamp + self._timestamp_offset & 0xFFFFFFFF
         plain = serialize_rtp(parameters.payload_type, sequence, wire_timestamp, parameters.ssrc, payload, marker)
         self.reporter.packet_sent(wire_timestamp, len(payload), now)
-        return self._srtp.protect_rtp(plain)
+        protected = self._srtp.protect_rtp(plain)
+        if self.resend is not None:
+            self.resend.keep(sequence, protected)
+        return protected
+
+    # Losses
+
+    def path_estimate(self) -> PathEstimate:
+        """Of the way to the peer, by RTCP; the jitter is that of the source heard last."""
+        source = max(self.reporter.sources.values(), key=lambda source: source.last_arrival, default=None)
+        known = source is not None and source.packets_received > 1
+        return PathEstimate(self.reporter.round_trip_time, source.jitter if source is not None and known else None)
+
+    def request(self, ssrc: int, sequences: tuple[int, ...]) -> None:
+        """Ask for packets of the peer's (NACK, RFC 4585 §6.2.1)."""
+        feedback = Feedback(RtcpType.RTPFB, NACK_FORMAT, self.parameters.ssrc, ssrc, write_nack(sequences))
+        self.reporter.send_feedback(feedback)
+        self.reporter.counters["nack_sent"] += 1
+
+    def take_resends(self, now: float) -> list[bytes]:
+        """The packets of ours that the peer has asked for, protected as they were; those that the limits allow."""
+        nacked = self.reporter.take_nacked()
+        if not nacked or self.resend is None or self.reporter.breaker.tripped is not None:
+            return []
+        return self.resend.take(nacked, now, self.reporter.round_trip_time)
+
+    @property
+    def counters(self) -> Counter[str]:
+        """What RTCP told, and what we answered."""
+        counters = self.reporter.counters
+        return counters + self.resend.counters if self.resend is not None else Counter(counters)
 
     def rtcp(self) -> list[bytes]:
         """Protected RTCP that is due."""

@@ -40,7 +40,7 @@ from protocol.peer.events import (
 )
 from protocol.peer.lane import Deliver, MediaLane
 from protocol.peer.proof import PathProof
-from protocol.rtp import ReceivedTotals
+from protocol.rtp import PathEstimate, ReceivedTotals
 from protocol.srtp import SrtpLibrary, library_named
 from protocol.wire import Entropy
 
@@ -216,6 +216,22 @@ class Peer:
         self._outputs.append(SendTo(packet, path))
         return True
 
+    def request_audio(self, ssrc: int, sequences: tuple[int, ...]) -> None:
+        """Ask for packets of the source `ssrc` that did not come (NACK)."""
+        if self._audio is not None and self._sending and not self._closed:
+            self._audio.request(ssrc, sequences)
+            self._send_rtcp()
+
+    @property
+    def requests_audio(self) -> bool:
+        """Whether packets that were lost are asked for in this call."""
+        return self._audio_parameters is not None and self._audio_parameters.request
+
+    def path_estimate(self) -> PathEstimate:
+        """Of the way to the peer: by RTCP, the round trip else by our own checks."""
+        estimate = self._audio.path_estimate() if self._audio is not None else PathEstimate()
+        return estimate if estimate.round_trip is not None else estimate._replace(round_trip=self.ice.rtt)
+
     def lane(self, deliver: Deliver) -> MediaLane | None:
         """The short way of audio along the selected path, once there are keys."""
         path = self.ice.selected
@@ -287,7 +303,7 @@ class Peer:
             bytes_sent=reporter.sender.octets_sent if reporter is not None else 0,
             remote_fraction_lost=reported.fraction_lost / 256 if reported is not None else None,
             drops=drops,
-            rtcp=Counter(reporter.counters) if reporter is not None else Counter(),
+            rtcp=self._audio.counters if self._audio is not None else Counter(),
             srtp_profile=self._connected.srtp.profile if self._connected and self._connected.srtp else None,
             cipher_suite=self._connected.cipher_suite if self._connected else None,
             path=self.ice.selected,
@@ -314,6 +330,10 @@ class Peer:
         elif self._audio.receive_rtcp_untrusted(data, now):
             self.ice.media_authenticated(path, now)
             self._tell_trip(self._audio)
+            if self._sending and not self._closed and (selected := self.ice.selected) is not None:
+                for packet in self._audio.take_resends(now):
+                    if self._proof.allows(len(packet), selected):
+                        self._outputs.append(SendTo(packet, selected))
 
     def _drop_media(self) -> None:
         self.drops["rtp_not_negotiated" if self._audio_parameters is None else "srtp_no_keys"] += 1

@@ -37,6 +37,12 @@ class AudioParameters:
     telephone_event_payload_type: int | None = None
     ntp_epoch: int = 0
     """The NTP time at which `now` is 0: what our sender reports tell."""
+    reduced_size: bool = False
+    """RTCP of ours need not be compound (a=rtcp-rsize)."""
+    request: bool = True
+    """Ask for packets that were lost, whether NACKs were agreed on or not: both browsers resend Opus all the same."""
+    resend: bool = False
+    """Keep what was sent for a second, and send it again when a NACK names it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +110,7 @@ class PeerStatistics:
     remote_fraction_lost: float | None
     drops: Counter[str]
     rtcp: Counter[str]
-    """What RTCP told: feedback by kind, sources that ended."""
+    """What RTCP told: feedback by kind, sources that ended; and what we answered: NACKs sent, packets resent."""
     srtp_profile: int | None
     cipher_suite: str | None
     path: Path | None

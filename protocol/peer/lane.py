@@ -181,6 +181,8 @@ class MediaLane:
         if status := self._protect(arena.base + offset, holder):
             raise LocalError(f"cannot protect RTP: {ERRORS[status]}")
         length = int(holder[0])
+        if audio.resend is not None:
+            audio.resend.keep(sequence, bytes(view[offset : offset + length]))
         sender.send(timestamp, size, now)
         breaker.packet_sent(now)
         if breaker.tripped is None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from protocol.rtp.breaker import CircuitBreaker, Trip
 from protocol.rtp.extensions import Extensions
-from protocol.rtp.jitter import Frame, Gap, JitterBuffer, JitterConfig
+from protocol.rtp.jitter import Frame, FrameOrigin, Gap, JitterBuffer, JitterConfig, PathEstimate
 from protocol.rtp.ntp import ntp_from_unix
 from protocol.rtp.packet import (
     RTP_HEADER_LENGTH,
@@ -15,6 +15,8 @@ from protocol.rtp.packet import (
     serialize_rtp,
 )
 from protocol.rtp.reporter import ReceivedTotals, RtcpConfig, RtcpDatagram, RtcpReporter
+from protocol.rtp.requests import RequestConfig, ResendRequests
+from protocol.rtp.resend import ResendBuffer
 from protocol.rtp.statistics import ReceiverStatistics, SenderStatistics
 
 __all__ = [
@@ -22,11 +24,16 @@ __all__ = [
     "CircuitBreaker",
     "Extensions",
     "Frame",
+    "FrameOrigin",
     "Gap",
     "JitterBuffer",
     "JitterConfig",
+    "PathEstimate",
     "ReceivedTotals",
     "ReceiverStatistics",
+    "RequestConfig",
+    "ResendBuffer",
+    "ResendRequests",
     "RtcpConfig",
     "RtcpDatagram",
     "RtcpReporter",

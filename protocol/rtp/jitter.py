@@ -3,8 +3,10 @@
 It is not a playout buffer: it adds no delay while packets come in order.
 
 1. A packet with the next sequence number is handed on at once.
-2. A packet ahead of a gap is held. The gap is given up when it has been known for `max_delay`, or when `capacity` frames
-   are held: `Gap` is handed on in its place, then the frames behind it.
+2. A packet ahead of a gap is held, and what is missing is asked for (`requests`). The gap is given up when it has been
+   known for `delay`, or when `capacity` frames are held: `Gap` is handed on in its place, then the frames behind it.
+   `delay` is as long as it pays to wait, `min_delay` to `max_delay`: until packets out of order have come by the jitter of
+   this path, and until what was asked for has come, twice if there is time; not at all for what would come too late.
 3. A packet behind what was handed on is dropped, and counted as late (its place was given up) or duplicate.
 4. Loss is judged by sequence numbers alone: a silent sender (DTX) jumps in time without a gap, which is no loss.
 5. Time is extended as frames leave, in their order: it never goes back, wraps of the 32-bit timestamp are followed, and
@@ -20,26 +22,51 @@ share its sequence numbers. Packets without payload (padding that probes the ban
 from __future__ import annotations
 
 import collections
+import enum
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
 
 from protocol.rtp.packet import RtpPacket
+from protocol.rtp.requests import RequestConfig, ResendRequests
 
-__all__ = ["Frame", "Gap", "JitterBuffer", "JitterConfig"]
+__all__ = ["Frame", "FrameOrigin", "Gap", "JitterBuffer", "JitterConfig", "PathEstimate"]
 
 # Implementation constants
 _STRAGGLER_TIME = 2.0  # seconds in which packets of the SSRC before this one are taken for stragglers
 _GIVEN_UP_REMEMBERED = 128  # sequence numbers given up, to tell late packets from duplicates
 _MAX_CLOCK_LEAD = 10.0  # seconds the timestamp may run ahead of our clock before we take it for another clock
 _MAX_CLOCK_STEP_BACK = 1.0  # seconds a timestamp may go back (RFC 4733 events name their start) and be the same clock
+_JITTER_FACTOR = 3.0  # RFC 3550's jitter is a mean deviation: few packets are later than three of them
+_UNKNOWN_DELAY = 0.060  # seconds, before anything is known of the path
+
+
+class FrameOrigin(enum.IntEnum):
+    """How a frame came."""
+
+    SENT = 0
+    RESENT = 1  # because we asked for it
+    REDUNDANT = 2  # as a copy in a packet behind it (RFC 2198)
+
+
+_ORIGIN_NAMES = ("sent", "resent", "redundant")
+
+
+class PathEstimate(NamedTuple):
+    """What is known of the path that packets come by, in seconds; None: nothing yet."""
+
+    round_trip: float | None = None
+    jitter: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class JitterConfig:
     clock_rate: int = 48000
-    max_delay: float = 0.060  # seconds; 0 gives every gap up at once
+    min_delay: float = 0.020  # seconds
+    max_delay: float = 0.200  # seconds; 0 gives every gap up at once
     capacity: int = 64  # frames held behind gaps, and things ready that nobody took
+    requests: RequestConfig | None = None  # how to ask for lost packets; None: not at all
 
 
 class Frame(NamedTuple):
@@ -50,6 +77,7 @@ class Frame(NamedTuple):
     marker: bool  # as sent, or because the sender's clock jumped
     payload_type: int
     sequence: int
+    origin: int = FrameOrigin.SENT
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,15 +89,18 @@ class Gap:
 
 
 class JitterBuffer:
-    """`push` each packet, then `pop` until it returns None; `pop` again at `next_timeout`.
+    """`push` each packet, then `pop` until it returns None, and `take_requests`; both again at `next_timeout`.
 
-    `counters`: late, duplicate, lost, straggler, empty, overflow (a gap given up because `capacity` was reached),
-    unread (oldest thing dropped because nobody took it), source_changed, clock_jump.
+    `estimate` is asked what is known of the path, whenever a gap opens. `counters`: late, duplicate, lost, straggler, empty,
+    overflow (a gap given up because `capacity` was reached), unread (oldest thing dropped because nobody took it),
+    source_changed, clock_jump; resent and redundant (frames by their origin), requested (packets asked for, each time).
     """
 
     __slots__ = (
         "_clock_rate",
         "_config",
+        "_edge",
+        "_estimate",
         "_given_up",
         "_held",
         "_last_arrival",
@@ -78,19 +109,27 @@ class JitterBuffer:
         "_next",
         "_old_ssrc",
         "_ready",
+        "_requests",
         "_source_since",
         "_ssrc",
         "_stale",
         "_timeout",
         "counters",
+        "delay",
     )
 
-    def __init__(self, config: JitterConfig | None = None) -> None:
+    def __init__(self, config: JitterConfig | None = None, estimate: Callable[[], PathEstimate] = PathEstimate) -> None:
         self._config = config or JitterConfig()
+        self._estimate = estimate
+        requests = self._config.requests
+        self._requests = ResendRequests(requests) if requests is not None else None
+        self.delay = self._choose_delay(PathEstimate())
         self._clock_rate = self._config.clock_rate
         self.counters: collections.Counter[str] = collections.Counter()
         self._ready: collections.deque[Frame | Gap] = collections.deque()
-        self._held: dict[int, tuple[RtpPacket, float]] = {}  # by sequence number: (packet, its arrival)
+        # By sequence number: (packet, its arrival, origin)
+        self._held: dict[int, tuple[RtpPacket, float, int]] = {}
+        self._edge = 0  # while frames are held: the number behind the last of them
         self._timeout = math.inf  # when the first gap is given up
         self._ssrc = -1
         self._old_ssrc = -1
@@ -102,6 +141,11 @@ class JitterBuffer:
         self._last_arrival = -math.inf
         self._stale = True  # the next timestamp does not continue the last one
 
+    @property
+    def is_plain(self) -> bool:
+        """Nothing is held, missed or ready: the next packet in order goes straight through."""
+        return not (self._held or self._ready)
+
     def push(self, packet: RtpPacket, now: float) -> None:
         """Take an authenticated packet."""
         if packet.ssrc != self._ssrc and not self._change_source(packet, now):
@@ -109,13 +153,45 @@ class JitterBuffer:
         ahead = packet.sequence - self._next & 0xFFFF
         if ahead == 0:
             self._next = packet.sequence + 1 & 0xFFFF
-            self._release(packet, now)
             if self._held:
+                self._release(packet, now, self._origin(packet.sequence, now))
                 self._release_consecutive()
+            else:
+                self._release(packet, now)
         elif ahead < 0x8000:
             self._hold(packet, now)
         else:
-            self._behind(packet.sequence)
+            self._behind(packet.sequence, now)
+
+    def push_copy(self, packet: RtpPacket, now: float) -> None:
+        """Take a copy that another packet brought (RFC 2198). Push the oldest first, and the packet itself behind them all.
+        Of use only where that packet's own place is still empty; it never opens a new source, nor counts as duplicate."""
+        ahead = packet.sequence - self._next & 0xFFFF
+        if packet.ssrc != self._ssrc or ahead >= self._config.capacity or packet.sequence in self._held:
+            return
+        if self._requests is not None:
+            self._requests.forget(packet.sequence)
+        if ahead == 0:
+            self._next = packet.sequence + 1 & 0xFFFF
+            self._release(packet, now, FrameOrigin.REDUNDANT)
+            if self._held:
+                self._release_consecutive()
+        else:
+            self._hold(packet, now, FrameOrigin.REDUNDANT)
+
+    def take_requests(self, now: float) -> tuple[int, ...]:
+        """The sequence numbers to be asked for now (RFC 4585 §6.2.1), in order."""
+        requests = self._requests
+        if requests is None or now < requests.due:
+            return ()
+        if taken := requests.take(now, self._estimate().round_trip):
+            self.counters["requested"] += len(taken)
+        return taken
+
+    @property
+    def ssrc(self) -> int:
+        """Of the present source; less than 0 before the first packet."""
+        return self._ssrc
 
     def follow(self, ssrc: int, sequence: int, timestamp: int, now: float) -> int:
         """The short way of a packet with a payload that is next in order while nothing is held or ready: its RTP time, and
@@ -140,25 +216,59 @@ class JitterBuffer:
         return self._ready.popleft() if self._ready else None
 
     def next_timeout(self) -> float:
-        """When, after `pop` returned None, it will have something without a further `push`."""
-        return self._timeout
+        """When, after `pop` returned None, it or `take_requests` will have something without a further `push`."""
+        return min(self._timeout, self._requests.due) if self._requests is not None else self._timeout
 
     # Order
 
-    def _hold(self, packet: RtpPacket, now: float) -> None:
-        if packet.sequence in self._held:
+    def _hold(self, packet: RtpPacket, now: float, origin: int = FrameOrigin.SENT) -> None:
+        sequence = packet.sequence
+        if sequence in self._held:
             self.counters["duplicate"] += 1
             return
-        self._held[packet.sequence] = (packet, now)
-        self._timeout = min(self._timeout, now + self._config.max_delay)
+        if not self._held:
+            self._edge = self._next
+        beyond = sequence - self._edge & 0xFFFF
+        if beyond < 0x8000:
+            self._miss(beyond, now)
+            self._edge = sequence + 1 & 0xFFFF
+        elif origin == FrameOrigin.SENT:
+            origin = self._origin(sequence, now)
+        self._held[sequence] = (packet, now, origin)
+        self._timeout = min(self._timeout, now + self.delay)
         while len(self._held) > self._config.capacity:
             self.counters["overflow"] += 1
             self._give_up_first_gap()
 
-    def _behind(self, sequence: int) -> None:
+    def _miss(self, packets: int, now: float) -> None:
+        """So many packets from the edge on are missing."""
+        if packets:
+            self.delay = self._choose_delay(self._estimate())
+            if self._requests is not None:
+                self._requests.miss(range(self._edge, self._edge + packets), now, now + self.delay)
+
+    def _choose_delay(self, path: PathEstimate) -> float:
+        config, requests = self._config, self._requests
+        spread = _UNKNOWN_DELAY if path.jitter is None else _JITTER_FACTOR * path.jitter
+        delay = max(spread, config.min_delay)
+        if requests is not None and (recovery := requests.recovery_time(path.round_trip)) is not None:
+            for asks in (2, 1):
+                needed = requests.tolerance + asks * recovery + (path.jitter or 0.0)
+                if needed <= config.max_delay:
+                    delay = max(delay, needed)
+                    break
+        return min(delay, config.max_delay)
+
+    def _origin(self, sequence: int, now: float) -> int:
+        """Of a packet that was missed: it came because we asked, or it was only out of order."""
+        asked = self._requests is not None and self._requests.arrived(sequence, now)
+        return FrameOrigin.RESENT if asked else FrameOrigin.SENT
+
+    def _behind(self, sequence: int, now: float) -> None:
         if sequence in self._given_up:
             self._given_up.remove(sequence)
             self.counters["late"] += 1
+            self._origin(sequence, now)
             return
         # RFC 3550 §A.1 would look here for a sender that started anew, and take two packets in a row for proof. Under
         # SRTP no sender can go back: its packets would not pass the replay window. A slow path can deliver such a row.
@@ -173,6 +283,8 @@ class JitterBuffer:
         self.counters["lost"] += missing
         first = self._next + missing
         self._given_up.extend(n & 0xFFFF for n in range(max(self._next, first - _GIVEN_UP_REMEMBERED), first))
+        if self._requests is not None:
+            self._requests.give_up(range(self._next, first))
         self._next = first & 0xFFFF
         self._release_consecutive()
 
@@ -180,8 +292,8 @@ class JitterBuffer:
         while (entry := self._held.pop(self._next, None)) is not None:
             self._next = self._next + 1 & 0xFFFF
             self._release(*entry)
-        oldest = min((arrival for _, arrival in self._held.values()), default=math.inf)
-        self._timeout = oldest + self._config.max_delay
+        oldest = min((arrival for _, arrival, _ in self._held.values()), default=math.inf)
+        self._timeout = oldest + self.delay
 
     # Sources
 
@@ -196,28 +308,32 @@ class JitterBuffer:
         while self._held:
             self._give_up_first_gap()
         self._given_up.clear()
+        if self._requests is not None:
+            self._requests.clear()
         self._next = packet.sequence
         self._stale = True
         return True
 
     # Time
 
-    def _release(self, packet: RtpPacket, arrival: float) -> None:
+    def _release(self, packet: RtpPacket, arrival: float, origin: int = FrameOrigin.SENT) -> None:
         if not packet.payload:
             self.counters["empty"] += 1
             return
+        if origin:
+            self.counters[_ORIGIN_NAMES[origin]] += 1
         marker, payload_type, sequence, timestamp = packet[:4]
         advance = timestamp - self._last_timestamp & 0xFFFFFFFF
         if self._stale or advance > self._clock_rate:  # more than a second: look closer
             advance, jumped = self._judge_advance(advance, arrival)
             marker = marker or jumped
             if advance < 0:
-                self._put(Frame(self._last_time, packet.payload, marker, payload_type, sequence))
+                self._put(Frame(self._last_time, packet.payload, marker, payload_type, sequence, origin))
                 return
         self._last_time += advance
         self._last_timestamp = timestamp
         self._last_arrival = arrival
-        self._put(Frame(self._last_time, packet.payload, marker, payload_type, sequence))
+        self._put(Frame(self._last_time, packet.payload, marker, payload_type, sequence, origin))
 
     def _judge_advance(self, advance: int, arrival: float) -> tuple[int, bool]:
         """(how far the time goes on, whether the sender's clock jumped); less than 0: an event of the recent past."""

@@ -8,8 +8,9 @@
 3. A report is SR (RR if we sent nothing in the last two intervals), with a block for each source heard since the last
    one, and SDES with our CNAME. `close` sends the same and BYE, once.
 4. The peer's reports give the round trip (their LSR must be that of a report we sent), and feed the circuit breaker.
-5. Feedback (RFC 4585) is counted by its kind; nothing that we send can be repeated or refreshed. APP and XR are read
-   past. Reduced-size packets (RFC 5506) are taken whether negotiated or not; ours are always compound.
+5. Feedback (RFC 4585) is counted by its kind. What a NACK names of our packets is kept for `take_nacked`; there is nothing
+   else that we could repeat or refresh. APP and XR are read past. `send_feedback` sends ours at once.
+6. Reduced-size packets (RFC 5506) are taken whether negotiated or not; ours are compound unless `reduced_size`.
 
 The reporter also keeps the statistics of every source. A source is forgotten when it says BYE, and when neither RTP nor
 RTCP of it came for `source_timeout`; what it counted stays in `received`. Sources are bounded: when the table is full, a
@@ -27,6 +28,7 @@ from protocol.errors import DecodeError
 from protocol.rtp.breaker import CircuitBreaker
 from protocol.rtp.ntp import short_ntp, short_to_seconds
 from protocol.rtp.rtcp import (
+    NACK_FORMAT,
     Feedback,
     Goodbye,
     ReceiverReport,
@@ -38,6 +40,7 @@ from protocol.rtp.rtcp import (
     SenderReport,
     SourceDescription,
     parse_rtcp_untrusted,
+    read_nack_untrusted,
     serialize_rtcp,
 )
 from protocol.rtp.statistics import ReceiverStatistics, SenderStatistics
@@ -49,7 +52,7 @@ __all__ = ["ReceivedTotals", "RtcpConfig", "RtcpDatagram", "RtcpReporter"]
 _COMPENSATION = math.e - 1.5  # RFC 3550 §6.3.1: timer reconsideration converges below the wanted average
 _SENDER_INTERVALS = 2  # RFC 3550 §6.4: a sender is who sent since the report before the last one
 _FEEDBACK_NAMES: dict[tuple[int, int], str] = {
-    (RtcpType.RTPFB, 1): "nack",
+    (RtcpType.RTPFB, NACK_FORMAT): "nack",
     (RtcpType.RTPFB, 15): "transport_cc",
     (RtcpType.PSFB, 1): "pli",
     (RtcpType.PSFB, 4): "fir",
@@ -61,6 +64,7 @@ _REPORTS_REMEMBERED = 8  # own sender reports that a peer may still refer to, 40
 _NTP_MASK = (1 << 64) - 1
 _CLOCK_SLACK = 0.01  # a round trip may come out negative by the rounding of DLSR; more than that is nonsense
 _MAX_ROUND_TRIP = 60.0
+_MAX_NACKED = 64  # sequence numbers kept until they are taken; a peer that names more is not helped by them
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,6 +112,7 @@ class RtcpReporter:
         clock_rate: int,
         entropy: Entropy,
         ntp_epoch: int = 0,
+        reduced_size: bool = False,
         config: RtcpConfig | None = None,
     ) -> None:
         self.sender = SenderStatistics(ssrc, clock_rate)
@@ -122,6 +127,8 @@ class RtcpReporter:
         self._entropy = entropy
         self._ntp_epoch = ntp_epoch
         self._description = SourceDescription((SdesChunk(ssrc, ((SdesItemType.CNAME, cname.encode()),)),))
+        self._reduced_size = reduced_size
+        self._nacked: list[int] = []
         self._ended = ReceivedTotals(0, 0, 0)
         self._outputs: list[RtcpDatagram] = []
         self._due = math.inf
@@ -218,6 +225,29 @@ class RtcpReporter:
         self._closed = True
         self._due = math.inf
 
+    # Feedback
+
+    def send_feedback(self, feedback: Feedback) -> None:
+        """Have it sent at once (RFC 4585 §3.5.2: two parties may). Nothing, once closed."""
+        if self._closed:
+            return
+        head: list[RtcpPacket] = [] if self._reduced_size else [ReceiverReport(self.sender.ssrc), self._description]
+        self._outputs.append(RtcpDatagram(serialize_rtcp([*head, feedback])))
+
+    def take_nacked(self) -> list[int]:
+        """The sequence numbers of ours that the peer has asked for since the last call."""
+        nacked, self._nacked = self._nacked, []
+        return nacked
+
+    def _receive_feedback(self, feedback: Feedback) -> None:
+        kind = (feedback.packet_type, feedback.format)
+        self.counters[f"feedback_{_FEEDBACK_NAMES.get(kind, 'other')}"] += 1
+        if kind == (RtcpType.RTPFB, NACK_FORMAT) and feedback.media_ssrc == self.sender.ssrc:
+            try:
+                self._nacked += read_nack_untrusted(feedback.information)[: _MAX_NACKED - len(self._nacked)]
+            except DecodeError as error:
+                self.drops[error.reason] += 1
+
     # Sending
 
     def _start(self, now: float) -> None:
@@ -261,8 +291,7 @@ class RtcpReporter:
                 for ssrc in packet.sources:
                     self._forget(ssrc, "bye")
             case Feedback():
-                kind = _FEEDBACK_NAMES.get((packet.packet_type, packet.format), "other")
-                self.counters[f"feedback_{kind}"] += 1
+                self._receive_feedback(packet)
             case _:
                 pass  # SDES, APP, XR: nothing we act on
 

@@ -9,8 +9,8 @@
 5. Offered active we are the DTLS server, offered passive the client; offered actpass, what `Capabilities.setup` says
    (RFC 5763 §5).
 
-Nothing is accepted that is not used: no rtcp-fb, no RED, no header extension outside `Capabilities.extensions`. What is
-accepted stands in the answer only if it stood in the offer: rtcp-rsize, extmap-allow-mixed, ice-options, tls-id.
+Nothing is accepted that is not used: of rtcp-fb, RED and header extensions only what `Capabilities` names. What is
+accepted stands in the answer only if it stood in the offer: those, rtcp-rsize, extmap-allow-mixed, ice-options, tls-id.
 """
 
 from __future__ import annotations
@@ -25,6 +25,10 @@ from protocol.sdp.negotiation import Answer, AnsweredSection, Capabilities, Nego
 from protocol.sdp.offer import AUDIO_PROTOCOLS, AudioOffer, Offer, OfferedSection
 from protocol.sdp.transport import Transport, read_transport
 from protocol.sdp.write import (
+    NACK,
+    RED,
+    TRANSPORT_CC,
+    TRANSPORT_CC_URI,
     audio_lines,
     codec_lines,
     data_lines,
@@ -32,6 +36,7 @@ from protocol.sdp.write import (
     event_lines,
     join_lines,
     kept_lines,
+    red_lines,
     rejected_lines,
     session_lines,
 )
@@ -142,6 +147,8 @@ def negotiate_audio(mid: str | None, offered: AudioOffer, capabilities: Capabili
         for codec in capabilities.codecs:
             if codec.matches(payload_format.name, payload_format.clock_rate, payload_format.channels):
                 event = _choose_telephone_event(offered.formats, codec) if capabilities.telephone_event else None
+                red = _choose_red(offered.formats, payload_format) if capabilities.red != "decline" else None
+                extensions = _common_extensions(offered, capabilities, payload_format)
                 return NegotiatedAudio(
                     mid=mid,
                     codec=codec,
@@ -149,10 +156,14 @@ def negotiate_audio(mid: str | None, offered: AudioOffer, capabilities: Capabili
                     telephone_event_payload_type=event.payload_type if event is not None else None,
                     telephone_event_clock_rate=event.clock_rate if event is not None else None,
                     direction=_meet(offered.direction.reversed, capabilities.direction),
-                    extensions={extension.uri: extension.id for extension in _common_extensions(offered, capabilities)},
+                    extensions=extensions,
                     rtcp_rsize=offered.rtcp_rsize,
                     remote_parameters=payload_format.parameters,
                     maxptime=offered.maxptime,
+                    nack=capabilities.nack and NACK in payload_format.feedback,
+                    transport_cc_id=extensions.get(TRANSPORT_CC_URI) if capabilities.transport_cc else None,
+                    red_payload_type=red.payload_type if red is not None else None,
+                    red_first=red is not None and offered.formats.index(red) < offered.formats.index(payload_format),
                 )
     return None
 
@@ -163,12 +174,30 @@ def _choose_telephone_event(formats: tuple[PayloadFormat, ...], codec: Codec) ->
     return min(events, key=lambda item: item.clock_rate != codec.clock_rate, default=None)
 
 
-def _common_extensions(offered: AudioOffer, capabilities: Capabilities) -> list[HeaderExtension]:
+def _choose_red(formats: tuple[PayloadFormat, ...], codec: PayloadFormat) -> PayloadFormat | None:
+    """Redundant audio of this codec and nothing else: `a=fmtp:63 111/111` (RFC 2198 §5)."""
+    for item in formats:
+        if (item.name.lower(), item.clock_rate, item.channels) == (RED, codec.clock_rate, codec.channels):
+            kinds = {kind for name, _ in item.parameters for kind in name.split("/")}
+            if kinds == {str(codec.payload_type)}:
+                return item
+    return None
+
+
+def _common_extensions(offered: AudioOffer, capabilities: Capabilities, codec: PayloadFormat) -> dict[str, int]:
+    """URI → id, as offered."""
+    uris = set(capabilities.extensions)
+    if capabilities.transport_cc and TRANSPORT_CC in codec.feedback:
+        uris.add(TRANSPORT_CC_URI)
+    return {extension.uri: extension.id for extension in offered.extensions if extension.uri in uris}
+
+
+def _answered_extensions(offered: AudioOffer, negotiated: NegotiatedAudio) -> list[HeaderExtension]:
     """With the ids as offered and the directions seen from our side (RFC 8285 §6)."""
     return [
         replace(extension, direction=extension.direction.reversed)
         for extension in offered.extensions
-        if extension.uri in capabilities.extensions
+        if extension.uri in negotiated.extensions
     ]
 
 
@@ -208,11 +237,11 @@ def _write(offer: Offer, capabilities: Capabilities, choice: _Choice, setup: str
                 protocol,
                 dtls,
                 candidates,
-                formats=_describe(choice.negotiated),
+                formats=_describe(choice.negotiated, capabilities),
                 direction=choice.negotiated.direction,
                 rtcp_rsize=choice.negotiated.rtcp_rsize,
                 extmap_allow_mixed=section.audio.extmap_allow_mixed,
-                extensions=_common_extensions(section.audio, capabilities),
+                extensions=_answered_extensions(section.audio, choice.negotiated),
             )
         elif section is choice.data:
             lines += data_lines(capabilities, section.mid, protocol, dtls, candidates)
@@ -223,9 +252,15 @@ def _write(offer: Offer, capabilities: Capabilities, choice: _Choice, setup: str
     return join_lines(lines)
 
 
-def _describe(audio: NegotiatedAudio) -> dict[int, list[str]]:
-    """One codec only, so that the peer cannot change it in mid-call, and the digits beside it."""
-    formats = {audio.payload_type: codec_lines(audio.codec, audio.payload_type)}
+def _describe(audio: NegotiatedAudio, capabilities: Capabilities) -> dict[int, list[str]]:
+    """One codec only, so that the peer cannot change it in mid-call, redundancy of it, and the digits beside it."""
+    feedback = [NACK] if audio.nack else []
+    if audio.transport_cc_id is not None:
+        feedback.append(TRANSPORT_CC)
+    formats = {audio.payload_type: codec_lines(audio.codec, audio.payload_type, feedback)}
+    if audio.red_payload_type is not None:
+        red = {audio.red_payload_type: red_lines(audio.codec, audio.red_payload_type, audio.payload_type)}
+        formats = red | formats if capabilities.red == "prefer" else formats | red
     if audio.telephone_event_payload_type is not None and audio.telephone_event_clock_rate is not None:
         formats[audio.telephone_event_payload_type] = event_lines(
             audio.telephone_event_payload_type, audio.telephone_event_clock_rate

@@ -25,6 +25,7 @@ __all__ = [
 # Specification constants
 _RTPMAP = re.compile(r"([0-9]{1,3}) ([^ /]{1,64})/([0-9]{1,6})(?:/([0-9]{1,2}))? ?")  # RFC 8866 §6.6
 _EXTMAP = re.compile(r"([0-9]{1,4})(?:/(sendrecv|sendonly|recvonly|inactive))? ([^ ]{1,256})(?: .*)?")  # RFC 8285 §8
+_FEEDBACK = re.compile(r"([0-9]{1,3}|\*) ([^ ].{0,63})")  # RFC 4585 §4.2
 # RFC 3551 §6: static payload types need no rtpmap. Only those we carry matter here.
 _STATIC = {0: ("PCMU", 8000, 1), 8: ("PCMA", 8000, 1)}
 # RFC 5761 §4: with rtcp-mux, payload types 64-95 would be taken for RTCP.
@@ -67,6 +68,8 @@ class PayloadFormat:
     clock_rate: int
     channels: int
     parameters: tuple[tuple[str, str], ...] = ()
+    feedback: tuple[str, ...] = ()
+    """Of `a=rtcp-fb`, those for all payload types included: `nack`, `nack pli`, `transport-cc`, …"""
 
     def parameter(self, name: str) -> str | None:
         return next((value for key, value in self.parameters if key.lower() == name), None)
@@ -109,6 +112,7 @@ def read_formats(section: MediaSection) -> tuple[PayloadFormat, ...]:
         number = read_number(payload_type, 127)
         if number is not None:
             parameters.setdefault(number, _read_parameters(text))
+    feedback = _read_feedback(section)
     formats: dict[int, PayloadFormat] = {}
     for text in section.formats[:MAX_FORMATS]:
         number = read_number(text, 127)
@@ -116,8 +120,17 @@ def read_formats(section: MediaSection) -> tuple[PayloadFormat, ...]:
             continue
         mapping = maps.get(number) or _STATIC.get(number)
         if mapping is not None:
-            formats[number] = PayloadFormat(number, *mapping, parameters.get(number, ()))
+            told = (*feedback.get(str(number), ()), *feedback.get("*", ()))
+            formats[number] = PayloadFormat(number, *mapping, parameters.get(number, ()), told)
     return tuple(formats.values())
+
+
+def _read_feedback(section: MediaSection) -> dict[str, list[str]]:
+    feedback: dict[str, list[str]] = {}
+    for value in section.values("rtcp-fb")[:MAX_FORMATS]:
+        if (match := _FEEDBACK.fullmatch(value)) is not None:
+            feedback.setdefault(match[1], []).append(match[2].strip())
+    return feedback
 
 
 def _read_parameters(text: str) -> tuple[tuple[str, str], ...]:

@@ -5,18 +5,24 @@ Thin on purpose: one audio section, one data section, one transport. An answer t
 
 from __future__ import annotations
 
+from protocol.codecs import OPUS
 from protocol.errors import DecodeError
 from protocol.sdp.answer import negotiate_audio
+from protocol.sdp.attributes import Direction, HeaderExtension
 from protocol.sdp.grammar import SessionDescription
 from protocol.sdp.negotiation import Capabilities, Negotiated, NegotiatedData, Role
 from protocol.sdp.offer import read_offer
 from protocol.sdp.write import (
+    NACK,
+    TRANSPORT_CC,
+    TRANSPORT_CC_URI,
     audio_lines,
     codec_lines,
     data_lines,
     dtls_lines,
     event_lines,
     join_lines,
+    red_lines,
     session_lines,
 )
 
@@ -26,7 +32,9 @@ __all__ = ["create_offer", "read_answer"]
 AUDIO_MID, DATA_MID = "0", "1"
 AUDIO_PROTOCOL, DATA_PROTOCOL = "UDP/TLS/RTP/SAVPF", "UDP/DTLS/SCTP"
 FIRST_DYNAMIC_PAYLOAD_TYPE = 111
-EVENT_PAYLOAD_TYPES = {48_000: 110, 8000: 126}  # the same as Chromium's
+RED_PAYLOAD_TYPE = 63  # this, and the next two, are the same as Chromium's
+TRANSPORT_CC_ID = 3
+EVENT_PAYLOAD_TYPES = {48_000: 110, 8000: 126}
 
 
 def create_offer(capabilities: Capabilities, *, audio: bool = True, data: bool = True) -> str:
@@ -43,7 +51,7 @@ def create_offer(capabilities: Capabilities, *, audio: bool = True, data: bool =
             formats=_offered_formats(capabilities),
             direction=capabilities.direction,
             rtcp_rsize=True,
-            extensions=(),
+            extensions=_offered_extensions(capabilities),
         )
     if data:
         candidates = () if audio else capabilities.candidates
@@ -51,15 +59,27 @@ def create_offer(capabilities: Capabilities, *, audio: bool = True, data: bool =
     return join_lines(lines)
 
 
+def _offered_extensions(capabilities: Capabilities) -> list[HeaderExtension]:
+    if not capabilities.transport_cc:
+        return []
+    return [HeaderExtension(TRANSPORT_CC_ID, TRANSPORT_CC_URI, Direction.SENDRECV)]
+
+
 def _offered_formats(capabilities: Capabilities) -> dict[int, list[str]]:
     formats: dict[int, list[str]] = {}
+    feedback = [
+        kind for kind, wanted in ((NACK, capabilities.nack), (TRANSPORT_CC, capabilities.transport_cc)) if wanted
+    ]
     dynamic = FIRST_DYNAMIC_PAYLOAD_TYPE
     for codec in capabilities.codecs:
         if codec.static_payload_type is None:
-            formats[dynamic] = codec_lines(codec, dynamic)
+            formats[dynamic] = codec_lines(codec, dynamic, feedback)
+            if codec is OPUS and capabilities.red != "decline":
+                red = {RED_PAYLOAD_TYPE: red_lines(codec, RED_PAYLOAD_TYPE, dynamic)}
+                formats = red | formats if capabilities.red == "prefer" else formats | red
             dynamic += 1
         else:
-            formats[codec.static_payload_type] = codec_lines(codec, codec.static_payload_type)
+            formats[codec.static_payload_type] = codec_lines(codec, codec.static_payload_type, feedback)
     if capabilities.telephone_event:
         for clock_rate in dict.fromkeys(codec.clock_rate for codec in capabilities.codecs):
             payload_type = EVENT_PAYLOAD_TYPES[clock_rate]

@@ -18,12 +18,15 @@ __all__ = [
     "Negotiated",
     "NegotiatedAudio",
     "NegotiatedData",
+    "Redundancy",
     "Role",
     "Use",
 ]
 
 Role = Literal["server", "client"]
 """In the DTLS handshake."""
+Redundancy = Literal["decline", "accept", "prefer"]
+"""`accept` lists it behind the codec: understood, but browsers send none. `prefer` lists it first: browsers send it."""
 Use = Literal["audio", "data", "kept", "rejected"]
 
 
@@ -52,7 +55,13 @@ class Capabilities:
     codecs: tuple[Codec, ...] = CODECS
     telephone_event: bool = True
     extensions: tuple[str, ...] = ()
-    """URIs of the RTP header extensions we use."""
+    """URIs of the RTP header extensions we use, beside that of `transport_cc`."""
+    nack: bool = False
+    """Lost packets are asked for, and sent again (`a=rtcp-fb nack`)."""
+    transport_cc: bool = False
+    """We report the arrival of each packet (transport-wide congestion control)."""
+    red: Redundancy = "decline"
+    """Whether we take redundant audio (RFC 2198), and want it to be sent."""
     sctp_port: int = 5000
     max_message_size: int = 262_144
 
@@ -74,6 +83,14 @@ class NegotiatedAudio:
     """The peer's `a=fmtp`: what it asks to be sent (stereo, useinbandfec, usedtx, …)."""
     maxptime: int | None
     """The longest packet the peer takes, in milliseconds."""
+    nack: bool = False
+    """Both sides said `nack` of the codec."""
+    transport_cc_id: int | None = None
+    """The header extension with transport-wide sequence numbers, if feedback about them was agreed."""
+    red_payload_type: int | None = None
+    """Under which redundant audio may come."""
+    red_first: bool = False
+    """It stands before the codec: who reads this as an answer should send it."""
 
 
 @dataclass(frozen=True, slots=True)

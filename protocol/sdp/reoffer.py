@@ -132,7 +132,7 @@ def _in_use(offer: Offer, index: int | None) -> OfferedSection | None:
 
 
 def _only_agreed_formats(offered: AudioOffer, stream: NegotiatedAudio) -> AudioOffer:
-    types = (stream.payload_type, stream.telephone_event_payload_type)
+    types = (stream.payload_type, stream.telephone_event_payload_type, stream.red_payload_type)
     return replace(offered, formats=tuple(item for item in offered.formats if item.payload_type in types))
 
 

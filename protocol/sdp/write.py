@@ -11,6 +11,10 @@ from protocol.sdp.grammar import MediaSection
 from protocol.sdp.negotiation import Capabilities
 
 __all__ = [
+    "NACK",
+    "RED",
+    "TRANSPORT_CC",
+    "TRANSPORT_CC_URI",
     "audio_lines",
     "candidate_lines",
     "codec_lines",
@@ -19,12 +23,16 @@ __all__ = [
     "event_lines",
     "join_lines",
     "kept_lines",
+    "red_lines",
     "rejected_lines",
     "session_lines",
 ]
 
 # Specification constants
 NO_ADDRESS = "c=IN IP4 0.0.0.0"
+NACK, TRANSPORT_CC = "nack", "transport-cc"  # of a=rtcp-fb
+TRANSPORT_CC_URI = "http://www.ietf.org/id/draft-holmer-rmcat-transport-wide-cc-extensions-01"
+RED = "red"
 DISCARD_PORT = 9  # RFC 9429 §5.2.1: the port of a section whose address is ICE's business
 
 
@@ -152,11 +160,21 @@ def rejected_lines(media: MediaSection, mid: str | None) -> list[str]:
     ]
 
 
-def codec_lines(codec: Codec, payload_type: int) -> list[str]:
+def codec_lines(codec: Codec, payload_type: int, feedback: Iterable[str] = ()) -> list[str]:
     lines = [f"a=rtpmap:{payload_type} {codec.encoding}"]
+    lines += [f"a=rtcp-fb:{payload_type} {kind}" for kind in feedback]
     if codec.format_parameters is not None:
         lines.append(f"a=fmtp:{payload_type} {codec.format_parameters}")
     return lines
+
+
+def red_lines(codec: Codec, payload_type: int, codec_payload_type: int) -> list[str]:
+    """Redundant audio (RFC 2198 §5): a payload of the codec, and one before it."""
+    channels = f"/{codec.channels}" if codec.channels > 1 else ""
+    return [
+        f"a=rtpmap:{payload_type} {RED}/{codec.clock_rate}{channels}",
+        f"a=fmtp:{payload_type} {codec_payload_type}/{codec_payload_type}",
+    ]
 
 
 def event_lines(payload_type: int, clock_rate: int) -> list[str]:

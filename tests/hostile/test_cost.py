@@ -30,7 +30,8 @@ from protocol.sctp import Association, Packet
 from protocol.sctp.packet import build_chunk, build_packet
 from protocol.sdp import Capabilities, OfferRefused, answer, parse_untrusted, read_offer
 from protocol.stun import Class, Message, Method
-from relay.flows import FlowTable
+from relay.flows import FlowTable, Proposal
+from relay.index import flow_words
 
 pytestmark = pytest.mark.slow
 
@@ -374,12 +375,13 @@ def test_twice_the_forged_sources_take_the_relays_table_twice_the_time() -> None
 
     def make(count: int) -> Work:
         kept = count // 2
-        table = FlowTable(1, max_flows=count, max_probationary=kept, max_per_token=16, idle=60.0)
-        clients = [pack_address("10.0.0.1", 1 + number) for number in range(count)]
+        table = FlowTable.create(max_flows=count, max_probationary=kept, max_per_token=16, idle=60.0)
+        clients = [flow_words(pack_address("10.0.0.1", 1 + number), 0) for number in range(count)]
+        proposal = Proposal(pack_address("10.0.0.2", 1), 0, 0, 1000, 10.0)
 
         def work() -> None:
             for client in clients:
-                table.open(client, 0, b"", 0.0)
+                table.open(client, proposal, 0.0)
             while not table.expire(3600.0):
                 pass
             assert table.probationary == 0

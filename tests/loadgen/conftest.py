@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import heapq
 import itertools
+import os
 import random
+import re
 from collections.abc import Callable
 from datetime import UTC, datetime
+from functools import partial
 
 import pytest
+import trio
 
 from loadgen.call import Call, CallFigures
 from protocol import dtls
@@ -18,6 +22,7 @@ from protocol.peer import AudioParameters, AudioReceived, DataParameters, DtlsCo
 from protocol.sctp import ChannelMessage
 from protocol.sdp import Capabilities, answer, parse_untrusted, read_offer
 from protocol.srtp import SERVER_PREFERENCE
+from udpio import PlainSocket, SocketOptions, bind_udp
 
 WALL = datetime(2026, 11, 1, tzinfo=UTC)
 SERVER_HOST, SERVER_PORT = "192.0.2.10", 3478
@@ -155,6 +160,79 @@ class World:
         heapq.heappush(self._events, (self.now + DELAY, next(self._order), action))
 
 
+class LocalServer:
+    """Signalling and media of calls that echo. `offer_status` and `hangup_status` are what it answers."""
+
+    def __init__(self, server_type, candidate, *, offer_status: int = 201, hangup_status: int = 200) -> None:
+        self.offer_status = offer_status
+        self.hangup_status = hangup_status
+        self.media = True
+        self.hung_up: list[str] = []
+        self._server_type = server_type
+        self._candidate = candidate
+        self._servers: dict[str, tuple[object, PlainSocket]] = {}
+        self._nursery: trio.Nursery | None = None
+
+    async def run(self, *, task_status=trio.TASK_STATUS_IGNORED) -> None:
+        try:
+            async with trio.open_nursery() as self._nursery:
+                serve = partial(trio.serve_tcp, self._respond, 0, host="127.0.0.1")
+                (listener,) = await self._nursery.start(serve)
+                task_status.started(f"http://127.0.0.1:{listener.socket.getsockname()[1]}/")
+        finally:
+            for _, sock in self._servers.values():
+                sock.close()
+
+    async def _respond(self, stream: trio.SocketStream) -> None:
+        heard = b""
+        while True:
+            while b"\r\n\r\n" not in heard:
+                if not (chunk := await stream.receive_some()):
+                    return
+                heard += chunk
+            head, _, heard = heard.partition(b"\r\n\r\n")
+            found = re.search(rb"content-length: (\d+)", head.lower())
+            length = int(found[1]) if found else 0
+            while len(heard) < length:
+                heard += await stream.receive_some()
+            body, heard = heard[:length], heard[length:]
+            await stream.send_all(self._answer(head.split(b" ")[1].decode(), body.decode()))
+
+    def _answer(self, path: str, body: str) -> bytes:
+        if path.endswith("/hangup"):
+            call = path.split("/")[-2]
+            self.hung_up.append(call)
+            if self.hangup_status == 200:
+                server, sock = self._servers[call]
+                server.peer.close(trio.current_time())
+                sock.send_batch([(data, server.source) for data in server.drain(trio.current_time())])
+            return f"HTTP/1.1 {self.hangup_status} X\r\ncontent-length: 0\r\n\r\n".encode()
+        if self.offer_status != 201:
+            return f"HTTP/1.1 {self.offer_status} X\r\ncontent-length: 0\r\n\r\n".encode()
+        call = f"call{len(self._servers)}"
+        sock = PlainSocket(bind_udp("127.0.0.1", 0, SocketOptions()), SocketOptions())
+        port = int.from_bytes(sock.address[:2], "big")
+        candidates = (self._candidate("127.0.0.1", port),)
+        server = self._server_type(body, os.urandom, trio.current_time(), candidates=candidates)
+        server.source = None
+        self._servers[call] = server, sock
+        if self.media:
+            self._nursery.start_soon(self._serve_media, server, sock)
+        head = f"HTTP/1.1 201 Created\r\nlocation: /v1/realtime/calls/{call}\r\ncontent-length: {len(server.answer)}\r\n\r\n"
+        return head.encode() + server.answer.encode()
+
+    async def _serve_media(self, server, sock: PlainSocket) -> None:
+        while True:
+            with trio.move_on_at(server.peer.next_timeout()):
+                await sock.wait_readable()
+            now = trio.current_time()
+            for data, source in sock.receive_batch():
+                server.source = source
+                server.peer.receive_untrusted(bytes(data), Path(b"", source), now)
+            server.peer.handle_timeout(now)
+            sock.send_batch([(data, server.source) for data in server.drain(now)])
+
+
 @pytest.fixture
 def new_world() -> type[World]:
     return World
@@ -172,3 +250,9 @@ def world() -> World:
 @pytest.fixture
 def candidate() -> Callable[[str, int], Candidate]:
     return _candidate
+
+
+@pytest.fixture
+def new_server(new_world, candidate):
+    world = new_world()
+    return partial(LocalServer, type(world.server), candidate)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import os
-import re
 import signal
 import subprocess
 import sys
 import time
-from functools import partial
 from pathlib import Path as FilePath
 
 import msgspec
@@ -19,92 +17,11 @@ from loadgen.driver import Driver
 from loadgen.options import parse_options
 from loadgen.report import summarize
 from loadgen.scenario import Run, place_calls
-from protocol.address import Path
-from udpio import PlainSocket, SocketOptions, bind_udp
 
 ROOT = FilePath(__file__).parents[2]
 
 
-class LocalServer:
-    """Signalling and media of calls that echo. `offer_status` and `hangup_status` are what it answers."""
-
-    def __init__(self, server_type, candidate, *, offer_status: int = 201, hangup_status: int = 200) -> None:
-        self.offer_status = offer_status
-        self.hangup_status = hangup_status
-        self.media = True
-        self.hung_up: list[str] = []
-        self._server_type = server_type
-        self._candidate = candidate
-        self._servers: dict[str, tuple[object, PlainSocket]] = {}
-        self._nursery: trio.Nursery | None = None
-
-    async def run(self, *, task_status=trio.TASK_STATUS_IGNORED) -> None:
-        try:
-            async with trio.open_nursery() as self._nursery:
-                serve = partial(trio.serve_tcp, self._respond, 0, host="127.0.0.1")
-                (listener,) = await self._nursery.start(serve)
-                task_status.started(f"http://127.0.0.1:{listener.socket.getsockname()[1]}/")
-        finally:
-            for _, sock in self._servers.values():
-                sock.close()
-
-    async def _respond(self, stream: trio.SocketStream) -> None:
-        heard = b""
-        while True:
-            while b"\r\n\r\n" not in heard:
-                if not (chunk := await stream.receive_some()):
-                    return
-                heard += chunk
-            head, _, heard = heard.partition(b"\r\n\r\n")
-            found = re.search(rb"content-length: (\d+)", head.lower())
-            length = int(found[1]) if found else 0
-            while len(heard) < length:
-                heard += await stream.receive_some()
-            body, heard = heard[:length], heard[length:]
-            await stream.send_all(self._answer(head.split(b" ")[1].decode(), body.decode()))
-
-    def _answer(self, path: str, body: str) -> bytes:
-        if path.endswith("/hangup"):
-            call = path.split("/")[-2]
-            self.hung_up.append(call)
-            if self.hangup_status == 200:
-                server, sock = self._servers[call]
-                server.peer.close(trio.current_time())
-                sock.send_batch([(data, server.source) for data in server.drain(trio.current_time())])
-            return f"HTTP/1.1 {self.hangup_status} X\r\ncontent-length: 0\r\n\r\n".encode()
-        if self.offer_status != 201:
-            return f"HTTP/1.1 {self.offer_status} X\r\ncontent-length: 0\r\n\r\n".encode()
-        call = f"call{len(self._servers)}"
-        sock = PlainSocket(bind_udp("127.0.0.1", 0, SocketOptions()), SocketOptions())
-        port = int.from_bytes(sock.address[:2], "big")
-        candidates = (self._candidate("127.0.0.1", port),)
-        server = self._server_type(body, os.urandom, trio.current_time(), candidates=candidates)
-        server.source = None
-        self._servers[call] = server, sock
-        if self.media:
-            self._nursery.start_soon(self._serve_media, server, sock)
-        head = f"HTTP/1.1 201 Created\r\nlocation: /v1/realtime/calls/{call}\r\ncontent-length: {len(server.answer)}\r\n\r\n"
-        return head.encode() + server.answer.encode()
-
-    async def _serve_media(self, server, sock: PlainSocket) -> None:
-        while True:
-            with trio.move_on_at(server.peer.next_timeout()):
-                await sock.wait_readable()
-            now = trio.current_time()
-            for data, source in sock.receive_batch():
-                server.source = source
-                server.peer.receive_untrusted(bytes(data), Path(b"", source), now)
-            server.peer.handle_timeout(now)
-            sock.send_batch([(data, server.source) for data in server.drain(now)])
-
-
-@pytest.fixture
-def new_server(new_world, candidate):
-    world = new_world()
-    return partial(LocalServer, type(world.server), candidate)
-
-
-async def run_against(server: LocalServer, arguments: str, disturb=None):
+async def run_against(server, arguments: str, disturb=None):
     async with trio.open_nursery() as nursery:
         url = await nursery.start(server.run)
         options = parse_options(["--url", url, *arguments.split()])

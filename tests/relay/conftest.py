@@ -102,7 +102,7 @@ class Bench:
 
     @property
     def size(self) -> int:
-        return sum(map(len, self.core.flows.by_ingress))
+        return self.core.flows.established + self.core.flows.probationary
 
 
 @pytest.fixture

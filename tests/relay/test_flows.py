@@ -9,6 +9,8 @@ import pytest
 
 from protocol.address import pack_address
 from protocol.stun import Class
+from relay.flows import Proposal
+from relay.index import flow_words
 
 if TYPE_CHECKING:
     from tests.relay.conftest import Bench
@@ -328,7 +330,7 @@ def test_a_probationary_flow_that_finds_the_table_full_stays_probationary(make_b
 def test_a_large_table_is_swept_in_slices(make_bench: MakeBench):
     bench = make_bench()
     for port in range(1, 10001):
-        bench.core.flows.learn(pack_address("192.0.2.1", port), 0, bench.A, bench.now)
+        bench.core.flows.learn(flow_words(pack_address("192.0.2.1", port), 0), bench.A, bench.now)
     bench.now += 121
     steps = 0
     while bench.core.next_timeout() <= bench.now:
@@ -343,21 +345,20 @@ def test_a_flow_that_made_room_during_a_sweep_is_not_forgotten_twice(make_bench:
     for n in range(16):
         bench.establish(client=pack_address("198.51.100.9", 1 + n))
     for port in range(1, 10001):
-        bench.core.flows.learn(pack_address("192.0.2.1", port), 0, bench.A, bench.now)
+        bench.core.flows.learn(flow_words(pack_address("192.0.2.1", port), 0), bench.A, bench.now)
     for _ in range(3):  # a whole sweep that finds nothing
         bench.core.handle_timeout(bench.now)
-    table = bench.core.flows.by_ingress[0]
-    last = bench.core.flows.open(pack_address("198.51.100.10", 1), 0, b"token", bench.now)
-    kin = [bench.core.flows.open(pack_address("198.51.100.10", 2 + n), 0, b"token", bench.now) for n in range(15)]
-    for flow in (last, *kin):
-        bench.core.flows.establish(flow, bench.A)
+    table = bench.core.flows
+    proposal = Proposal(bench.A, 1, table.digest(b"token"), 1000, bench.now + 10.0)
+    last, newest, *kin = (flow_words(pack_address("198.51.100.10", 1 + n), 0) for n in range(17))
+    for words in (last, *kin):
+        table.establish(table.open(words, proposal, bench.now), bench.A, bench.now)
     bench.now += 121
     bench.core.handle_timeout(bench.now)  # the first slice
-    assert table[last.client] is last
-    newest = bench.core.flows.open(pack_address("198.51.100.11", 1), 0, b"token", bench.now)
-    bench.core.flows.establish(newest, bench.A)
-    assert bench.core.flows.evicted == 1
+    assert table.find_words(last)
+    table.establish(table.open(newest, proposal, bench.now), bench.A, bench.now)
+    assert table.evicted == 1
     while bench.core.next_timeout() <= bench.now:
         bench.core.handle_timeout(bench.now)
-    assert list(table.values()) == [newest]
-    assert bench.core.flows.established == 1
+    assert table.find_words(newest)
+    assert table.established == 1

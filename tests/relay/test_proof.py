@@ -10,6 +10,7 @@ import pytest
 
 from protocol.address import pack_address
 from protocol.stun import Class
+from relay.index import flow_words
 
 if TYPE_CHECKING:
     from tests.relay.conftest import Bench
@@ -46,8 +47,9 @@ def test_media_goes_only_to_a_transceiver_that_has_answered_this_client(
                 bench.up(bench.check("A" * 48), b"\xff", bench.answer(), client=client, ingress=ingress)
             case _:
                 bench.pass_time(source.choice((0.1, 3.0, 15.0)))
-        flows = [flow for table in bench.core.flows.by_ingress for flow in table.values()]
-        established = sum(flow.target is not None for flow in flows)
-        assert bench.core.flows.established == established <= 6
-        assert bench.core.flows.probationary == len(flows) - established <= 4
+        flows = bench.core.flows
+        rows = [row for client in CLIENTS for way in range(2) if (row := flows.find_words(flow_words(client, way)))]
+        established = sum(flows.cells.target[row] != 0 for row in rows)
+        assert flows.established == established <= 6
+        assert flows.probationary == len(rows) - established <= 4
     assert answered

@@ -19,8 +19,9 @@ import heapq
 import itertools
 import math
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from random import Random
+from typing import Any
 
 from sim.agents import EchoBackend
 from sim.caller import Caller, Habit
@@ -69,6 +70,7 @@ class World:
         rebind_every: float = math.inf,
         start: float = 1000.0,
         backend: Callable[[Inbox], Backend] = EchoBackend,
+        transceiver: Mapping[str, Any] | None = None,
     ) -> None:
         self.seed = str(seed)
         self.now = start
@@ -98,6 +100,7 @@ class World:
         self._sockets: dict[TransportAddress, MemorySocket] = {}
         self._keys, self._trunk = KeyRing.parse(ROUTING), Trunk.parse(ROUTING)
         self._new_backend = backend
+        self._transceiver = transceiver or {}
         self.relay: RelayCore | None = None
         self.engine: Engine | None = None
         self.start_relay()
@@ -121,7 +124,7 @@ class World:
         self.engine = engine = Engine(self._engine_socket, self._trunk, direct=False, strict=True)
         self.backend = self._new_backend(engine)
         self.registry = Registry(
-            TransceiverConfig(advertise=(f"{RELAY_HOST}:{RELAY_PORT}",)),
+            TransceiverConfig(advertise=(f"{RELAY_HOST}:{RELAY_PORT}",), **self._transceiver),
             engine=engine,
             backend=self.backend,
             keys=self._keys,

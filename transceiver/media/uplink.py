@@ -1,6 +1,7 @@
 """The caller's audio on its way to the agent.
 
-1. Packets pass the reorder buffer, which adds no delay while they come in order.
+1. Packets pass the reorder buffer, which adds no delay while they come in order; what is missing is asked for
+   (`take_requests`), and waited for as long as that is likely to help.
 2. Frames wait here until the link takes them, all that have gathered at once.
 3. A key that the caller presses (RFC 4733) comes in the same stream: told once, when it begins.
 4. At most one second of them waits: the oldest are dropped, because stale speech is useless.
@@ -9,11 +10,12 @@
 from __future__ import annotations
 
 from collections import Counter, deque
+from collections.abc import Callable
 
 from protocol.agentlink import MAX_FRAME_BYTES, MediaFlags, MediaRecord
 from protocol.codecs import KeyPresses
 from protocol.errors import DecodeError
-from protocol.rtp import Gap, JitterBuffer, JitterConfig, RtpPacket
+from protocol.rtp import FrameOrigin, Gap, JitterBuffer, JitterConfig, PathEstimate, RequestConfig, RtpPacket
 
 __all__ = ["Uplink"]
 
@@ -21,6 +23,8 @@ __all__ = ["Uplink"]
 MAX_WAITING_SECONDS = 1.0
 MAX_WAITING_FRAMES = 128  # bounds senders whose timestamps do not move
 MAX_FOLLOWING_FRAMES = 64  # waiting; beyond them nobody is in a hurry
+
+_MARKER, _GAP, _RECOVERED = int(MediaFlags.MARKER), int(MediaFlags.GAP), int(MediaFlags.RECOVERED)
 
 
 class Uplink:
@@ -38,12 +42,22 @@ class Uplink:
         "frames_received",
     )
 
-    def __init__(self, payload_type: int, clock_rate: int, event_payload_type: int | None = None) -> None:
+    def __init__(
+        self,
+        payload_type: int,
+        clock_rate: int,
+        event_payload_type: int | None = None,
+        *,
+        nack: bool = False,
+        estimate: Callable[[], PathEstimate] = PathEstimate,
+    ) -> None:
+        """`nack`: lost packets are asked for. `estimate`: what is known of the path now."""
         self._payload_type = payload_type
         self._event_payload_type = event_payload_type
         self._presses = KeyPresses()
         self._span = int(MAX_WAITING_SECONDS * clock_rate)
-        self._buffer = JitterBuffer(JitterConfig(clock_rate=clock_rate))
+        requests = RequestConfig() if nack else None
+        self._buffer = JitterBuffer(JitterConfig(clock_rate=clock_rate, requests=requests), estimate)
         self._frames: deque[tuple[int, int, bytes]] = deque()  # (64-bit RTP time, flags, payload)
         self._gap = False
         self.drops: Counter[str] = Counter()
@@ -84,6 +98,24 @@ class Uplink:
     def next_timeout(self) -> float:
         return self._buffer.next_timeout()
 
+    def take_requests(self, now: float) -> tuple[int, ...]:
+        """The packets of the source `ssrc` to be asked for now; look again at `next_timeout`."""
+        return self._buffer.take_requests(now)
+
+    @property
+    def ssrc(self) -> int:
+        return self._buffer.ssrc
+
+    @property
+    def is_plain(self) -> bool:
+        """Nothing is missed or held: the next packet in order goes straight through."""
+        return self._buffer.is_plain
+
+    @property
+    def counters(self) -> Counter[str]:
+        """What became of losses: requested, resent, lost, late, …; see `JitterBuffer`."""
+        return self._buffer.counters
+
     @property
     def waiting(self) -> bool:
         return bool(self._frames)
@@ -121,10 +153,14 @@ class Uplink:
             if len(item.payload) > MAX_FRAME_BYTES:
                 self.drops["oversize"] += 1
                 continue
-            flags = (MediaFlags.MARKER if item.marker else 0) | (MediaFlags.GAP if self._gap else 0)
-            self._gap = False
+            flags = _MARKER if item.marker else 0
+            if self._gap:
+                flags |= _GAP
+                self._gap = False
+            if item.origin != FrameOrigin.SENT:
+                flags |= _RECOVERED
             self.frames_received += 1
-            frames.append((item.rtp_time, int(flags), item.payload))
+            frames.append((item.rtp_time, flags, item.payload))
             self._trim()
 
     def _trim(self) -> None:

@@ -68,7 +68,13 @@ class Conversation:
 
     def _make_uplink(self, audio: NegotiatedAudio) -> Uplink:
         if self.uplink is None:
-            self.uplink = Uplink(audio.payload_type, audio.codec.clock_rate, audio.telephone_event_payload_type)
+            self.uplink = Uplink(
+                audio.payload_type,
+                audio.codec.clock_rate,
+                audio.telephone_event_payload_type,
+                nack=self._peer.requests_audio,
+                estimate=self._peer.path_estimate,
+            )
         return self.uplink
 
     def _make_downlink(self) -> Downlink | None:
@@ -121,11 +127,18 @@ class Conversation:
         if digit is not None and self.attachment is not None:
             self.attachment.digit(digit)
         self._offer_audio(uplink)
+        if not uplink.is_plain:
+            self._request(uplink, now)
 
     def handle_timeout(self, now: float) -> None:
         if self.uplink is not None and now >= self.uplink.next_timeout():
             self.uplink.handle_timeout(now)
             self._offer_audio(self.uplink)
+            self._request(self.uplink, now)
+
+    def _request(self, uplink: Uplink, now: float) -> None:
+        if sequences := uplink.take_requests(now):
+            self._peer.request_audio(uplink.ssrc, sequences)
 
     def next_timeout(self) -> float:
         return self.uplink.next_timeout() if self.uplink is not None else math.inf

@@ -6,10 +6,12 @@ from protocol.rtp.rtcp.bye import Goodbye
 from protocol.rtp.rtcp.codes import RtcpType
 from protocol.rtp.rtcp.compound import RtcpPacket, UnknownPacket, parse_rtcp_untrusted, serialize_rtcp
 from protocol.rtp.rtcp.feedback import Feedback
+from protocol.rtp.rtcp.nack import NACK_FORMAT, read_nack_untrusted, write_nack
 from protocol.rtp.rtcp.report import ReceiverReport, ReportBlock, SenderReport
 from protocol.rtp.rtcp.sdes import SdesChunk, SdesItemType, SourceDescription
 
 __all__ = [
+    "NACK_FORMAT",
     "Feedback",
     "Goodbye",
     "ReceiverReport",
@@ -22,5 +24,7 @@ __all__ = [
     "SourceDescription",
     "UnknownPacket",
     "parse_rtcp_untrusted",
+    "read_nack_untrusted",
     "serialize_rtcp",
+    "write_nack",
 ]

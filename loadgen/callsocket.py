@@ -1,0 +1,141 @@
+"""The UDP socket of one call, so that to a relay and to whoever is behind it the calls are as many callers.
+
+One system call for one datagram: a call has one every 20 ms each way, and a batch of one costs more than none. What is
+shared by all calls, the buffer and the addresses as the kernel wants them, is in `Addresses`.
+
+Sampled sockets ask the kernel when each datagram came (SO_TIMESTAMPNS, socket(7)): the only way to know how long it then
+waited for us.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+import sys
+import time
+from collections import Counter
+
+from protocol.address import TransportAddress, pack_address, unpack_address
+from udpio import SocketOptions, bind_udp
+from udpio.kernel import errno_name
+
+__all__ = ["Addresses", "CallSocket"]
+
+# Implementation constants
+MAX_DATAGRAM = 2048  # longer ones are dropped and counted
+MAX_ADDRESSES = 4096  # known at once; then all are forgotten
+DUAL_STACK = SocketOptions(receive_buffer=256 * 1024, send_buffer=256 * 1024, dual_stack=True)
+IPV4 = SocketOptions(receive_buffer=256 * 1024, send_buffer=256 * 1024)
+SO_TIMESTAMPNS = 35  # asm-generic/socket.h; missing from the socket module
+_TIMESPEC = struct.Struct("@qq")
+
+_KernelAddress = tuple[str, int] | tuple[str, int, int, int]
+
+
+class Addresses:
+    """Transport addresses and their kernel forms, each made once; and the buffer that every socket reads into."""
+
+    def __init__(self) -> None:
+        self.buffer = bytearray(MAX_DATAGRAM + 1)  # one byte more, which a datagram that does not fit fills
+        self.view = memoryview(self.buffer)
+        self._known: dict[_KernelAddress, TransportAddress] = {}
+        self._kernel: dict[tuple[TransportAddress, bool], _KernelAddress] = {}
+
+    def of_source(self, source: _KernelAddress) -> TransportAddress:
+        found = self._known.get(source)
+        if found is None:
+            if len(self._known) >= MAX_ADDRESSES:
+                self._known.clear()
+            found = self._known[source] = pack_address(source[0], source[1])
+        return found
+
+    def for_kernel(self, address: TransportAddress, ipv6: bool) -> _KernelAddress:
+        found = self._kernel.get((address, ipv6))
+        if found is None:
+            if len(self._kernel) >= MAX_ADDRESSES:
+                self._kernel.clear()
+            host, port = unpack_address(address)
+            found = ("::ffff:" + host if ipv6 and len(address) == 6 else host), port
+            self._kernel[address, ipv6] = found
+        return found
+
+
+class CallSocket:
+    """Nothing raises but the constructor: OSError, when the system gives no socket."""
+
+    __slots__ = (
+        "_addresses",
+        "_ipv6",
+        "_receive_into",
+        "_sendto",
+        "_socket",
+        "address",
+        "errors",
+        "received",
+        "sampled",
+        "sent",
+    )
+
+    def __init__(self, addresses: Addresses, *, sampled: bool = False) -> None:
+        try:
+            self._socket = bind_udp("::", 0, DUAL_STACK)
+        except OSError:  # no IPv6 here
+            self._socket = bind_udp("0.0.0.0", 0, IPV4)
+        self.sampled = sampled and sys.platform == "linux"
+        if self.sampled:
+            self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
+        self._addresses = addresses
+        self._ipv6 = self._socket.family == socket.AF_INET6
+        self._receive_into = self._socket.recvfrom_into
+        self._sendto = self._socket.sendto
+        self.address = pack_address(*self._socket.getsockname()[:2])
+        self.sent = 0
+        self.received = 0
+        self.errors: Counter[str] = Counter()
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    def receive(self) -> tuple[bytes, TransportAddress] | None:
+        """The next datagram; None when none waits, or none that is of use."""
+        try:
+            length, source = self._receive_into(self._addresses.buffer)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as error:
+            self.errors[errno_name(error.errno)] += 1
+            return None
+        self.received += 1
+        if length > MAX_DATAGRAM:
+            self.errors["truncated"] += 1
+            return None
+        return bytes(self._addresses.view[:length]), self._addresses.of_source(source)
+
+    def receive_sampled(self) -> tuple[bytes, TransportAddress, float] | None:
+        """The same with the seconds that it waited in the kernel."""
+        try:
+            data, notes, _flags, source = self._socket.recvmsg(MAX_DATAGRAM, 64)
+        except (BlockingIOError, InterruptedError):
+            return None
+        except OSError as error:
+            self.errors[errno_name(error.errno)] += 1
+            return None
+        self.received += 1
+        waited = 0.0
+        for level, kind, value in notes:
+            if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(value) >= _TIMESPEC.size:
+                seconds, nanoseconds = _TIMESPEC.unpack_from(value)
+                waited = max(0.0, time.time() - seconds - nanoseconds / 1e9)
+        return data, self._addresses.of_source(source), waited
+
+    def send(self, data: bytes, destination: TransportAddress) -> None:
+        """A datagram that the kernel refuses is counted and forgotten."""
+        try:
+            self._sendto(data, self._addresses.for_kernel(destination, self._ipv6))
+        except OSError as error:
+            self.errors[errno_name(error.errno)] += 1
+        else:
+            self.sent += 1
+
+    def close(self) -> None:
+        self._socket.close()

@@ -1,0 +1,162 @@
+"""Which lost packets are asked for, and when (the receiver's side of RFC 4585 §6.2.1).
+
+1. A packet is missed when one behind it came. It is asked for after `tolerance`, for it may only be out of order: a few
+   milliseconds, more when packets of this stream were seen to come out of order.
+2. It is asked for again when an answer would have come: after the time that answers took so far, or a round trip. At
+   most `max_asks` times, and never when the answer would come after `deadline`, the end of its place in the row.
+3. Not more than `rate` packets a second are asked for, and of one gap only the newest `max_gap`: a hole of half a second
+   is an outage, and speech that old helps nobody.
+4. Whether asking helps is learnt: `recovery_time` is None while hardly any packet that was asked for comes.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+__all__ = ["RequestConfig", "ResendRequests"]
+
+# Implementation constants
+_ANSWER_SLACK = 0.010  # seconds: a sender looks at its RTCP now and then, not at once
+_UNKNOWN_ROUND_TRIP = 0.060  # seconds, before anything was measured
+_MIN_ANSWER = 0.005
+_REORDER_FACTOR = 1.5
+_HOPELESS = 0.2  # of what was asked for came; below it nothing is waited for
+_MAX_TRACKED = 128  # packets; the oldest are forgotten
+
+
+@dataclass(frozen=True, slots=True)
+class RequestConfig:
+    max_asks: int = 3
+    min_tolerance: float = 0.005  # seconds
+    max_tolerance: float = 0.020
+    max_gap: int = 16
+    rate: float = 50.0  # packets asked for in a second
+    burst: float = 32.0
+
+
+class _Missing:
+    __slots__ = ("asked", "asked_at", "asks_left", "deadline", "due", "missed_at")
+
+    def __init__(self, now: float, due: float, deadline: float, asks: int) -> None:
+        self.missed_at = now
+        self.asked_at = math.inf  # the first time
+        self.asked = 0
+        self.asks_left = asks
+        self.due = due  # when to ask (again)
+        self.deadline = deadline
+
+
+class ResendRequests:
+    """`miss`, `arrived` and `give_up` are told by whoever puts the packets in order; `take` says what to ask for.
+
+    `due` is when `take` has something: infinity while nothing is missed.
+    """
+
+    __slots__ = ("_answer", "_config", "_hope", "_missing", "_reorder", "_tokens", "_tokens_at", "due")
+
+    def __init__(self, config: RequestConfig | None = None) -> None:
+        self._config = config or RequestConfig()
+        self._missing: dict[int, _Missing] = {}  # by sequence number, in the order they were missed
+        self._answer: float | None = None  # seconds from asking to the packet, smoothed
+        self._hope = 1.0  # of the packets that were asked for came
+        self._reorder = 0.0  # seconds by which packets out of order were late
+        self._tokens = self._config.burst
+        self._tokens_at = -math.inf
+        self.due = math.inf
+
+    @property
+    def tolerance(self) -> float:
+        config = self._config
+        return min(max(config.min_tolerance, _REORDER_FACTOR * self._reorder), config.max_tolerance)
+
+    def recovery_time(self, round_trip: float | None) -> float | None:
+        """Seconds from asking to the packet that was asked for; None when it will hardly come."""
+        if self._hope < _HOPELESS:
+            return None
+        return self._answer_time(round_trip) + _ANSWER_SLACK
+
+    def miss(self, sequences: range, now: float, deadline: float) -> None:
+        """Packets of a gap, in order; each wraps at 2^16."""
+        config = self._config
+        due = now + self.tolerance
+        for sequence in sequences[-config.max_gap :]:
+            self._missing[sequence & 0xFFFF] = _Missing(now, due, deadline, config.max_asks)
+        while len(self._missing) > _MAX_TRACKED:
+            del self._missing[next(iter(self._missing))]
+        self.due = min(self.due, due)
+
+    def arrived(self, sequence: int, now: float) -> bool:
+        """A packet that was missed came. Whether it was asked for, and not only out of order."""
+        missing = self._missing.pop(sequence, None)
+        if missing is None:
+            return False
+        self._schedule()
+        if not missing.asked or now - missing.asked_at < self._answer_time(None) / 2:
+            self._reorder = max(now - missing.missed_at, 0.9 * self._reorder)
+            return False
+        self._reorder *= 0.98
+        if missing.asked == 1:
+            took = now - missing.asked_at
+            self._answer = took if self._answer is None else self._answer + (took - self._answer) / 4
+        self._hope += (1.0 - self._hope) / 4
+        return True
+
+    def forget(self, sequence: int) -> None:
+        """Its place was filled by other means."""
+        if self._missing.pop(sequence, None) is not None:
+            self._schedule()
+
+    def give_up(self, sequences: range) -> None:
+        """Their place in the row is gone. They stay known for a while: one that comes late tells how long it takes."""
+        for sequence in sequences[-self._config.max_gap :]:
+            missing = self._missing.get(sequence & 0xFFFF)
+            if missing is not None:
+                missing.asks_left = 0
+                if missing.asked:
+                    self._hope -= self._hope / 8
+        self._schedule()
+
+    def take(self, now: float, round_trip: float | None) -> tuple[int, ...]:
+        """The packets to ask for now, in order."""
+        if now < self.due:
+            return ()
+        again = self._answer_time(round_trip) + _ANSWER_SLACK
+        self._fill_tokens(now)
+        taken = []
+        for sequence, missing in self._missing.items():
+            if not missing.asks_left:
+                continue
+            if missing.due <= now:
+                in_time = now + again - _ANSWER_SLACK <= missing.deadline
+                # Where asking seemed vain it is still tried, once: that is how a change is noticed.
+                if self._tokens < 1.0 or not (in_time or (self._hope < _HOPELESS and not missing.asked)):
+                    missing.asks_left = 0
+                    continue
+                self._tokens -= 1.0
+                taken.append(sequence)
+                missing.asked += 1
+                missing.asked_at = min(missing.asked_at, now)
+                missing.asks_left -= 1
+                missing.due = now + again
+        self._schedule()
+        return tuple(taken)
+
+    def clear(self) -> None:
+        """Another source: what is missed of the last one will not come."""
+        self._missing.clear()
+        self.due = math.inf
+
+    def _schedule(self) -> None:
+        self.due = min((missing.due for missing in self._missing.values() if missing.asks_left), default=math.inf)
+
+    def _answer_time(self, round_trip: float | None) -> float:
+        if self._answer is not None:
+            return max(self._answer, _MIN_ANSWER)
+        return max(round_trip, _MIN_ANSWER) if round_trip is not None else _UNKNOWN_ROUND_TRIP
+
+    def _fill_tokens(self, now: float) -> None:
+        config = self._config
+        elapsed = max(0.0, now - self._tokens_at)
+        self._tokens = min(config.burst, self._tokens + elapsed * config.rate) if elapsed < 1e9 else config.burst
+        self._tokens_at = now

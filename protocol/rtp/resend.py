@@ -1,0 +1,76 @@
+"""The last packets that we sent, to be sent again when a NACK names them (RFC 4585 §6.2.1, the sender's side).
+
+A packet is sent again as it was, byte for byte: same SSRC, same sequence number, still protected. That is what browsers do
+for Opus, and no second encryption under the same index is needed. What it cannot be used for is to multiply traffic:
+
+1. A packet is sent again at most `MAX_RESENDS` times, and not before the last copy could have been missed: a round trip.
+2. All together, `RATE` packets a second: a stream of 20 ms frames at most doubles.
+"""
+
+from __future__ import annotations
+
+import collections
+import math
+from collections.abc import Iterable
+
+__all__ = ["ResendBuffer"]
+
+# Implementation constants
+CAPACITY = 64  # packets, 1.3 s of 20 ms frames; a power of two
+MAX_RESENDS = 2
+RATE = 50.0
+BURST = 16.0
+MIN_SPACING = 0.010  # seconds between two copies, however short the round trip is said to be
+UNKNOWN_ROUND_TRIP = 0.050
+
+
+class ResendBuffer:
+    """`keep` each packet as it leaves. `counters`: resent, resend_unknown (not here any more), resend_refused
+    (by the limits)."""
+
+    __slots__ = ("_packets", "_resends", "_sequences", "_tokens", "_tokens_at", "counters")
+
+    def __init__(self) -> None:
+        self._packets: list[bytes] = [b""] * CAPACITY
+        self._sequences = [-1] * CAPACITY
+        self._resends: dict[int, tuple[int, float]] = {}  # by sequence number: (how often, when last)
+        self._tokens = BURST
+        self._tokens_at = -math.inf
+        self.counters: collections.Counter[str] = collections.Counter()
+
+    def keep(self, sequence: int, packet: bytes) -> None:
+        place = sequence & CAPACITY - 1
+        self._packets[place] = packet
+        self._sequences[place] = sequence
+
+    def take(self, sequences: Iterable[int], now: float, round_trip: float | None) -> list[bytes]:
+        """Those of the packets named that leave again now."""
+        spacing = max(MIN_SPACING, UNKNOWN_ROUND_TRIP if round_trip is None else round_trip)
+        packets = []
+        for sequence in sequences:
+            place = sequence & CAPACITY - 1
+            if self._sequences[place] != sequence:
+                self.counters["resend_unknown"] += 1
+            elif self._may_resend(sequence, now, spacing):
+                packets.append(self._packets[place])
+                self.counters["resent"] += 1
+            else:
+                self.counters["resend_refused"] += 1
+        return packets
+
+    def _may_resend(self, sequence: int, now: float, spacing: float) -> bool:
+        times, last = self._resends.get(sequence, (0, -math.inf))
+        if times >= MAX_RESENDS or now - last < spacing:
+            return False
+        if now > self._tokens_at:
+            self._tokens = min(BURST, self._tokens + min(now - self._tokens_at, BURST) * RATE)
+            self._tokens_at = now
+        if self._tokens < 1.0:
+            return False
+        self._tokens -= 1.0
+        if len(self._resends) >= 2 * CAPACITY:  # some of them are not here any more
+            self._resends = {
+                known: entry for known, entry in self._resends.items() if self._sequences[known & CAPACITY - 1] == known
+            }
+        self._resends[sequence] = (times + 1, now)
+        return True

@@ -1,0 +1,317 @@
+"""Lost packets: named in a NACK, asked for while it helps, sent again within limits. All in virtual time."""
+
+from __future__ import annotations
+
+import math
+import random
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from protocol.errors import DecodeError
+from protocol.rtp import (
+    Frame,
+    FrameOrigin,
+    Gap,
+    JitterBuffer,
+    JitterConfig,
+    PathEstimate,
+    RequestConfig,
+    ResendBuffer,
+    ResendRequests,
+    RtcpReporter,
+    RtpPacket,
+)
+from protocol.rtp.rtcp import (
+    NACK_FORMAT,
+    Feedback,
+    ReceiverReport,
+    RtcpType,
+    SourceDescription,
+    parse_rtcp_untrusted,
+    read_nack_untrusted,
+    serialize_rtcp,
+    write_nack,
+)
+
+TICK = 0.02
+
+
+def packet(number: int, payload: bytes | None = None) -> RtpPacket:
+    number_bytes = b"%d" % number if payload is None else payload
+    return RtpPacket(False, 111, number & 0xFFFF, number * 960 & 0xFFFFFFFF, 7, payload=number_bytes)
+
+
+def buffer(round_trip: float | None = 0.04, jitter: float | None = 0.002, **requests: float) -> JitterBuffer:
+    config = JitterConfig(requests=RequestConfig(**requests))  # type: ignore[arg-type]
+    return JitterBuffer(config, lambda: PathEstimate(round_trip, jitter))
+
+
+def drain(jitter: JitterBuffer, now: float) -> list[Frame | Gap]:
+    things = []
+    while (thing := jitter.pop(now)) is not None:
+        things.append(thing)
+    return things
+
+
+# The wire
+
+
+@given(st.sets(st.integers(0, 0xFFFF), min_size=1, max_size=200), st.integers(0, 0xFFFF))
+def test_a_nack_names_what_was_written_into_it(numbers: set[int], start: int):
+    sequences = [start + number & 0xFFFF for number in sorted(numbers)]
+    information = write_nack(sequences)
+    assert len(information) <= 4 * len(sequences)
+    assert list(read_nack_untrusted(information)) == sequences[: len(read_nack_untrusted(information))]
+    if len(information) <= 4 * 32:
+        assert list(read_nack_untrusted(information)) == sequences
+
+
+def test_the_form_of_a_nack_is_that_of_rfc_4585():
+    assert write_nack([0xFFFE, 0xFFFF, 1, 14]).hex() == "fffe8005"
+    assert write_nack([0xFFFE, 15]).hex() == "fffe0000000f0000"
+    for broken in (b"", b"\0", b"\0" * 6):
+        with pytest.raises(DecodeError):
+            read_nack_untrusted(broken)
+
+
+@pytest.mark.parametrize("reduced", [False, True])
+def test_feedback_is_compound_unless_reduced_size_was_agreed(reduced: bool):
+    reporter = RtcpReporter(ssrc=1, cname="c", clock_rate=48_000, entropy=bytes, reduced_size=reduced)
+    reporter.send_feedback(Feedback(RtcpType.RTPFB, NACK_FORMAT, 1, 7, write_nack([5])))
+    packets = parse_rtcp_untrusted(reporter.poll()[0].data)
+    kinds = [Feedback] if reduced else [ReceiverReport, SourceDescription, Feedback]
+    assert [type(sent) for sent in packets] == kinds
+
+
+def test_of_a_nack_the_numbers_are_kept_that_are_about_our_source_and_not_too_many():
+    reporter = RtcpReporter(ssrc=1, cname="c", clock_rate=48_000, entropy=bytes)
+
+    def nack(ssrc: int, information: bytes) -> bytes:
+        return serialize_rtcp([Feedback(RtcpType.RTPFB, NACK_FORMAT, 7, ssrc, information)])
+
+    reporter.receive_untrusted(nack(2, write_nack([1])), 0.0)
+    assert reporter.take_nacked() == []
+    reporter.receive_untrusted(nack(1, write_nack([1, 3])), 0.0)
+    assert reporter.take_nacked() == [1, 3]
+    for first in range(0, 20_000, 500):
+        reporter.receive_untrusted(nack(1, write_nack(range(first, first + 500))), 0.0)
+    assert len(reporter.take_nacked()) == 64
+    reporter.receive_untrusted(nack(1, b""), 0.0)
+    assert reporter.take_nacked() == []
+    assert reporter.drops == {"rtcp_nack": 1}
+
+
+# Asking
+
+
+def test_a_missing_packet_is_asked_for_almost_at_once_and_again_after_a_round_trip():
+    jitter = buffer()
+    jitter.push(packet(1), 0.0)
+    assert jitter.is_plain is False
+    drain(jitter, 0.0)
+    assert jitter.is_plain
+    jitter.push(packet(4), 0.06)
+    assert jitter.take_requests(0.06) == ()
+    first = jitter.next_timeout()
+    assert 0.06 < first <= 0.07
+    assert jitter.take_requests(first) == (2, 3)
+    assert jitter.take_requests(first) == ()
+    second = jitter.next_timeout()
+    assert first + 0.04 <= second <= first + 0.06
+    assert jitter.take_requests(second) == (2, 3)
+    assert jitter.counters["requested"] == 4
+
+
+def test_what_was_asked_for_comes_in_its_place_and_says_so():
+    jitter = buffer()
+    for number in (1, 3):
+        jitter.push(packet(number), number * TICK)
+    jitter.take_requests(0.07)
+    jitter.push(packet(4), 0.08)
+    jitter.push(packet(2), 0.11)
+    frames = drain(jitter, 0.11)
+    assert [(frame.payload, frame.origin) for frame in frames if isinstance(frame, Frame)] == [
+        (b"1", FrameOrigin.SENT),
+        (b"2", FrameOrigin.RESENT),
+        (b"3", FrameOrigin.SENT),
+        (b"4", FrameOrigin.SENT),
+    ]
+    assert jitter.next_timeout() == math.inf
+    assert jitter.counters == {"requested": 1, "resent": 1}
+
+
+def test_a_packet_out_of_order_is_not_asked_for_and_teaches_patience():
+    jitter = buffer()
+    patience = []
+    for number in range(1, 200, 2):
+        now = number * TICK
+        jitter.push(packet(number + 1), now)
+        patience.append(jitter.next_timeout() - now)
+        jitter.take_requests(now + 0.004)
+        jitter.push(packet(number), now + 0.004)
+        assert all(
+            isinstance(thing, Frame) and thing.origin == FrameOrigin.SENT for thing in drain(jitter, now + 0.004)
+        )
+    assert "requested" not in jitter.counters
+    assert patience[-1] > patience[1]
+
+
+def test_nothing_is_asked_for_that_would_come_too_late():
+    jitter = buffer(round_trip=0.5)
+    jitter.push(packet(1), 0.0)
+    jitter.push(packet(3), 0.04)
+    drain(jitter, 0.04)
+    assert jitter.delay <= 0.06, "nor is it waited for"
+    while (due := jitter.next_timeout()) < math.inf:
+        assert jitter.take_requests(due) == ()
+        drain(jitter, due)
+    assert jitter.counters == {"lost": 1}
+
+
+def test_the_delay_follows_the_round_trip_and_the_jitter():
+    delays = {}
+    for round_trip, spread in ((0.01, 0.001), (0.05, 0.001), (0.05, 0.03), (0.13, 0.001), (0.3, 0.001)):
+        jitter = buffer(round_trip, spread)
+        jitter.push(packet(1), 0.0)
+        jitter.push(packet(3), 0.04)
+        delays[round_trip, spread] = jitter.delay
+    assert 0.020 <= delays[0.01, 0.001] < delays[0.05, 0.001] < delays[0.05, 0.03] <= 0.200
+    assert 0.130 < delays[0.13, 0.001] <= 0.200
+    assert delays[0.3, 0.001] == 0.020
+
+
+def test_of_a_long_gap_only_the_end_is_asked_for():
+    jitter = buffer()
+    jitter.push(packet(1), 0.0)
+    jitter.push(packet(41), 0.8)
+    asked = jitter.take_requests(jitter.next_timeout())
+    assert asked == tuple(range(25, 41))
+
+
+def test_the_rate_of_requests_is_bounded_whatever_is_lost():
+    jitter = buffer(round_trip=0.01)
+    chance = random.Random(4)
+    asked = 0
+    for number in range(5000):
+        now = number * TICK
+        while jitter.next_timeout() <= now:
+            asked += len(jitter.take_requests(jitter.next_timeout()))
+            drain(jitter, now)
+        if chance.random() < 0.4:
+            jitter.push(packet(number), now)
+            drain(jitter, now)
+    assert 2000 < asked <= 50 * 100 + 32
+
+
+def test_where_nobody_resends_waiting_ends_and_where_somebody_begins_to_it_comes_back():
+    jitter = buffer(round_trip=0.05)
+    number, now = 0, 0.0
+    waits = []
+
+    def lose_one(comes: bool) -> None:
+        nonlocal number, now
+        for step in (1, 3):
+            jitter.push(packet(number + step), now)
+            now += TICK
+        missed_at = now - TICK
+        waits.append(jitter.delay)
+        asked = False
+        while (due := jitter.next_timeout()) < math.inf:
+            asked = bool(jitter.take_requests(due)) or asked
+            drain(jitter, due)
+        if comes and asked:
+            jitter.push(packet(number + 2), missed_at + 0.06)
+        drain(jitter, missed_at + 0.06)
+        number, now = number + 3, now + 1.0
+
+    for _ in range(30):
+        lose_one(comes=False)
+    assert waits[0] > 0.05
+    assert waits[-1] == 0.020
+    for _ in range(10):
+        lose_one(comes=True)
+    assert waits[-1] > 0.05
+
+
+@settings(max_examples=150)
+@given(
+    st.lists(st.tuples(st.integers(0, 120), st.floats(0, 0.1)), max_size=120),
+    st.floats(0.001, 0.3),
+    st.sampled_from([0, 65_500]),
+)
+def test_whatever_comes_is_handed_on_in_order_once_and_nothing_stays(
+    arrivals: list[tuple[int, float]], round_trip: float, start: int
+):
+    jitter = buffer(round_trip)
+    now = 0.0
+    handed: list[int] = []
+
+    def take() -> None:
+        for thing in drain(jitter, now):
+            first, count = (thing.sequence, 1) if isinstance(thing, Frame) else (thing.sequence, thing.packets)
+            handed.extend(first + n & 0xFFFF for n in range(count))
+        jitter.take_requests(now)
+
+    jitter.push(packet(start), now)
+    take()
+    for number, pause in arrivals:
+        now += pause
+        jitter.push(packet(start + number), now)
+        take()
+    for _ in range(2000):
+        if jitter.next_timeout() == math.inf:
+            break
+        now = max(now, jitter.next_timeout())
+        take()
+    assert jitter.next_timeout() == math.inf
+    assert handed == [start + n & 0xFFFF for n in range(len(handed))]
+
+
+def test_a_loss_on_a_path_whose_answers_take_longer_than_said_is_waited_for_as_long():
+    requests = ResendRequests()
+    assert requests.recovery_time(0.02) == pytest.approx(0.03)
+    for number in range(20):
+        now = float(number)
+        requests.miss(range(number, number + 1), now, now + 0.2)
+        assert requests.take(requests.due, 0.02) == (number,)
+        requests.arrived(number, now + 0.005 + 0.09)
+    recovery = requests.recovery_time(0.02)
+    assert recovery is not None
+    assert 0.09 < recovery < 0.11
+
+
+# Sending again
+
+
+def test_a_packet_is_sent_again_as_it_was_and_at_most_twice():
+    resend = ResendBuffer()
+    for number in range(100):
+        resend.keep(number, b"packet %d" % number)
+    assert resend.take([98, 99], 2.0, 0.02) == [b"packet 98", b"packet 99"]
+    assert resend.take([99], 2.01, 0.02) == [], "its copy is still under way"
+    assert resend.take([99], 2.03, 0.02) == [b"packet 99"]
+    assert resend.take([99], 3.0, 0.02) == []
+    assert resend.take([3, 5000], 3.0, 0.02) == [], "not here any more, and never sent"
+    assert resend.counters == {"resent": 3, "resend_refused": 2, "resend_unknown": 2}
+
+
+def test_nacks_cannot_make_us_send_more_than_twice_the_stream():
+    resend = ResendBuffer()
+    sent = 0
+    for number in range(1000):
+        now = number * TICK
+        resend.keep(number & 0xFFFF, b"x")
+        for again in range(4):
+            sent += len(resend.take(range(max(0, number - 63), number + 1), now + again * 0.005, 0.0))
+    assert sent <= 1000 + 16
+    assert len(resend._resends) <= 128
+
+
+def test_numbers_wrap_and_old_packets_are_forgotten():
+    resend = ResendBuffer()
+    for number in range(65_500, 65_600):
+        resend.keep(number & 0xFFFF, b"%d" % number)
+    assert resend.take([65_535, 0, 63], 0.0, None) == [b"65536", b"65599"]
+    assert resend.counters["resend_unknown"] == 1
