@@ -85,6 +85,14 @@ class Child:
     def pid(self) -> int:
         return self._process.pid
 
+    @property
+    def worker_pid(self) -> int:
+        """Who does the work: the last in a line of only children, as of a relay with one worker; else the process itself."""
+        pid = self.pid
+        while len(children := Path(f"/proc/{pid}/task/{pid}/children").read_text().split()) == 1:
+            pid = int(children[0])
+        return pid
+
     def __enter__(self) -> Child:
         return self
 

@@ -105,7 +105,7 @@ def _loads(options: RelayOptions) -> Sequence[Load]:
 
 def _target(forwarder: Child, *, trunk: bool, tokens: bool) -> dict[str, object]:
     return {
-        "pid": forwarder.pid,
+        "pid": forwarder.worker_pid,
         "listen": forwarder.bound["listen"][0],
         "trunk_address": forwarder.bound["trunk"],
         "trunk": trunk,

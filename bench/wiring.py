@@ -20,7 +20,7 @@ class OurStack:
 
     @property
     def pids(self) -> dict[str, int]:
-        return {"transceiver": self.transceiver.pid, "relay": self.relay.pid, "agent": self.agent.pid}
+        return {"transceiver": self.transceiver.pid, "relay": self.relay.worker_pid, "agent": self.agent.pid}
 
 
 def new_plan(**environ: str) -> Plan:

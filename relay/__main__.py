@@ -1,4 +1,4 @@
-"""`python -m relay run`, `python -m relay doctor`."""
+"""`python -m relay run`, `python -m relay upgrade`, `python -m relay doctor`."""
 
 from __future__ import annotations
 
@@ -10,47 +10,68 @@ from pathlib import Path
 import msgspec
 import trio
 
-from protocol.routing import KeyRing, RoutingConfig, Trunk
-from relay.config import RelayConfig
-from relay.service import run
-from service.addresses import parse_host_port
-from service.config import ConfigError, exit_for, load
+from relay.control import ask_upgrade, control_name
+from relay.generation import HostProcess, fork_host
+from relay.settings import SECTIONS, Settings, check_routing, load_settings
+from relay.sockets import open_sockets
+from relay.supervisor import NotReady, Supervisor
+from service.config import ConfigError, exit_for
 from service.listening import run_service
-from service.logs import LogConfig, configure
+from service.logs import configure
 
-SECTIONS: dict[str, type[msgspec.Struct]] = {"relay": RelayConfig, "routing": RoutingConfig, "log": LogConfig}
+EXIT_FAILED = 1
+PATIENCE = 10.0  # seconds more than the relay's own
 
 
 def main() -> int:
     arguments = _parser().parse_args()
+    file: Path | None = arguments.config
     try:
-        config = load(SECTIONS, arguments.config, os.environ)
+        settings = load_settings(file, os.environ)
         if arguments.command == "run":
-            _check_routing(config[RelayConfig], config[RoutingConfig])
+            check_routing(settings)
     except ConfigError as error:
         exit_for(error)
-    configure(config[LogConfig], "relay")
+    configure(settings.log, "relay")
     if arguments.command == "doctor":
         from rich.console import Console  # not at the top: `run` must start fast, callers may be waiting for it
 
         from relay.doctor import examine, report
 
-        relay = config[RelayConfig]
+        relay = settings.relay
         if arguments.stun_server:
             relay = msgspec.structs.replace(relay, stun_server=arguments.stun_server)
-        return report(trio.run(examine, relay, config[RoutingConfig]), Console())
-    return run_service("relay", run, config[RelayConfig], config[RoutingConfig])
-
-
-def _check_routing(relay: RelayConfig, routing: RoutingConfig) -> None:
+        return report(trio.run(examine, relay, settings.routing), Console())
+    if arguments.command == "upgrade":
+        return _upgrade(settings)
     try:
-        prefix = KeyRing.parse(routing).prefix
-        Trunk.parse(routing)
-        if (":" in parse_host_port(relay.trunk)[0]) != (prefix.version == 6):
-            raise ValueError(f"relay.trunk: must be an IPv{prefix.version} address, as routing.prefix is one")
-    except ValueError as error:
-        key, _, message = str(error).partition(": ")
-        raise ConfigError(key, message) from None
+        return run_service("relay", _run, settings, file, fork_host(file))
+    except* NotReady as group:
+        print(f"relay: {group.exceptions[0]}", file=sys.stderr)
+    return EXIT_FAILED
+
+
+async def _run(settings: Settings, file: Path | None, first: HostProcess) -> None:
+    await Supervisor(settings, file, open_sockets(settings.relay)).run(first)
+
+
+def _upgrade(settings: Settings) -> int:
+    """Ask the relay that runs with this configuration; its steps on standard output, what went wrong on standard error."""
+    name = control_name(settings.relay, settings.relay.listen[0])
+    shown = name.replace("\0", "@")
+    if not name or (not settings.relay.control and settings.relay.listen[0].endswith(":0")):
+        print("relay: where it is asked is not known: set relay.control, or send it SIGUSR2", file=sys.stderr)
+        return EXIT_FAILED
+    try:
+        for answer in ask_upgrade(name, settings.relay.upgrade_seconds + PATIENCE):
+            if answer.reason:
+                print(f"relay: not upgraded, the old generation goes on: {answer.reason}", file=sys.stderr)
+                return EXIT_FAILED
+            print(answer.step or "upgraded", flush=True)
+    except OSError as error:
+        print(f"relay: nobody answers at {shown}: {error.strerror or error}", file=sys.stderr)
+        return EXIT_FAILED
+    return 0
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -60,9 +81,14 @@ def _parser() -> argparse.ArgumentParser:
         epilog=_keys(),
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,doctor}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="{run,upgrade,doctor}")
     for name, text in (
         ("run", "serve until SIGTERM or SIGINT; prints one `ready {...}` line with the bound addresses"),
+        (
+            "upgrade",
+            "have the running relay read its configuration anew and go on in new processes with the code that is installed "
+            "now, without losing a packet; exits with 1 if it goes on as before, and says why",
+        ),
         ("doctor", "check configuration, ports, socket buffers and public address; exits with 1 if something fails"),
     ):
         command = commands.add_parser(

@@ -11,6 +11,8 @@ from service.addresses import parse_host_port
 
 __all__ = ["RelayConfig"]
 
+MAX_WORKERS = 256
+
 
 class RelayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_only=True):
     """Every bound of the relay is here; the counters of what hits a bound are on the admin port."""
@@ -18,7 +20,16 @@ class RelayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     listen: tuple[str, ...] = ("127.0.0.1:3478",)
     """Where clients send to. Keep the order on a restart: a reply names its address by position."""
     trunk: str = "127.0.0.1:3479"
-    """Where transceivers send to. Keep it on a restart, so that replies of living calls arrive at once."""
+    """Where transceivers send to: the first worker's; each further worker takes the next port. Keep it on a restart, so
+    that replies of living calls arrive at once."""
+    workers: int = 1
+    """Processes that carry packets, each with a trunk port of its own; more than one are pinned, one to a CPU. 0: one for
+    each CPU we may use. One is the default because trunk ports are an agreement with transceivers and firewalls."""
+    control: str = ""
+    """Unix socket where `relay upgrade` asks, for this user and root only. Empty: a name in Linux's abstract namespace made
+    from the first listen address."""
+    upgrade_seconds: float = 10.0
+    """A new generation that is not ready by then is ended, and the old one goes on."""
     admin: str = "127.0.0.1:0"
     """Health and metrics; empty for none."""
     verify: Literal["relay", "transceiver"] = "transceiver"
@@ -71,6 +82,8 @@ class RelayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
                 raise ValueError(f"{key}: must be at least 1")
         if not 1 <= self.batch_size <= 1024:
             raise ValueError("batch_size: must be 1-1024")
-        for key in ("probationary_seconds", "idle_seconds"):
+        if not 0 <= self.workers <= MAX_WORKERS:
+            raise ValueError(f"workers: must be 0-{MAX_WORKERS}")
+        for key in ("probationary_seconds", "idle_seconds", "upgrade_seconds"):
             if not getattr(self, key) > 0:
                 raise ValueError(f"{key}: must be more than 0")

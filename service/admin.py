@@ -5,7 +5,7 @@ It is for operators and probes and is bound to loopback unless configured otherw
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Awaitable, Callable, Iterable
 
 import trio
 from prometheus_client import CollectorRegistry, generate_latest
@@ -39,13 +39,18 @@ async def serve_admin(
     metrics: MetricsSource,
     ready: Callable[[], bool],
     status: Callable[[], dict[str, object]] = dict,
+    refresh: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve the admin port until cancelled; `task_status` gets its bound URLs."""
+    """Serve the admin port until cancelled; `task_status` gets its bound URLs.
+
+    `refresh` is awaited before `metrics` and `status` are asked, for those who must ask other processes first.
+    """
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Scrape(metrics))
 
     async def healthz(_: Request) -> Response:
+        await refresh()
         return JSONResponse({"status": "ok", **status()})
 
     async def readyz(_: Request) -> Response:
@@ -53,6 +58,7 @@ async def serve_admin(
         return JSONResponse({"ready": is_ready}, status_code=200 if is_ready else 503)
 
     async def scrape(_: Request) -> Response:
+        await refresh()
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
     app = Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", scrape)])

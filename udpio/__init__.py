@@ -3,6 +3,8 @@
 Beside them, for tests and the load generator: a network in memory, and what bad networks do to datagrams.
 """
 
+import socket
+
 from udpio.arena import ReceiveArena, SendRing, is_batch_supported, name_words
 from udpio.batch import BatchSocket
 from udpio.interface import Datagram, UdpCounters, UdpSocket
@@ -27,6 +29,7 @@ __all__ = [
     "SocketOptions",
     "UdpCounters",
     "UdpSocket",
+    "adopt_udp",
     "bind_udp",
     "is_batch_supported",
     "name_words",
@@ -36,7 +39,11 @@ __all__ = [
 DEFAULTS = SocketOptions()
 
 
+def adopt_udp(sock: socket.socket, options: SocketOptions = DEFAULTS) -> BatchSocket | PlainSocket:
+    """The best socket this system has, around one that `bind_udp` made, here or in another process; it owns it from now."""
+    return (BatchSocket if is_batch_supported() else PlainSocket)(sock, options)
+
+
 def open_udp(host: str, port: int, options: SocketOptions = DEFAULTS) -> BatchSocket | PlainSocket:
-    """The best socket this system has, bound to an IP address. Raises OSError."""
-    kind = BatchSocket if is_batch_supported() else PlainSocket
-    return kind(bind_udp(host, port, options), options)
+    """Bound to an IP address. Raises OSError."""
+    return adopt_udp(bind_udp(host, port, options), options)

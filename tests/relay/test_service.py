@@ -1,4 +1,4 @@
-"""The relay on real sockets of the loopback, with its admin port; and as the process that users start."""
+"""The relay as the processes that users start, on real sockets of the loopback, with its admin port."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import httpx
@@ -17,7 +18,7 @@ from protocol.address import pack_address
 from protocol.routing import Frame, KeyRing, RoutingConfig, Trunk
 from protocol.stun import Class, Message, Method
 from relay.config import RelayConfig
-from relay.service import Bound, serve
+from relay.sockets import open_sockets
 from service.addresses import parse_host_port
 from service.listening import CannotListen
 from udpio import UdpSocket, open_udp
@@ -40,51 +41,6 @@ def check(transceiver: UdpSocket, wall_time: float) -> bytes:
     return bytes(request)
 
 
-async def test_a_call_goes_both_ways_over_ipv4_and_ipv6_and_the_admin_port_counts_it():
-    config = RelayConfig(listen=("127.0.0.1:0", "[::1]:0"), trunk="127.0.0.1:0", verify="relay")
-    wall = 1_795_000_000.0
-    transceiver = open_udp("127.0.0.1", 0)
-    async with trio.open_nursery() as nursery:
-        bound: Bound = await nursery.start(lambda task_status: serve_at(config, wall, task_status))
-        for ingress, listen in enumerate(bound.listen):
-            address = pack_address(*parse_host_port(listen))
-            client = open_udp("::1" if "[" in listen else "127.0.0.1", 0)
-            first = check(transceiver, wall)
-            client.send_batch([(first, address)])
-            [(datagram, trunk)] = await receive(transceiver)
-            assert TRUNK.decode_untrusted(datagram) == [Frame(client.address, ingress, first)]
-            for reply in TRUNK.encode([Frame(client.address, ingress, b"\x01\x01answer")], 1452):
-                transceiver.send_batch([(reply, trunk)])
-            assert await receive(client) == [(b"\x01\x01answer", address)]
-            client.send_batch([(b"\x80" + bytes([n]) * 160, address) for n in range(7)])
-            frames = []
-            while len(frames) < 7:
-                frames += [frame for data, _ in await receive(transceiver) for frame in TRUNK.decode_untrusted(data)]
-            assert [frame.payload[1] for frame in frames] == list(range(7))
-            client.close()
-        async with httpx.AsyncClient(base_url=str(bound.admin)) as admin:
-            assert (await admin.get("/healthz")).json() == {"status": "ok", "flows": 2}
-            metrics = (await admin.get("/metrics")).text
-        assert 'antiphon_relay_flows{state="established"} 2.0' in metrics
-        assert 'antiphon_relay_frames_total{direction="up"} 16.0' in metrics
-        assert 'antiphon_relay_socket_datagrams_total{direction="in",socket="trunk"} 2.0' in metrics
-        nursery.cancel_scope.cancel()
-    transceiver.close()
-
-
-async def serve_at(config: RelayConfig, wall: float, task_status: trio.TaskStatus[Bound]) -> None:
-    await serve(config, KEYS, TRUNK, wall_time=lambda: wall, task_status=task_status)
-
-
-async def test_an_address_that_is_taken_is_named_and_nothing_stays_open():
-    taken = open_udp("127.0.0.1", 0)
-    port = int.from_bytes(taken.address[:2], "big")
-    config = RelayConfig(listen=("127.0.0.1:0", f"127.0.0.1:{port}"), trunk="127.0.0.1:0", admin="")
-    with pytest.raises(CannotListen, match=f"127.0.0.1:{port}: .*in use"):
-        await serve(config, KEYS, TRUNK)
-    taken.close()
-
-
 def relay(*arguments: str, **environ: str) -> subprocess.Popen[str]:
     settings = {
         "ANTIPHON_ROUTING_KEYS": ROUTING.keys[0],
@@ -101,6 +57,53 @@ def relay(*arguments: str, **environ: str) -> subprocess.Popen[str]:
         stderr=subprocess.PIPE,
         text=True,
     )
+
+
+@pytest.mark.slow
+async def test_a_call_goes_both_ways_over_ipv4_and_ipv6_and_the_admin_port_counts_it():
+    transceiver = open_udp("127.0.0.1", 0)
+    process = relay("run", ANTIPHON_RELAY_LISTEN="127.0.0.1:0,[::1]:0", ANTIPHON_RELAY_VERIFY="relay")
+    assert process.stdout is not None
+    bound = json.loads(process.stdout.readline().removeprefix("ready "))
+    for ingress, listen in enumerate(bound["listen"]):
+        address = pack_address(*parse_host_port(listen))
+        client = open_udp("::1" if "[" in listen else "127.0.0.1", 0)
+        first = check(transceiver, time.time())
+        client.send_batch([(first, address)])
+        [(datagram, trunk)] = await receive(transceiver)
+        assert TRUNK.decode_untrusted(datagram) == [Frame(client.address, ingress, first)]
+        for reply in TRUNK.encode([Frame(client.address, ingress, b"\x01\x01answer")], 1452):
+            transceiver.send_batch([(reply, trunk)])
+        assert await receive(client) == [(b"\x01\x01answer", address)]
+        client.send_batch([(b"\x80" + bytes([n]) * 160, address) for n in range(7)])
+        frames = []
+        while len(frames) < 7:
+            frames += [frame for data, _ in await receive(transceiver) for frame in TRUNK.decode_untrusted(data)]
+        assert [frame.payload[1] for frame in frames] == list(range(7))
+        client.close()
+    async with httpx.AsyncClient(base_url=str(bound["admin"])) as admin:
+        status = (await admin.get("/healthz")).json()
+        assert status["status"] == "ok"
+        assert status["flows"] == 2
+        metrics = (await admin.get("/metrics")).text
+    assert 'antiphon_relay_flows{state="established"} 2.0' in metrics
+    assert 'antiphon_relay_frames_total{direction="up"} 16.0' in metrics
+    assert 'antiphon_relay_socket_datagrams_total{direction="in",socket="trunk"} 2.0' in metrics
+    process.terminate()
+    assert process.wait(10) == 0
+    for pipe in (process.stdout, process.stderr):
+        assert pipe is not None
+        pipe.close()
+    transceiver.close()
+
+
+def test_an_address_that_is_taken_is_named_and_nothing_stays_open():
+    taken = open_udp("127.0.0.1", 0)
+    port = int.from_bytes(taken.address[:2], "big")
+    config = RelayConfig(listen=("127.0.0.1:0", f"127.0.0.1:{port}"), trunk="127.0.0.1:0", admin="")
+    with pytest.raises(CannotListen, match=f"127.0.0.1:{port}: .*in use"):
+        open_sockets(config)
+    taken.close()
 
 
 @pytest.mark.slow

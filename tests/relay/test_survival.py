@@ -1,0 +1,142 @@
+"""What a relay survives: the end of a worker, of a host, an upgrade. Real processes, real sockets of the loopback."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+from relay_process import ROUTING, RelayProcess, relay_process
+
+from bench.handover import Traffic
+
+pytestmark = pytest.mark.slow
+
+PATIENCE = 10.0
+
+
+def until(condition: Callable[[], bool]) -> None:
+    deadline = time.monotonic() + PATIENCE
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.01)
+
+
+def is_alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+def tree(relay: RelayProcess) -> list[int]:
+    status = relay.status()
+    return [status["supervisor"], status["host"], *status["workers"]]
+
+
+def test_an_upgrade_leaves_the_process_and_its_sockets():
+    with relay_process() as relay, Traffic(relay.listen, ROUTING, rate=1000) as traffic:
+        before = relay.status()
+        upgraded = relay.upgrade()
+        assert (upgraded.returncode, upgraded.stderr) == (0, "")
+        assert upgraded.stdout.splitlines()[-1] == "upgraded"
+        after = relay.status()
+        assert after["supervisor"] == before["supervisor"] == relay.process.pid
+        assert after["generation"] == before["generation"] + 1
+        assert not set(after["workers"]) & set(before["workers"])
+        until(lambda: not is_alive(before["host"]))
+        passage = traffic.stop()
+        assert passage.sent > 500
+        assert relay.metrics()['antiphon_relay_frames_total{direction="up"}'] >= passage.arrived
+        assert relay.stop()[0] == 0
+
+
+def test_a_killed_worker_is_back_before_anybody_would_hear_it():
+    with relay_process() as relay, Traffic(relay.listen, ROUTING, rate=1000) as traffic:
+        time.sleep(1.2)
+        [worker] = relay.status()["workers"]
+        counted = relay.metrics()['antiphon_relay_frames_total{direction="up"}']
+        os.kill(worker, signal.SIGKILL)
+        until(lambda: relay.status()["workers"] not in ([worker], [None]))
+        time.sleep(0.5)
+        passage = traffic.stop()
+        metrics = relay.metrics()
+        assert metrics["antiphon_relay_worker_restarts_total"] == 1
+        assert metrics['antiphon_relay_frames_total{direction="up"}'] > counted
+        print(f"\nworker killed at 1000 packets/s: {passage.lost} lost, gap {passage.longest_gap:.0f} ms")
+
+
+@pytest.mark.parametrize("victim", ["supervisor", "host"])
+def test_whoever_is_killed_takes_those_below_along(victim: str):
+    with relay_process(ANTIPHON_RELAY_WORKERS="2") as relay:
+        supervisor, host, *workers = tree(relay)
+        assert len(workers) == 2
+        os.kill(supervisor if victim == "supervisor" else host, signal.SIGKILL)
+        until(lambda: not any(map(is_alive, (host, *workers))))
+        if victim == "supervisor":
+            until(lambda: relay.process.poll() is not None)
+            return
+        until(lambda: None not in relay.status()["workers"] and relay.status()["host"] != host)
+        assert relay.status()["supervisor"] == supervisor
+        assert relay.stop()[0] == 0
+
+
+def test_workers_share_the_port_and_have_each_a_trunk_and_a_cpu():
+    with relay_process(ANTIPHON_RELAY_WORKERS="2") as relay:
+        assert len(set(relay.bound["trunk"])) == 2
+        with Traffic(relay.listen, ROUTING, rate=500) as traffic:
+            time.sleep(0.5)
+            passage = traffic.stop()
+        assert passage.lost == 0
+        metrics = relay.metrics()
+        shares = [metrics[f'antiphon_relay_worker_frames_total{{direction="up",worker="{n}"}}'] for n in (0, 1)]
+        assert min(shares) > 0
+        assert sum(shares) == metrics['antiphon_relay_frames_total{direction="up"}'] >= passage.sent
+        affinities = [os.sched_getaffinity(pid) for pid in relay.status()["workers"]]
+        assert all(len(cpus) == 1 for cpus in affinities)
+        assert relay.stop()[0] == 0
+
+
+@pytest.mark.parametrize(
+    ("line", "complaint"),
+    [
+        ("workers = 3", "relay.workers: an upgrade cannot change it to 3; restart the relay"),
+        ("idle_seconds = -1", "relay.idle_seconds: must be more than 0"),
+        ("idle_second = 9", "relay.idle_second: unknown key"),
+        ("upgrade_seconds = 1", "not ready within 0.05 s"),
+    ],
+)
+def test_an_upgrade_to_what_cannot_be_keeps_the_old(tmp_path: Path, line: str, complaint: str):
+    file = tmp_path / "antiphon.toml"
+    limit = "0.05" if "within" in complaint else "30"
+    file.write_text(f"[relay]\nupgrade_seconds = {limit}\n")
+    control = str(tmp_path / "control")
+    with relay_process("--config", str(file), ANTIPHON_RELAY_CONTROL=control) as relay:
+        assert Path(control).stat().st_mode & 0o777 == 0o600
+        before = relay.status()
+        file.write_text(f"[relay]\n{line}\n")
+        upgraded = relay.upgrade()
+        assert upgraded.returncode == 1
+        assert f"the old generation goes on: {complaint}" in upgraded.stderr
+        assert relay.status() == before
+        assert relay.metrics()['antiphon_relay_upgrades_total{outcome="failed"}'] == 1
+        with Traffic(relay.listen, ROUTING, rate=200) as traffic:
+            time.sleep(0.2)
+            assert traffic.stop().lost == 0
+        file.write_text("[relay]\nidle_seconds = 50\n")
+        relay.process.send_signal(signal.SIGUSR2)
+        until(lambda: relay.metrics().get('antiphon_relay_upgrades_total{outcome="done"}') == (line[0] != "u"))
+        assert relay.stop()[0] == 0
+
+
+def test_upgrade_says_when_nobody_is_there():
+    with relay_process() as relay:
+        asked = relay.upgrade(ANTIPHON_RELAY_CONTROL="/nowhere/control")
+        assert (asked.returncode, asked.stdout) == (1, "")
+        assert asked.stderr == "relay: nobody answers at /nowhere/control: No such file or directory\n"
+        asked = relay.upgrade(ANTIPHON_RELAY_LISTEN="127.0.0.1:0")
+        assert (asked.returncode, asked.stdout) == (1, "")
+        assert "set relay.control, or send it SIGUSR2" in asked.stderr
