@@ -56,6 +56,15 @@ def _prepare(control: socket.socket, file: Path | None) -> tuple[Settings, list[
     if first is None or not isinstance(first[0], Start):
         raise ConnectionError("the supervisor did not begin with Start")
     start = first[0]
+    places = []
+    for _ in range(start.workers):  # first: what is left unread when we end would make the kernel drop our last word
+        found = receive(control)
+        if found is None or not isinstance(found[0], Place):
+            raise ConnectionError("the supervisor ended")
+        place = found[0]
+        *fronts, back, channel, ledger = found[1]
+        sock = socket.socket(fileno=channel)
+        places.append(Workplace(place.index, place.cpu, tuple(fronts), back, sock, ledger))
     settings = start.settings
     if settings is None:
         settings = load_settings(file, os.environ)
@@ -64,15 +73,6 @@ def _prepare(control: socket.socket, file: Path | None) -> tuple[Settings, list[
             if key in start.kept and value != start.kept[key]:
                 raise ConfigError(f"relay.{key}", f"an upgrade cannot change it to {value!r}; restart the relay")
     configure(settings.log, "relay")
-    places = []
-    for _ in range(start.workers):
-        found = receive(control)
-        if found is None or not isinstance(found[0], Place):
-            raise ConnectionError("the supervisor ended")
-        place = found[0]
-        *fronts, back, channel, ledger = found[1]
-        sock = socket.socket(fileno=channel)
-        places.append(Workplace(place.index, place.cpu, tuple(fronts), back, sock, ledger))
     send(control, Loaded(settings))
     return settings, places
 
