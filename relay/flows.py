@@ -21,6 +21,7 @@ listen addresses of a worker: the key of a flow (`flow_words`) contains the ingr
 
 Row 0 is no flow: `target` and `pending` of it are 0, which is no transceiver. What a packet changes (`seen`, `talked`,
 `budget`) the packet path writes itself into `cells` and `columns`; everything else is changed here, and only here.
+`relay.siblings` reads a flow out of another worker's table.
 
 `now` is to be CLOCK_MONOTONIC (`time.monotonic()`) where several processes share a table: the same for all of a machine.
 """
@@ -138,6 +139,11 @@ class FlowTable(FlowRows):
     @property
     def boot(self) -> int:
         return self._head[BOOT_WORD]
+
+    @property
+    def key(self) -> bytes:
+        """Of the digests."""
+        return self._key
 
     @property
     def max_flows(self) -> int:

@@ -29,7 +29,7 @@ Words = tuple[int, int, int]
 WIDE = int.from_bytes(b"\x80" + bytes(7), sys.byteorder)  # this bit of the first word says IPv6
 _MASK = (1 << 64) - 1
 MAX_BATCH = 1024
-_FEW = 6  # so many last ones of a batch are followed one by one
+_FEW = 3  # so many last ones of a batch are followed one by one
 _SHIFT = np.uint64(32)
 
 _Rows = npt.NDArray[np.int64]
@@ -94,8 +94,11 @@ class Chains:
             at = after
 
     def remove_free(self, buckets: _Rows, state: npt.NDArray[np.uint8]) -> None:
-        """Take every row that is free by now out of these buckets; one step along all of them at a time."""
-        lanes = np.unique(buckets)
+        """Take every row that is free by now out of these buckets; one step along all of them at a time.
+
+        A bucket may be named twice: both then take the same steps.
+        """
+        lanes = buckets
         heads, links = self._heads_array, self._links_array
         before = np.zeros(len(lanes), np.int64)  # last row that stays; 0 while the head itself is to be set
         at = heads[lanes].astype(np.int64)
@@ -151,44 +154,48 @@ class FlowIndex:
     """The chains by client address, with `find` for one and `lookup` for many."""
 
     __slots__ = (
+        "_a",
+        "_b",
         "_base",
         "_buckets",
+        "_c",
         "_cells",
         "_chains",
         "_columns",
         "_factors",
+        "_heads",
+        "_links",
+        "_mix",
         "_scratch",
         "_size",
-        "_vector_factors",
+        "_word0",
     )
 
     def __init__(self, block: Block) -> None:
         cells, columns = block.cells, block.columns
         self._cells, self._columns = cells, columns
+        self._heads, self._links, self._word0 = cells.heads, cells.link, cells.word0
         self._chains = Chains(cells.heads, cells.link, columns.heads, columns.link)
         self._buckets = self._chains.buckets
         self._size = np.uint64(self._buckets)
-        a, mix, b, c = self._factors = tuple(block.head[FACTORS_WORD : FACTORS_WORD + 4])
-        self._vector_factors = (np.uint64(a), np.uint64(mix), np.uint64(b), np.uint64(c))
+        a, mix, b, c = block.head[FACTORS_WORD : FACTORS_WORD + 4]
+        self._a, self._mix, self._b, self._c = a, mix, b, c
+        self._factors = (np.uint64(a), np.uint64(mix), np.uint64(b), np.uint64(c))
         self._base = _Scratch(MAX_BATCH)
         self._scratch: dict[int, _Scratch] = {}
 
     def bucket(self, words: Words) -> int:
-        a, mix, b, c = self._factors
-        x = words[0] * a + words[1] * b + words[2] * c & _MASK
-        x = (x ^ x >> 32) * mix & _MASK
+        x = words[0] * self._a + words[1] * self._b + words[2] * self._c & _MASK
+        x = (x ^ x >> 32) * self._mix & _MASK
         return (x >> 32) * self._buckets >> 32
 
     def find(self, word: int) -> int:
         """The row of an IPv4 flow; 0 if there is none."""
-        cells = self._cells
-        a, mix, _, _ = self._factors
-        x = word * a & _MASK
-        x = (x ^ x >> 32) * mix & _MASK
-        row = cells.heads[(x >> 32) * self._buckets >> 32]
-        keys, links = cells.word0, cells.link
+        x = word * self._a & _MASK
+        row = self._heads[(((x ^ x >> 32) * self._mix & _MASK) >> 32) * self._buckets >> 32]
+        keys = self._word0
         while row and keys[row] != word:
-            row = links[row]
+            row = self._links[row]
         return row
 
     def find_words(self, words: Words) -> int:
@@ -212,7 +219,7 @@ class FlowIndex:
         miss = scratch.miss
         np.not_equal(scratch.key, words, out=miss)
         if np.count_nonzero(miss):
-            self._follow(np.flatnonzero(miss), words, None, None, rows)
+            self._follow(miss.nonzero()[0], words, None, None, rows)
 
     def lookup_wide(self, words: npt.NDArray[np.uint64], rows: _Rows) -> None:
         """Rows of IPv6 flows: shape (3, n) → (n,), 0 where there is none."""
@@ -225,7 +232,7 @@ class FlowIndex:
         miss |= columns.word1.take(rows) != word1
         miss |= columns.word2.take(rows) != word2
         if np.count_nonzero(miss):
-            self._follow(np.flatnonzero(miss), word0, word1, word2, rows)
+            self._follow(miss.nonzero()[0], word0, word1, word2, rows)
 
     def add(self, row: int, words: Words) -> None:
         self._chains.add(self.bucket(words), row)
@@ -274,7 +281,7 @@ class FlowIndex:
         word1: npt.NDArray[np.uint64] | None,
         word2: npt.NDArray[np.uint64] | None,
     ) -> None:
-        a, mix, b, c = self._vector_factors
+        a, mix, b, c = self._factors
         x, shifted = scratch.hash, scratch.shifted
         np.multiply(word0, a, out=x)
         if word1 is not None and word2 is not None:
@@ -296,24 +303,25 @@ class FlowIndex:
         rows: _Rows,
     ) -> None:
         """Those of a batch (`at`) whose bucket begins with another flow, or is empty: one link further at a time."""
-        columns = self._columns
-        while len(at) > _FEW:
-            row = columns.link.take(rows.take(at))
+        columns, cells = self._columns, self._cells
+        while True:
+            row = columns.link.take(rows[at]).astype(np.int64)
             rows[at] = row
             miss = columns.word0.take(row) != word0.take(at)
             if word1 is not None and word2 is not None:
                 miss |= columns.word1.take(row) != word1.take(at)
                 miss |= columns.word2.take(row) != word2.take(at)
-            miss &= row != 0
             at = at[miss]
-        cells = self._cells
+            if len(at) <= _FEW:
+                break
+            at = at[rows[at] != 0]
         for lane in at.tolist():
-            row, word = cells.link[rows[lane]], int(word0[lane])
+            found, word = int(rows[lane]), int(word0[lane])
             if word1 is None or word2 is None:
-                while row and cells.word0[row] != word:
-                    row = cells.link[row]
+                while found and cells.word0[found] != word:
+                    found = cells.link[found]
             else:
                 rest = int(word1[lane]), int(word2[lane])
-                while row and not (cells.word0[row] == word and (cells.word1[row], cells.word2[row]) == rest):
-                    row = cells.link[row]
-            rows[lane] = row
+                while found and not (cells.word0[found] == word and (cells.word1[found], cells.word2[found]) == rest):
+                    found = cells.link[found]
+            rows[lane] = found

@@ -67,8 +67,8 @@ FREE, PROBATIONARY, ESTABLISHED = range(3)  # `state` of a row
 # Implementation constants
 
 SEED_LENGTH = 64
-MAX_TRANSCEIVERS = 65535
-BUCKETS_PER_ROW = 3  # one third full at most: a look-up compares 1.2 keys
+MAX_TRANSCEIVERS = 65535  # a number of two bytes, and 0 is nobody
+BUCKETS_PER_ROW = 4  # a quarter full at most: seven of eight flows are the first of their bucket
 _PAGE = 4096
 _HEAD_WORDS = 64
 _ROW_COLUMNS = (
@@ -82,8 +82,8 @@ _ROW_COLUMNS = (
     ("token", "Q"),
     ("pending_username", "Q"),
     ("pending_token", "Q"),
-    ("target", "i"),
-    ("pending", "i"),
+    ("target", "H"),
+    ("pending", "H"),
     ("budget", "I"),
     ("link", "i"),
     ("token_link", "i"),
@@ -122,7 +122,7 @@ def _fields(max_flows: int, max_probationary: int) -> Iterator[_Field]:
 def block_size(max_flows: int, max_probationary: int) -> int:
     """Bytes of address space for a table of so many flows; raises ValueError for bounds that cannot be."""
     if max_flows < 1 or max_probationary < 1 or BUCKETS_PER_ROW * (1 + max_flows + max_probationary) >= 1 << 31:
-        raise ValueError("a flow table has at least one flow of each kind, and at most 700 million in all")
+        raise ValueError("a flow table has at least one flow of each kind, and at most 500 million in all")
     *_, end = _fields(max_flows, max_probationary)
     return end.offset
 
@@ -165,8 +165,8 @@ class Columns:
     token: npt.NDArray[np.uint64]
     pending_username: npt.NDArray[np.uint64]
     pending_token: npt.NDArray[np.uint64]
-    target: npt.NDArray[np.int32]
-    pending: npt.NDArray[np.int32]
+    target: npt.NDArray[np.uint16]
+    pending: npt.NDArray[np.uint16]
     budget: npt.NDArray[np.uint32]
     link: npt.NDArray[np.int32]
     token_link: npt.NDArray[np.int32]

@@ -69,7 +69,7 @@ class Transceivers:
             if not holders[number]:
                 self._unheld[number] = None
 
-    def release_all(self, numbers: npt.NDArray[np.int32]) -> None:
+    def release_all(self, numbers: npt.NDArray[np.uint16]) -> None:
         """Many fields at once."""
         counts = np.bincount(numbers, minlength=len(self.addresses))
         counts[0] = 0
@@ -78,7 +78,7 @@ class Transceivers:
         holders[some] -= counts[some].astype(np.int32)
         self._unheld.update(dict.fromkeys(some[holders[some] == 0].tolist()))
 
-    def recount(self, numbers: npt.NDArray[np.int32]) -> None:
+    def recount(self, numbers: npt.NDArray[np.uint16]) -> None:
         """Exactly these fields name transceivers."""
         counts = np.bincount(numbers, minlength=len(self.addresses))[: len(self.addresses)]
         self._columns.holders[: len(self.addresses)] = counts
