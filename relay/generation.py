@@ -130,12 +130,12 @@ class Generation:
     ) -> None:
         """Tell the host what there is; `places` with their descriptors, but for the channels."""
         send(self.process.control, Start(len(places), kept, settings))
-        for place, (*sockets, ledger) in places:
+        for place, (*sockets, ledger, table) in places:
             ours, theirs = open_pair()
             ours.setblocking(False)
             self._channels.append(ours)
             with theirs:
-                send(self.process.control, place, [*sockets, theirs.fileno(), ledger])
+                send(self.process.control, place, [*sockets, theirs.fileno(), ledger, table])
 
     async def run(self) -> None:
         """Until the host has ended; cancelled, it ends the host."""

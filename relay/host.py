@@ -62,9 +62,9 @@ def _prepare(control: socket.socket, file: Path | None) -> tuple[Settings, list[
         if found is None or not isinstance(found[0], Place):
             raise ConnectionError("the supervisor ended")
         place = found[0]
-        *fronts, back, channel, ledger = found[1]
+        *fronts, back, channel, ledger, table = found[1]
         sock = socket.socket(fileno=channel)
-        places.append(Workplace(place.index, place.cpu, tuple(fronts), back, sock, ledger))
+        places.append(Workplace(place.index, place.cpu, tuple(fronts), back, sock, ledger, table))
     settings = start.settings
     if settings is None:
         settings = load_settings(file, os.environ)
@@ -174,7 +174,7 @@ class _Generation:
             for place in self._places:
                 if place is not mine:
                     place.channel.close()
-                    for descriptor in (*place.fronts, place.back, place.ledger):
+                    for descriptor in (*place.fronts, place.back, place.ledger, place.table):
                         os.close(descriptor)
             work(mine, self._settings, self._serving)
             status = 0

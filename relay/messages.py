@@ -38,7 +38,7 @@ __all__ = [
 ]
 
 MAX_MESSAGE = 65536  # a configuration is the longest
-MAX_DESCRIPTORS = 200  # the kernel takes 253 with one message; a worker has up to 128 listen sockets and four more
+MAX_DESCRIPTORS = 200  # the kernel takes 253 with one message; a worker has up to 128 listen sockets and a few more
 
 
 class Start(msgspec.Struct, frozen=True, tag=True):
@@ -50,7 +50,7 @@ class Start(msgspec.Struct, frozen=True, tag=True):
 
 
 class Place(msgspec.Struct, frozen=True, tag=True):
-    """Of one worker. Its descriptors, in order: listen sockets, trunk socket, channel, ledger."""
+    """Of one worker. Its descriptors, in order: listen sockets, trunk socket, channel, ledger, flow table."""
 
     index: int
     cpu: int | None

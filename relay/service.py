@@ -11,6 +11,7 @@ not been received waits in the sockets for the next reader.
 
 from __future__ import annotations
 
+import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 
@@ -45,7 +46,7 @@ async def serve(
 
 
 async def _front(core: RelayCore, front: UdpSocket, ingress: int, back: UdpSocket) -> None:
-    now = trio.current_time
+    now = time.monotonic  # the same for all who ever share the flow table; trio's clock begins anew in each process
     while True:
         await front.wait_readable()
         for _ in range(BUDGET):
@@ -57,7 +58,7 @@ async def _front(core: RelayCore, front: UdpSocket, ingress: int, back: UdpSocke
 
 
 async def _back(core: RelayCore, back: UdpSocket, fronts: Sequence[UdpSocket]) -> None:
-    now = trio.current_time
+    now = time.monotonic  # the same for all who ever share the flow table; trio's clock begins anew in each process
     while True:
         await back.wait_readable()
         for _ in range(BUDGET):
@@ -71,10 +72,10 @@ async def _back(core: RelayCore, back: UdpSocket, fronts: Sequence[UdpSocket]) -
 
 async def _sweep(core: RelayCore, sockets: Mapping[str, UdpSocket], tick: Callable[[], None]) -> None:
     logged: Counter[str] = Counter()
-    log_at = trio.current_time() + LOG_SECONDS
+    log_at = time.monotonic() + LOG_SECONDS
     while True:
         await trio.sleep(SWEEP_SECONDS)
-        now = trio.current_time()
+        now = time.monotonic()
         core.handle_timeout(now)
         while core.next_timeout() <= now:  # a large table is looked through in slices
             await trio.lowlevel.checkpoint()

@@ -1,6 +1,6 @@
 """The process that a relay is: it owns the sockets and the shared memory, and never touches a packet.
 
-    supervisor ─┬─ host of a generation ─┬─ worker 0     its sockets, its trunk port, its ledger
+    supervisor ─┬─ host of a generation ─┬─ worker 0     its sockets, its trunk port, its flow table, its ledger
                 │                        └─ worker n
                 └─ host of the next one, during an upgrade
 
@@ -55,8 +55,10 @@ class Supervisor:
         self._sockets = sockets
         cpus = usable_cpus()
         self._places = [Place(i, cpus[i % len(cpus)] if len(sockets) > 1 else None) for i in range(len(sockets))]
-        self._memory = [open_memory(f"antiphon ledger {index}", LEDGER_SIZE) for index in range(len(sockets))]
-        self._ledgers = [Ledger(descriptor) for descriptor in self._memory]
+        ledgers = [open_memory(f"antiphon ledger {place.index}", LEDGER_SIZE) for place in self._places]
+        tables = [open_memory(f"antiphon flows {place.index}", 0) for place in self._places]  # the workers size it
+        self._ledgers = [Ledger(descriptor) for descriptor in ledgers]
+        self._memory = list(zip(ledgers, tables, strict=True))
         self._current: Generation | None = None
         self._generations = 0
         self._restarts = 0  # of workers, in earlier generations
@@ -130,7 +132,7 @@ class Supervisor:
         self._generations += 1
         generation = Generation(process, self._generations)
         places = [
-            (place, [*(front.fileno() for front in sockets.fronts), sockets.back.fileno(), memory])
+            (place, [*(front.fileno() for front in sockets.fronts), sockets.back.fileno(), *memory])
             for place, sockets, memory in zip(self._places, self._sockets, self._memory, strict=True)
         ]
         generation.open(places, kept(self._config), settings)

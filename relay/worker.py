@@ -1,23 +1,29 @@
 """One relay worker, forked by the host of its generation: sockets and ledger are given, packets flow when it is told.
 
 1. Everything is made ready, and Ready said.
-2. Until Serve nothing is read. (Whoever replaces a killed worker reads at once: its generation serves already.)
+2. Until Serve nothing is read, and the flow table not touched: it is still another's. (Whoever replaces a killed worker goes
+   on at once: its generation serves already.) Then the table is taken as it is; one that cannot be understood is made anew.
 3. Stop: the batch under way is finished, the ledger written, Stopped said, and the process ends. What has not been read
    waits in the sockets, which the supervisor holds.
 """
 
 from __future__ import annotations
 
+import mmap
 import os
 import socket
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 
 import trio
 
 from protocol.address import format_address
 from protocol.routing import KeyRing, Trunk
+from relay.config import RelayConfig
 from relay.core import RelayCore
+from relay.flows import FlowTable
+from relay.layout import LayoutError
 from relay.ledger import Ledger
 from relay.messages import MAX_MESSAGE, Ready, Report, Reported, Serve, Stop, Stopped, decode, send
 from relay.metrics import collect
@@ -40,6 +46,7 @@ class Workplace:
     back: int
     channel: socket.socket
     ledger: int
+    table: int
 
 
 def work(place: Workplace, settings: Settings, serving: bool) -> None:
@@ -49,13 +56,33 @@ def work(place: Workplace, settings: Settings, serving: bool) -> None:
     trio.run(_Worker(place, settings).run, serving)
 
 
+def open_table(descriptor: int, config: RelayConfig) -> FlowTable:
+    """The flow table in that memory, or a new one in its place."""
+    size = FlowTable.size(config.max_flows, config.max_probationary)
+    if os.fstat(descriptor).st_size == size:
+        with suppress(LayoutError):
+            return FlowTable.attach(
+                mmap.mmap(descriptor, size), max_per_token=config.max_flows_per_token, idle=config.idle_seconds
+            )
+    os.ftruncate(descriptor, 0)  # also what a later release has left there
+    os.ftruncate(descriptor, size)
+    return FlowTable.create(
+        mmap.mmap(descriptor, size),
+        max_flows=config.max_flows,
+        max_probationary=config.max_probationary,
+        max_per_token=config.max_flows_per_token,
+        idle=config.idle_seconds,
+    )
+
+
 class _Worker:
     def __init__(self, place: Workplace, settings: Settings) -> None:
         config = settings.relay
-        keys, trunk = KeyRing.parse(settings.routing), Trunk.parse(settings.routing)
+        self._keys, self._trunk = KeyRing.parse(settings.routing), Trunk.parse(settings.routing)
+        self._config = config
         self._place = place
         self._ledger = Ledger(place.ledger)
-        self._core = RelayCore(config, keys, trunk, wall_time=time.time)
+        self._core: RelayCore | None = None
         self._fronts: list[UdpSocket] = [
             adopt_udp(socket.socket(fileno=descriptor), client_options(config)) for descriptor in place.fronts
         ]
@@ -69,27 +96,30 @@ class _Worker:
         calm_collector()
         async with trio.open_nursery() as nursery:
             send(self._place.channel, Ready(os.getpid()))
-            started = False
             while True:
-                if serving and not started:
-                    started = True
-                    self._ledger.take_over()
-                    nursery.start_soon(serve, self._core, self._fronts, self._back, self._names, self._write)
+                if serving and self._core is None:
+                    core = self._core = self._take_over()
+                    nursery.start_soon(serve, core, self._fronts, self._back, self._names, self._write)
                 data = await channel.recv(MAX_MESSAGE)
                 message = decode(data) if data else Stop()
                 if isinstance(message, Serve):
                     serving = True
                 elif isinstance(message, Report):
-                    if started:
-                        self._write()
+                    self._write()
                     send(self._place.channel, Reported(message.number))
                 elif isinstance(message, Stop):
                     break
             nursery.cancel_scope.cancel()
-        if started:
-            self._write()
+        self._write()
         send(self._place.channel, Stopped())
 
+    def _take_over(self) -> RelayCore:
+        self._ledger.take_over()
+        flows = open_table(self._place.table, self._config)
+        return RelayCore(self._config, self._keys, self._trunk, wall_time=time.time, flows=flows)
+
     def _write(self) -> None:
+        if self._core is None:
+            return
         counters = {name: sock.counters for name, sock in self._names.items()}
         self._ledger.write(collect(self._core, counters))

@@ -31,6 +31,12 @@ def environment(**settings: str) -> dict[str, str]:
     }
 
 
+def run_relay(command: str, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    """A command of the relay that ends by itself."""
+    arguments = [sys.executable, "-m", "relay", command]
+    return subprocess.run(arguments, cwd=ROOT, env=variables, capture_output=True, text=True, check=False, timeout=60)
+
+
 class RelayProcess:
     """It serves when it is made."""
 
@@ -62,15 +68,8 @@ class RelayProcess:
 
     def upgrade(self, **settings: str) -> subprocess.CompletedProcess[str]:
         """`relay upgrade`, as an operator types it."""
-        return subprocess.run(
-            [sys.executable, "-m", "relay", "upgrade"],
-            cwd=ROOT,
-            env=environment(**self.settings | {"ANTIPHON_RELAY_LISTEN": ",".join(self.bound["listen"])} | settings),
-            capture_output=True,
-            text=True,
-            check=False,
-            timeout=30,
-        )
+        listen = ",".join(self.bound["listen"])
+        return run_relay("upgrade", environment(**self.settings | {"ANTIPHON_RELAY_LISTEN": listen} | settings))
 
     def stop(self) -> tuple[int, str]:
         """Exit status and what it logged."""

@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from relay_process import ROUTING, RelayProcess, relay_process
+from relay_process import ROUTING, RelayProcess, environment, relay_process, run_relay
 
 from bench.handover import Traffic
 
@@ -37,7 +37,7 @@ def tree(relay: RelayProcess) -> list[int]:
     return [status["supervisor"], status["host"], *status["workers"]]
 
 
-def test_an_upgrade_leaves_the_process_and_its_sockets():
+def test_an_upgrade_leaves_the_process_and_its_sockets_and_loses_no_packet():
     with relay_process() as relay, Traffic(relay.listen, ROUTING, rate=1000) as traffic:
         before = relay.status()
         upgraded = relay.upgrade()
@@ -50,7 +50,8 @@ def test_an_upgrade_leaves_the_process_and_its_sockets():
         until(lambda: not is_alive(before["host"]))
         passage = traffic.stop()
         assert passage.sent > 500
-        assert relay.metrics()['antiphon_relay_frames_total{direction="up"}'] >= passage.arrived
+        assert passage.lost == 0, passage
+        assert relay.metrics()['antiphon_relay_frames_total{direction="up"}'] >= passage.sent
         assert relay.stop()[0] == 0
 
 
@@ -67,6 +68,9 @@ def test_a_killed_worker_is_back_before_anybody_would_hear_it():
         assert metrics["antiphon_relay_worker_restarts_total"] == 1
         assert metrics['antiphon_relay_frames_total{direction="up"}'] > counted
         print(f"\nworker killed at 1000 packets/s: {passage.lost} lost, gap {passage.longest_gap:.0f} ms")
+        assert passage.longest_gap < 500  # 25 ms on a quiet machine
+        # Only what the killed one had read and not sent, or half sent, can be gone.
+        assert passage.lost <= 128
 
 
 @pytest.mark.parametrize("victim", ["supervisor", "host"])
@@ -100,43 +104,58 @@ def test_workers_share_the_port_and_have_each_a_trunk_and_a_cpu():
         assert relay.stop()[0] == 0
 
 
-@pytest.mark.parametrize(
-    ("line", "complaint"),
-    [
-        ("workers = 3", "relay.workers: an upgrade cannot change it to 3; restart the relay"),
-        ("idle_seconds = -1", "relay.idle_seconds: must be more than 0"),
-        ("idle_second = 9", "relay.idle_second: unknown key"),
-        ("upgrade_seconds = 1", "not ready within 0.05 s"),
-    ],
-)
-def test_an_upgrade_to_what_cannot_be_keeps_the_old(tmp_path: Path, line: str, complaint: str):
+def test_an_upgrade_to_what_cannot_be_keeps_the_old(tmp_path: Path):
     file = tmp_path / "antiphon.toml"
-    limit = "0.05" if "within" in complaint else "30"
-    file.write_text(f"[relay]\nupgrade_seconds = {limit}\n")
+    file.write_text("[relay]\nidle_seconds = 60\n")
     control = str(tmp_path / "control")
     with relay_process("--config", str(file), ANTIPHON_RELAY_CONTROL=control) as relay:
         assert Path(control).stat().st_mode & 0o777 == 0o600
         before = relay.status()
-        file.write_text(f"[relay]\n{line}\n")
-        upgraded = relay.upgrade()
-        assert upgraded.returncode == 1
-        assert f"the old generation goes on: {complaint}" in upgraded.stderr
-        assert relay.status() == before
-        assert relay.metrics()['antiphon_relay_upgrades_total{outcome="failed"}'] == 1
+        for line, complaint in (
+            ("workers = 3", "relay.workers: an upgrade cannot change it to 3; restart the relay"),
+            ("idle_second = 9", "relay.idle_second: unknown key"),
+        ):
+            file.write_text(f"[relay]\n{line}\n")
+            upgraded = relay.upgrade()
+            assert upgraded.returncode == 1
+            assert f"the old generation goes on: {complaint}" in upgraded.stderr
+            assert relay.status() == before
+        assert relay.metrics()['antiphon_relay_upgrades_total{outcome="failed"}'] == 2
         with Traffic(relay.listen, ROUTING, rate=200) as traffic:
-            time.sleep(0.2)
+            time.sleep(0.1)
             assert traffic.stop().lost == 0
         file.write_text("[relay]\nidle_seconds = 50\n")
         relay.process.send_signal(signal.SIGUSR2)
-        until(lambda: relay.metrics().get('antiphon_relay_upgrades_total{outcome="done"}') == (line[0] != "u"))
+        until(lambda: relay.metrics()['antiphon_relay_upgrades_total{outcome="done"}'] == 1)
         assert relay.stop()[0] == 0
 
 
-def test_upgrade_says_when_nobody_is_there():
-    with relay_process() as relay:
-        asked = relay.upgrade(ANTIPHON_RELAY_CONTROL="/nowhere/control")
-        assert (asked.returncode, asked.stdout) == (1, "")
-        assert asked.stderr == "relay: nobody answers at /nowhere/control: No such file or directory\n"
-        asked = relay.upgrade(ANTIPHON_RELAY_LISTEN="127.0.0.1:0")
-        assert (asked.returncode, asked.stdout) == (1, "")
-        assert "set relay.control, or send it SIGUSR2" in asked.stderr
+def test_an_upgrade_that_takes_too_long_is_ended_and_the_old_goes_on():
+    with relay_process(ANTIPHON_RELAY_UPGRADE_SECONDS="0.05") as relay:
+        before = relay.status()
+        upgraded = relay.upgrade()
+        assert upgraded.returncode == 1
+        assert "the old generation goes on: not ready within 0.05 s" in upgraded.stderr
+        assert relay.status() == before
+        assert relay.stop()[0] == 0
+
+
+def test_upgrade_says_when_it_knows_nobody_to_ask():
+    asked = run_relay("upgrade", environment(ANTIPHON_RELAY_CONTROL="/nowhere/control"))
+    assert (asked.returncode, asked.stdout) == (1, "")
+    assert asked.stderr == "relay: nobody answers at /nowhere/control: No such file or directory\n"
+    asked = run_relay("upgrade", environment())
+    assert (asked.returncode, asked.stdout) == (1, "")
+    assert "set relay.control, or send it SIGUSR2" in asked.stderr
+
+
+@pytest.mark.thorough
+def test_twenty_upgrades_at_4000_packets_a_second_lose_nothing():
+    with relay_process() as relay, Traffic(relay.listen, ROUTING, rate=4000) as traffic:
+        for _ in range(20):
+            assert relay.upgrade().returncode == 0
+        passage = traffic.stop()
+        assert relay.status()["generation"] == 21
+        assert relay.stop()[0] == 0
+    print(f"\n20 upgrades: {passage.sent} sent, {passage.lost} lost, longest gap {passage.longest_gap:.0f} ms")
+    assert passage.lost == 0, passage
