@@ -28,7 +28,12 @@ class Frame:
     marker: bool = False
     """The caller's client says that speech begins here (the RTP marker bit)."""
     gap: bool = False
-    """Audio before this frame is missing: lost on the way, or dropped because the agent was too slow."""
+    """Audio before this frame is missing: lost on the way, or dropped because the agent was too slow. How much, `rtp_time`
+    tells: `call.decoder().decode_frame` fills it."""
+    recovered: bool = False
+    """This frame was lost, and came all the same: sent again, or as a copy in another packet."""
+    fec: bool = False
+    """With `gap`: the payload holds a copy of the audio just before it (Opus in-band FEC)."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -28,6 +28,12 @@ __all__ = ["Agent", "LiveCall"]
 
 Agent: TypeAlias = Callable[[Call], Awaitable[None]]
 
+# (marker, gap, recovered, fec) for each combination of the flags, in the order of `Frame`
+_FLAGS = tuple(
+    tuple(bool(flags & flag) for flag in (MediaFlags.MARKER, MediaFlags.GAP, MediaFlags.RECOVERED, MediaFlags.FEC))
+    for flags in range(16)
+)
+
 # Implementation constants
 GRACE_SECONDS = 5.0
 
@@ -51,9 +57,8 @@ class LiveCall:
         if codec is None or not record.payload:
             raise DecodeError("link_unexpected_media")
         samples = codec.count_samples_untrusted(record.payload)
-        marker, gap = bool(record.flags & MediaFlags.MARKER), bool(record.flags & MediaFlags.GAP)
         duration = samples * 1000 / codec.clock_rate
-        self._inbox.put_frame(Frame(record.payload, record.rtp_time, duration, marker, gap))
+        self._inbox.put_frame(Frame(record.payload, record.rtp_time, duration, *_FLAGS[record.flags & 0x0F]))
 
     def receive_data(self, message: DataMessage) -> None:
         if message.channel not in self._downlink.channels:

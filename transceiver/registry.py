@@ -228,6 +228,7 @@ class Registry:
             codecs=self._backend.codecs,
             setup=self._config.setup,
             nack=self._config.nack,
+            red=self._config.red,
             tls_id=base64.urlsafe_b64encode(entropy(18)).decode(),
         )
         try:

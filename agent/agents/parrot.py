@@ -67,7 +67,7 @@ class Parrot:
     def _hear(self, frame: Frame | None) -> list[Turn]:
         if frame is None:
             return self._voice.silence()
-        pcm = self._decoder.decode(frame.payload)
+        pcm = self._decoder.decode_frame(frame)
         if not pcm:
             return []
         self._recording.add(frame)

@@ -10,6 +10,7 @@ __all__ = ["G711Decoder", "G711Encoder"]
 
 RATE = 8000
 BIAS = 0x84
+FADE_SAMPLES = RATE * 60 // 1000
 
 
 def _expand_mu(code: int) -> int:
@@ -48,10 +49,25 @@ class G711Decoder:
 
     def __init__(self, name: str) -> None:
         self._table = _expanded(name)
+        self._last = array("h")  # the frame heard last
 
     def decode_untrusted(self, payload: bytes) -> bytes:
         """Every payload is valid."""
-        return array("h", map(self._table.__getitem__, payload)).tobytes()
+        self._last = array("h", map(self._table.__getitem__, payload))
+        return self._last.tobytes()
+
+    def recover_untrusted(self, payload: bytes, samples: int) -> bytes:
+        """G.711 carries no copies."""
+        return self.conceal(samples)
+
+    def conceal(self, samples: int) -> bytes:
+        """So many samples in place of what was lost: the last frame again, half as loud each time, then silence."""
+        pcm, last = array("h"), self._last
+        while len(last) and len(pcm) < samples and len(pcm) < FADE_SAMPLES:
+            last = array("h", [sample >> 1 for sample in last])
+            pcm.extend(last)
+        self._last = last
+        return pcm[:samples].tobytes() + bytes(2 * max(0, samples - len(pcm)))
 
 
 class G711Encoder:

@@ -31,6 +31,9 @@ class Codec:
     count_samples_untrusted: Callable[[bytes], int] = field(repr=False, compare=False)
     """RTP clock ticks of audio in a received payload; raises DecodeError when it is no payload of this codec."""
 
+    carries_fec_untrusted: Callable[[bytes], bool] | None = field(default=None, repr=False, compare=False)
+    """Whether a received payload holds a copy of the audio before it; raises DecodeError. None: a codec without such."""
+
     @property
     def encoding(self) -> str:
         """The value of `a=rtpmap` after the payload type (a channel count of 1 is left out, RFC 8866 §6.6)."""

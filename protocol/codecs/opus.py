@@ -1,21 +1,24 @@
 """Opus in RTP (RFC 7587) and the packet framing that tells how long a packet lasts (RFC 6716 §3).
 
-Opus passes through untouched; only its table-of-contents byte is read:
+Opus passes through untouched; only its framing is read:
 
 1. TOC: configuration (5 bits), stereo (1 bit), frame count code (2 bits).
 2. The configuration gives the duration of one frame, 2.5 to 60 ms.
 3. Code 0 is one frame, code 1 two of one length, code 2 two of any; code 3 has the count in the next byte, with lengths
    before the frames (VBR) or without (CBR), and padding behind them. At most 120 ms in all.
+4. The first bits of a SILK or hybrid frame tell whether it carries a copy of the audio before it (in-band FEC: LBRR frames).
 
 What a decoder would refuse is refused here too; frames of no bytes are valid, and mean DTX.
 """
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 from protocol.codecs.codec import Codec
 from protocol.errors import DecodeError
 
-__all__ = ["OPUS", "count_opus_frames_untrusted", "count_opus_samples_untrusted"]
+__all__ = ["OPUS", "carries_opus_fec_untrusted", "count_opus_frames_untrusted", "count_opus_samples_untrusted"]
 
 # Specification constants
 CLOCK_RATE = 48_000  # RFC 7587 §4.1: always 48 kHz, whatever the audio bandwidth
@@ -26,33 +29,46 @@ MAX_FRAME_BYTES = 1275  # RFC 6716 §3.2.1
 _SILK = (480, 960, 1920, 2880)
 _HYBRID = (480, 960)
 _CELT = (120, 240, 480, 960)
+_FIRST_CELT_TOC = 16 << 3  # configurations below 16 contain SILK
+_STEREO = 0x04
+_SILK_FRAME_SAMPLES = 960
 _FRAME_SAMPLES = _SILK * 3 + _HYBRID * 2 + _CELT * 4
+
+
+class _Framing(NamedTuple):
+    frames: int
+    largest: int  # bytes of the frame whose length follows from those of the others
+    first: int  # where the first frame begins
+    first_length: int
 
 
 def count_opus_frames_untrusted(payload: bytes) -> int:
     """The frames of a packet whose framing holds together; a DecodeError for one that no decoder takes (RFC 6716 §3.4)."""
+    return _read_framing(payload).frames
+
+
+def _read_framing(payload: bytes) -> _Framing:
     if not payload:
         raise DecodeError("opus_truncated")
     toc, rest = payload[0], len(payload) - 1
     match toc & 3:
         case 0:
-            frames, largest = 1, rest
+            framing = _Framing(1, rest, 1, rest)
         case 1:
             if rest % 2:
                 raise DecodeError("opus_frame_length")
-            frames, largest = 2, rest // 2
+            framing = _Framing(2, rest // 2, 1, rest // 2)
         case 2:
             length, position = _read_length(payload, 1)
-            frames, largest = 2, len(payload) - position - length
+            framing = _Framing(2, len(payload) - position - length, position, length)
         case _:
-            frames, largest = _read_code_3(payload)
-    if not 0 <= largest <= MAX_FRAME_BYTES:  # no length byte can say more, so only the implicit ones can be too long
+            framing = _read_code_3(payload)
+    if not 0 <= framing.largest <= MAX_FRAME_BYTES:  # no length byte can say more, so only the implicit can be too long
         raise DecodeError("opus_frame_length")
-    return frames
+    return framing
 
 
-def _read_code_3(payload: bytes) -> tuple[int, int]:
-    """(frames, bytes of the frame whose length follows from those of the others)"""
+def _read_code_3(payload: bytes) -> _Framing:
     if len(payload) < 2:
         raise DecodeError("opus_truncated")
     flags, position = payload[1], 2
@@ -69,14 +85,16 @@ def _read_code_3(payload: bytes) -> tuple[int, int]:
         position += 1
     end = len(payload) - padding
     if flags & 0x80:
-        total = 0
+        lengths = []
         for _ in range(frames - 1):
             length, position = _read_length(payload, position)
-            total += length
-        return frames, end - position - total
+            lengths.append(length)
+        last = end - position - sum(lengths)
+        return _Framing(frames, last, position, lengths[0] if lengths else last)
     if end < position or (end - position) % frames:
         raise DecodeError("opus_frame_length")
-    return frames, (end - position) // frames
+    each = (end - position) // frames
+    return _Framing(frames, each, position, each)
 
 
 def _read_length(payload: bytes, position: int) -> tuple[int, int]:
@@ -98,6 +116,24 @@ def count_opus_samples_untrusted(payload: bytes) -> int:
     return count_opus_frames_untrusted(payload) * _FRAME_SAMPLES[payload[0] >> 3]
 
 
+def carries_opus_fec_untrusted(payload: bytes) -> bool:
+    """Whether the packet holds a copy of the audio just before it, as long as its first frame (RFC 6716 §2.1.7).
+
+    The first frame of SILK or hybrid begins with one bit of voice activity for each of its SILK frames, then the LBRR flag;
+    in stereo the same of the side channel follows (§4.2.3). All have the probability ½, so they stand in the first byte as
+    they are.
+    """
+    if not payload or payload[0] >= _FIRST_CELT_TOC:
+        return False
+    framing = _read_framing(payload)
+    if framing.first_length == 0:  # DTX
+        return False
+    silk_frames = max(1, _FRAME_SAMPLES[payload[0] >> 3] // _SILK_FRAME_SAMPLES)
+    bits = payload[framing.first]
+    side = payload[0] & _STEREO and bits >> 6 - 2 * silk_frames & 1
+    return bool(bits >> 7 - silk_frames & 1 or side)
+
+
 OPUS = Codec(
     name="opus",
     clock_rate=CLOCK_RATE,
@@ -107,4 +143,5 @@ OPUS = Codec(
     silence=b"\xf8\xff\xfe",  # CELT fullband, 20 ms, mono: the frame libopus itself produces for digital silence
     format_parameters="minptime=10;useinbandfec=1",
     count_samples_untrusted=count_opus_samples_untrusted,
+    carries_fec_untrusted=carries_opus_fec_untrusted,
 )

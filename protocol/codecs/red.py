@@ -7,8 +7,7 @@ one header of four bytes for each repeated block, then one of a single byte for 
 +-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+-+
 |F=1|  block PT |  timestamp offset (14)    | block length (10) |        |F=0|  block PT |
 
-Our answers do not choose RED (ADR 8): this is the reader for what may come all the same, and for a codec to build
-on. The newest block has no length of its own: it takes the rest.
+What is done with it is in ADR 20. The newest block has no length of its own: it takes the rest.
 """
 
 from __future__ import annotations

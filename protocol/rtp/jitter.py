@@ -166,9 +166,9 @@ class JitterBuffer:
     def push_copy(self, packet: RtpPacket, now: float) -> None:
         """Take a copy that another packet brought (RFC 2198). Push the oldest first, and the packet itself behind them all.
         Of use only where that packet's own place is still empty; it never opens a new source, nor counts as duplicate."""
-        ahead = packet.sequence - self._next & 0xFFFF
-        if packet.ssrc != self._ssrc or ahead >= self._config.capacity or packet.sequence in self._held:
+        if not self.lacks(packet.ssrc, packet.sequence):
             return
+        ahead = packet.sequence - self._next & 0xFFFF
         if self._requests is not None:
             self._requests.forget(packet.sequence)
         if ahead == 0:
@@ -178,6 +178,11 @@ class JitterBuffer:
                 self._release_consecutive()
         else:
             self._hold(packet, now, FrameOrigin.REDUNDANT)
+
+    def lacks(self, ssrc: int, sequence: int) -> bool:
+        """Whether a copy of that packet would be of use."""
+        ahead = sequence - self._next & 0xFFFF
+        return ssrc == self._ssrc and ahead < self._config.capacity and sequence not in self._held
 
     def take_requests(self, now: float) -> tuple[int, ...]:
         """The sequence numbers to be asked for now (RFC 4585 §6.2.1), in order."""

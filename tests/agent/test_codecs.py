@@ -8,10 +8,12 @@ from itertools import pairwise
 
 import pytest
 
-from agent.codecs import CodecUnavailable, open_decoder, open_encoder, pcm_codecs
+from agent.codecs import CodecUnavailable, Decoder, open_decoder, open_encoder, pcm_codecs
 from agent.codecs.g711 import G711Decoder, G711Encoder
-from agent.codecs.opus import OpusLibrary, find_opus
+from agent.codecs.opus import OpusEncoder, OpusLibrary, find_opus
+from agent.events import Frame
 from protocol.codecs import CODECS, OPUS, Codec
+from protocol.codecs.opus import carries_opus_fec_untrusted
 
 
 @pytest.mark.parametrize(
@@ -69,3 +71,63 @@ def test_without_libopus_agents_ask_for_g711():
 def test_a_call_without_audio_has_no_decoder():
     with pytest.raises(CodecUnavailable):
         open_decoder(None)
+
+
+def speech(encoder: OpusEncoder, frames: int) -> tuple[array[int], list[bytes]]:
+    size = encoder.frame_samples
+    wave = array(
+        "h",
+        [
+            round(
+                7000 * math.sin(2 * math.pi * (180 + 40 * math.sin(n / 4000)) * n / encoder.rate) * (1 + n // 1600 % 2)
+            )
+            for n in range(size * frames)
+        ],
+    )
+    return wave, [encoder.encode(wave[at : at + size].tobytes()) for at in range(0, len(wave), size)]
+
+
+def test_what_was_lost_is_filled_from_the_copy_in_the_frame_behind_it():
+    library = find_opus()
+    assert library is not None
+    _, packets = speech(OpusEncoder(library, loss=30), 60)
+    lost = {number for number in range(10, 58, 7) if carries_opus_fec_untrusted(packets[number + 1])}
+    assert len(lost) >= 4
+
+    def hear(*, gaps: set[int], fec: bool) -> tuple[array[int], Decoder]:
+        decoder, pcm = open_decoder(OPUS), array("h")
+        for number, packet in enumerate(packets):
+            if number not in gaps:
+                gap = number - 1 in gaps
+                pcm.frombytes(decoder.decode_frame(Frame(packet, number * 960, 20.0, gap=gap, fec=gap and fec)))
+        return pcm, decoder
+
+    whole, _ = hear(gaps=set(), fec=False)
+    copied, with_copies = hear(gaps=lost, fec=True)
+    concealed, without = hear(gaps=lost, fec=False)
+    assert len(whole) == len(copied) == len(concealed) == 60 * 320, "no holes"
+    assert (with_copies.recovered_ms, with_copies.concealed_ms) == (20.0 * len(lost), 0)
+    assert (without.recovered_ms, without.concealed_ms) == (0, 20.0 * len(lost))
+
+    def error(heard: array[int]) -> float:
+        return sum((a - b) ** 2 for n in lost for a, b in zip(whole[n * 320 : n * 320 + 320], heard[n * 320 :]))
+
+    assert error(copied) < error(concealed) / 2
+
+
+@pytest.mark.parametrize("codec", CODECS, ids=lambda codec: codec.name)
+def test_a_long_gap_is_concealed_up_to_a_second_and_fades(codec: Codec):
+    encoder = open_encoder(codec)
+    size = encoder.frame_samples
+    tone = array("h", [round(8000 * math.sin(2 * math.pi * 440 * n / encoder.rate)) for n in range(size)]).tobytes()
+    decoder = open_decoder(codec)
+    payload = encoder.encode(tone)
+    decoder.decode_frame(Frame(payload, 0xFFFF_FF00, 20.0))
+    after = 0xFFFF_FF00 + 26 * codec.frame_samples & 0xFFFFFFFF
+    pcm = array("h", decoder.decode_frame(Frame(payload, after, 20.0, gap=True)))
+    assert len(pcm) == 26 * size
+    assert max(map(abs, pcm[22 * size : 24 * size])) < 1000, "nobody hears a tone go on for ever"
+    later = after + 100 * codec.frame_samples
+    assert len(decoder.decode_frame(Frame(payload, later & 0xFFFFFFFF, 20.0, gap=True))) == 2 * size
+    pause = later + 50 * codec.frame_samples
+    assert len(decoder.decode_frame(Frame(payload, pause & 0xFFFFFFFF, 20.0))) == 2 * size, "a pause is no gap"

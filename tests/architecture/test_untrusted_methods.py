@@ -188,6 +188,9 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
     "relay.core.RelayCore.receive_clients_untrusted": lambda: batched(relay().receive_clients_untrusted, 0, 0.0),
     "relay.core.RelayCore.receive_trunk_untrusted": lambda: batched(relay().receive_trunk_untrusted, 0.0),
     "agent.codecs.g711.G711Decoder.decode_untrusted": lambda: G711Decoder("PCMU").decode_untrusted,
+    "agent.codecs.g711.G711Decoder.recover_untrusted": lambda: (
+        lambda data: G711Decoder("PCMU").recover_untrusted(data, 160)
+    ),
     "loadgen.frames.read_frame_untrusted": lambda: read_frame_untrusted,
     "loadgen.tally.AudioTally.receive_untrusted": lambda: at_zero(
         AudioTally(bytes(8), 1, Histogram()).receive_untrusted
@@ -199,9 +202,14 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
 
 if (opus := find_opus()) is not None:
     DRIVERS["agent.codecs.opus.OpusDecoder.decode_untrusted"] = lambda: OpusDecoder(opus).decode_untrusted
+    DRIVERS["agent.codecs.opus.OpusDecoder.recover_untrusted"] = lambda: (
+        lambda data: OpusDecoder(opus).recover_untrusted(data, 320)
+    )
 
 BENEATH = {
     "agent.codecs._CodecDecoder.decode_untrusted": "agent.codecs.g711.G711Decoder.decode_untrusted",  # a Protocol
+    "agent.codecs._CodecDecoder.recover_untrusted": "agent.codecs.g711.G711Decoder.recover_untrusted",
+    "agent.codecs.opus.OpusDecoder.recover_untrusted": "agent.codecs.g711.G711Decoder.recover_untrusted",
     "agent.codecs.opus.OpusDecoder.decode_untrusted": "agent.codecs.g711.G711Decoder.decode_untrusted",  # no libopus
     "loadgen.call.Call.receive_untrusted": "protocol.peer.endpoint.Peer.receive_untrusted",
     "protocol.dtls.association12.Association12.receive_untrusted": "protocol.dtls.endpoint.DtlsEndpoint.receive_untrusted",

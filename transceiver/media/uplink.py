@@ -2,18 +2,21 @@
 
 1. Packets pass the reorder buffer, which adds no delay while they come in order; what is missing is asked for
    (`take_requests`), and waited for as long as that is likely to help.
-2. Frames wait here until the link takes them, all that have gathered at once.
-3. A key that the caller presses (RFC 4733) comes in the same stream: told once, when it begins.
-4. At most one second of them waits: the oldest are dropped, because stale speech is useless.
+2. Redundant audio (RFC 2198) is taken apart: the copies fill the places before it that are still empty.
+3. The frame behind a gap says so, and whether it holds a copy of what was lost last (in-band FEC).
+4. Frames wait here until the link takes them, all that have gathered at once.
+5. A key that the caller presses (RFC 4733) comes in the same stream: told once, when it begins.
+6. At most one second of them waits: the oldest are dropped, because stale speech is useless.
 """
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, deque
 from collections.abc import Callable
 
 from protocol.agentlink import MAX_FRAME_BYTES, MediaFlags, MediaRecord
-from protocol.codecs import KeyPresses
+from protocol.codecs import KeyPresses, parse_red_untrusted
 from protocol.errors import DecodeError
 from protocol.rtp import FrameOrigin, Gap, JitterBuffer, JitterConfig, PathEstimate, RequestConfig, RtpPacket
 
@@ -24,7 +27,10 @@ MAX_WAITING_SECONDS = 1.0
 MAX_WAITING_FRAMES = 128  # bounds senders whose timestamps do not move
 MAX_FOLLOWING_FRAMES = 64  # waiting; beyond them nobody is in a hurry
 
-_MARKER, _GAP, _RECOVERED = int(MediaFlags.MARKER), int(MediaFlags.GAP), int(MediaFlags.RECOVERED)
+MAX_COPIES = 4  # of one packet with redundant audio; browsers send one or two
+# As plain integers: an IntFlag costs ten times as much to combine.
+_MARKER, _GAP = int(MediaFlags.MARKER), int(MediaFlags.GAP)
+_RECOVERED, _FEC = int(MediaFlags.RECOVERED), int(MediaFlags.FEC)
 
 
 class Uplink:
@@ -33,10 +39,12 @@ class Uplink:
     __slots__ = (
         "_buffer",
         "_event_payload_type",
+        "_fec",
         "_frames",
-        "_gap",
+        "_lost",
         "_payload_type",
         "_presses",
+        "_red_payload_type",
         "_span",
         "drops",
         "frames_received",
@@ -48,18 +56,22 @@ class Uplink:
         clock_rate: int,
         event_payload_type: int | None = None,
         *,
+        red_payload_type: int | None = None,
+        fec: Callable[[bytes], bool] | None = None,
         nack: bool = False,
         estimate: Callable[[], PathEstimate] = PathEstimate,
     ) -> None:
-        """`nack`: lost packets are asked for. `estimate`: what is known of the path now."""
+        """`fec`: `Codec.carries_fec_untrusted`. `nack`: ask for lost packets. `estimate`: what is known of the path now."""
         self._payload_type = payload_type
         self._event_payload_type = event_payload_type
+        self._red_payload_type = red_payload_type
+        self._fec = fec
         self._presses = KeyPresses()
         self._span = int(MAX_WAITING_SECONDS * clock_rate)
         requests = RequestConfig() if nack else None
         self._buffer = JitterBuffer(JitterConfig(clock_rate=clock_rate, requests=requests), estimate)
         self._frames: deque[tuple[int, int, bytes]] = deque()  # (64-bit RTP time, flags, payload)
-        self._gap = False
+        self._lost = 0  # packets of the gap before the next frame
         self.drops: Counter[str] = Counter()
         self.frames_received = 0
 
@@ -68,7 +80,10 @@ class Uplink:
 
         The digit of the key press that begins with it, if one does.
         """
-        self._buffer.push(packet, now)
+        if packet.payload_type == self._red_payload_type:
+            self._push_redundant(packet, now)
+        else:
+            self._buffer.push(packet, now)
         self._pull(now)
         return self._detect(packet) if packet.payload_type == self._event_payload_type else None
 
@@ -77,7 +92,7 @@ class Uplink:
 
         `second` is the packet's second byte: the marker bit and the payload type.
         """
-        if second & 0x7F != self._payload_type or self._gap or len(payload) > MAX_FRAME_BYTES:
+        if second & 0x7F != self._payload_type or self._lost or len(payload) > MAX_FRAME_BYTES:
             return False
         frames = self._frames
         if len(frames) >= MAX_FOLLOWING_FRAMES:
@@ -113,7 +128,8 @@ class Uplink:
 
     @property
     def counters(self) -> Counter[str]:
-        """What became of losses: requested, resent, lost, late, …; see `JitterBuffer`."""
+        """What became of losses: requested, resent, redundant, lost, late, …, as `JitterBuffer` says; of the lost, those that
+        in-band FEC makes good (fec_available), and the rest (concealed)."""
         return self._buffer.counters
 
     @property
@@ -131,6 +147,35 @@ class Uplink:
         self.drops["no_agent"] += len(self._frames)
         self._frames.clear()
 
+    def _push_redundant(self, packet: RtpPacket, now: float) -> None:
+        """The copies first, the oldest at the head: each fills the place that its distance from the newest block says."""
+        buffer = self._buffer
+        try:
+            *copies, newest = parse_red_untrusted(packet.payload, packet.payload_type)
+        except DecodeError as error:
+            self.drops[error.reason] += 1
+            buffer.push(packet._replace(payload=b""), now)  # its place in the row is taken all the same
+            return
+        for distance in range(min(len(copies), MAX_COPIES), 0, -1):
+            sequence, copy = packet.sequence - distance & 0xFFFF, copies[-distance]
+            if copy.payload and buffer.lacks(packet.ssrc, sequence):
+                timestamp = packet.timestamp - copy.timestamp_offset & 0xFFFFFFFF
+                filled = RtpPacket(False, copy.payload_type, sequence, timestamp, packet.ssrc, payload=copy.payload)
+                buffer.push_copy(filled, now)
+        buffer.push(packet._replace(payload_type=newest.payload_type, payload=newest.payload), now)
+
+    def _behind_gap(self, payload: bytes) -> int:
+        """The flags of the frame behind a gap."""
+        lost, self._lost = self._lost, 0
+        recovered = 0
+        if self._fec is not None:
+            with contextlib.suppress(DecodeError):  # the agent, who has a decoder, will judge the frame
+                recovered = int(self._fec(payload))
+        counters = self._buffer.counters
+        counters["fec_available"] += recovered
+        counters["concealed"] += lost - recovered
+        return _GAP | _FEC if recovered else _GAP
+
     def _detect(self, packet: RtpPacket) -> str | None:
         try:
             event = self._presses.detect_untrusted(packet.payload, packet.timestamp)
@@ -143,7 +188,7 @@ class Uplink:
         frames = self._frames
         while (item := self._buffer.pop(now)) is not None:
             if isinstance(item, Gap):
-                self._gap = True
+                self._lost += item.packets
                 self.drops["lost"] += item.packets
                 continue
             if item.payload_type != self._payload_type:
@@ -154,9 +199,8 @@ class Uplink:
                 self.drops["oversize"] += 1
                 continue
             flags = _MARKER if item.marker else 0
-            if self._gap:
-                flags |= _GAP
-                self._gap = False
+            if self._lost:
+                flags |= self._behind_gap(item.payload)
             if item.origin != FrameOrigin.SENT:
                 flags |= _RECOVERED
             self.frames_received += 1

@@ -72,6 +72,8 @@ class Conversation:
                 audio.payload_type,
                 audio.codec.clock_rate,
                 audio.telephone_event_payload_type,
+                red_payload_type=audio.red_payload_type,
+                fec=audio.codec.carries_fec_untrusted,
                 nack=self._peer.requests_audio,
                 estimate=self._peer.path_estimate,
             )
