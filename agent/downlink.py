@@ -25,6 +25,7 @@ __all__ = ["Downlink"]
 # Implementation constants
 AHEAD_SECONDS = 5.0  # audio sent, but not reported played: then send_frame waits
 DATA_BYTES = 256 * 1024  # data of one call waiting for the link: then send_message waits
+MAX_UNYIELDING = 8  # frames that are sent in a row without letting other tasks run
 FLUSH_SECONDS = 1.0  # how long a flush waits for the report of what was played
 
 
@@ -38,6 +39,7 @@ class Downlink:
         self._statistics = statistics
         self._playback = Playback()
         self._waiting_bytes = 0
+        self._unyielding = 0
         self._blocked: set[int] = set()
         self._change = trio.lowlevel.ParkingLot()
         self.channels: dict[int, str] = {}
@@ -94,11 +96,18 @@ class Downlink:
         if not payload or len(payload) > MAX_FRAME_BYTES:
             raise ValueError(f"a frame has 1 to {MAX_FRAME_BYTES} bytes, not {len(payload)}")
         while True:
-            await trio.lowlevel.checkpoint()  # also after waiting: who was cancelled by a flush must not send any more
+            # Also after waiting: who was cancelled by a flush must not send any more.
+            await trio.lowlevel.checkpoint_if_cancelled()
             self._check()
             if self._playback.ahead <= AHEAD_SECONDS * codec.clock_rate:
                 break
             await self._change.park()
+            self._unyielding = 0
+        self._unyielding += 1
+        if self._unyielding > MAX_UNYIELDING:
+            self._unyielding = 0
+            await trio.lowlevel.checkpoint()
+            self._check()
         self._outbox.put_media(MediaRecord(self._handle, self._playback.send(samples), 0, payload))
         self._statistics.frames_sent += 1
 

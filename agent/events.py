@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 from protocol.agentlink import PlayedReason
 
@@ -18,9 +18,8 @@ class CallEnded(Exception):
         self.reason = reason
 
 
-@dataclass(frozen=True, slots=True)
-class Frame:
-    """One audio frame of the caller, still encoded (`call.codec`, `call.decoder()`)."""
+class Frame(NamedTuple):
+    """One audio frame of the caller, still encoded (`call.codec`, `call.decoder()`). A tuple: one is made every 20 ms."""
 
     payload: bytes
     rtp_time: int

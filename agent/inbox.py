@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import replace
 from typing import Generic, TypeAlias, TypeVar
 
 import trio
@@ -25,6 +24,7 @@ AUDIO_MS = 1000.0
 MAX_NOTES = 1024
 MAX_NOTE_BYTES = 1024 * 1024
 MAX_PLAYED = 16
+MAX_UNYIELDING = 8  # events that are taken in a row without letting other tasks run
 
 Note: TypeAlias = Message | ChannelOpened | ChannelClosed | Digit | Draining
 _T = TypeVar("_T", bound=Event)
@@ -43,7 +43,11 @@ class Inbox:
         self._played: deque[Played] = deque(maxlen=MAX_PLAYED)
         self._read_notes = False
         self._closed = False
-        self._arrival = trio.lowlevel.ParkingLot()
+        self._unyielding = 0
+        # Who reads frames alone is not woken by a message, nor the other way round: each wake costs as much as a frame.
+        self._for_frames = trio.lowlevel.ParkingLot()
+        self._for_messages = trio.lowlevel.ParkingLot()
+        self._for_all = trio.lowlevel.ParkingLot()
 
     def put_frame(self, frame: Frame) -> None:
         self._frames.append(frame)
@@ -52,7 +56,7 @@ class Inbox:
             self._frames_ms -= self._frames.popleft().duration_ms
             self._dropped = True
             self._statistics.frames_dropped += 1
-        self._arrival.unpark_all()
+        self._wake(self._for_frames)
 
     def put_note(self, note: Note) -> bool:
         """False: the agent reads its messages too slowly, the bound is reached, nothing was taken in."""
@@ -64,35 +68,48 @@ class Inbox:
             self._statistics.messages_unread += 1
         self._notes.append(note)
         self._note_bytes += size
-        self._arrival.unpark_all()
+        self._wake(self._for_messages)
         return True
 
     def put_played(self, played: Played) -> None:
         self._played.append(played)
-        self._arrival.unpark_all()
+        if self._for_all:
+            self._for_all.unpark_all()
 
     def close(self) -> None:
         """Nothing more will come; what is here may still be read."""
         self._closed = True
-        self._arrival.unpark_all()
+        for lot in (self._for_frames, self._for_messages, self._for_all):
+            lot.unpark_all()
 
     def frames(self) -> Stream[Frame]:
-        return Stream(self, self._take_frame)
+        return Stream(self, self._take_frame, self._for_frames)
 
     def messages(self) -> Stream[Message]:
-        return Stream(self, self._take_message)
+        return Stream(self, self._take_message, self._for_messages)
 
     def events(self) -> Stream[Event]:
-        return Stream(self, self._take_event)
+        return Stream(self, self._take_event, self._for_all)
 
-    async def wait(self, take: Callable[[], _T | None]) -> _T | None:
+    async def wait(self, take: Callable[[], _T | None], lot: trio.lowlevel.ParkingLot) -> _T | None:
         """What `take` finds, as soon as it finds something; None when nothing will come any more."""
-        await trio.lowlevel.checkpoint()
+        await trio.lowlevel.checkpoint_if_cancelled()
         while True:
             event = take()
             if event is not None or self._closed:
+                self._unyielding += 1
+                if self._unyielding > MAX_UNYIELDING:  # what waits is bounded, but others wait, too
+                    self._unyielding = 0
+                    await trio.lowlevel.cancel_shielded_checkpoint()
                 return event
-            await self._arrival.park()
+            await lot.park()
+            self._unyielding = 0
+
+    def _wake(self, lot: trio.lowlevel.ParkingLot) -> None:
+        if lot:
+            lot.unpark_all()
+        if self._for_all:
+            self._for_all.unpark_all()
 
     def _take_frame(self) -> Frame | None:
         if not self._frames:
@@ -101,7 +118,7 @@ class Inbox:
         self._frames_ms -= frame.duration_ms
         if self._dropped:
             self._dropped = False
-            return replace(frame, gap=True)
+            return frame._replace(gap=True)
         return frame
 
     def _take_note(self) -> Note | None:
@@ -129,15 +146,16 @@ class Inbox:
 class Stream(Generic[_T]):
     """An async iterator that ends with the call. Unlike a generator it survives a time-out around one step."""
 
-    def __init__(self, inbox: Inbox, take: Callable[[], _T | None]) -> None:
+    def __init__(self, inbox: Inbox, take: Callable[[], _T | None], lot: trio.lowlevel.ParkingLot) -> None:
         self._inbox = inbox
         self._take = take
+        self._lot = lot
 
     def __aiter__(self) -> Stream[_T]:
         return self
 
     async def __anext__(self) -> _T:
-        event = await self._inbox.wait(self._take)
+        event = await self._inbox.wait(self._take, self._lot)
         if event is None:
             raise StopAsyncIteration
         return event

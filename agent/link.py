@@ -9,8 +9,6 @@
 from __future__ import annotations
 
 import trio
-import wsproto
-from trio_websocket import ConnectionClosed, WebSocketConnection
 
 from agent.live import Agent, LiveCall
 from agent.outbox import Outbox
@@ -22,7 +20,6 @@ from protocol.agentlink import (
     CallAccept,
     CallDigit,
     CallEnd,
-    CallPlayed,
     CallRefuse,
     CallStart,
     ChannelBlocked,
@@ -31,6 +28,7 @@ from protocol.agentlink import (
     ChannelWritable,
     DataMessage,
     Drain,
+    PlayedReports,
     TransceiverHello,
     TransceiverMessage,
     decode_binary_untrusted,
@@ -38,7 +36,9 @@ from protocol.agentlink import (
 )
 from protocol.codecs import codec_by_name
 from protocol.errors import DecodeError
+from protocol.websocket import Message
 from service.logs import get_logger
+from service.websocket import WebSocket, WebSocketClosed
 
 __all__ = ["Link"]
 
@@ -48,12 +48,11 @@ log = get_logger()
 HELLO_SECONDS = 5.0
 PING_SECONDS = 5.0
 PONG_SECONDS = 10.0
+GOING_AWAY, PROTOCOL_ERROR = 1001, 1002  # RFC 6455 §7.4.1
 
 
 class Link:
-    def __init__(
-        self, connection: WebSocketConnection, agent: Agent, name: str, statistics: Statistics, max_calls: int
-    ) -> None:
+    def __init__(self, connection: WebSocket, agent: Agent, name: str, statistics: Statistics, max_calls: int) -> None:
         self._connection = connection
         self._agent = agent
         self._codecs: tuple[str, ...] = getattr(agent, "codecs", ())
@@ -93,67 +92,71 @@ class Link:
         for live in self._calls.values():
             live.end(reason)
         await self._outbox.wait_idle()
-        await self._connection.aclose(1001, "the agent is going away")
+        await self._connection.close(GOING_AWAY, "the agent is going away")
 
     async def _converse(self, calls: trio.Nursery) -> None:
         self._outbox.put_urgent(AgentHello(LINK_VERSION, self._name, self._codecs))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write, nursery.cancel_scope)
             nursery.start_soon(self._keep_alive, nursery.cancel_scope)
-            if await self._is_greeted():
-                await self._read(calls)
+            messages = await self._greeting()
+            if messages is not None:
+                await self._read(messages, calls)
             nursery.cancel_scope.cancel()
 
-    async def _is_greeted(self) -> bool:
+    async def _greeting(self) -> list[Message] | None:
+        """What came with the hello; None if there was no proper one."""
         with trio.move_on_after(HELLO_SECONDS):
             try:
-                first = await self._connection.get_message()
+                first, *more = await self._connection.receive()
                 hello = decode_transceiver_message_untrusted(first)
-            except ConnectionClosed:
-                return False
+            except WebSocketClosed:
+                return None
             except DecodeError as error:
                 self._drop(error.reason)
                 hello = None
             if isinstance(hello, TransceiverHello) and hello.version == LINK_VERSION:
                 log.info("link opened", transceiver=hello.transceiver)
-                return True
+                return more
         log.warning("link refused", why="no hello of this version of the protocol")
         with trio.move_on_after(HELLO_SECONDS):
-            await self._connection.aclose(1002, f"expected a hello of version {LINK_VERSION}")
-        return False
+            await self._connection.close(PROTOCOL_ERROR, f"expected a hello of version {LINK_VERSION}")
+        return None
 
-    async def _read(self, calls: trio.Nursery) -> None:
+    async def _read(self, messages: list[Message], calls: trio.Nursery) -> None:
         while True:
+            for message in messages:
+                try:
+                    if isinstance(message, str):
+                        self._receive_control(decode_transceiver_message_untrusted(message), calls)
+                    else:
+                        self._receive_binary(message)
+                except DecodeError as error:
+                    self._drop(error.reason)
             try:
-                message = await self._connection.get_message()
-            except ConnectionClosed as closed:
-                log.info("link closed", why=str(closed.reason))
+                messages = await self._connection.receive()
+            except WebSocketClosed as closed:
+                log.info("link closed", why=str(closed))
                 return
-            try:
-                if isinstance(message, str):
-                    self._receive_control(decode_transceiver_message_untrusted(message), calls)
-                else:
-                    self._receive_binary(message)
             except DecodeError as error:
                 self._drop(error.reason)
+                log.warning("link closed", why=error.reason)
+                return
 
     async def _write(self, link: trio.CancelScope) -> None:
         try:
-            await self._outbox.write(self._connection.send_message)
-        except (ConnectionClosed, wsproto.utilities.LocalProtocolError):  # the latter: it began to close meanwhile
+            await self._outbox.write(self._connection.send)
+        except WebSocketClosed:
             link.cancel()
 
     async def _keep_alive(self, link: trio.CancelScope) -> None:
-        while True:
-            await trio.sleep(PING_SECONDS)
-            try:
-                with trio.fail_after(PONG_SECONDS):
-                    await self._connection.ping()
-            except (ConnectionClosed, wsproto.utilities.LocalProtocolError):
-                return  # the reader sees it, too, after what still is to be read
-            except trio.TooSlowError:
-                log.warning("link lost", why="no answer to a ping")
-                link.cancel()
+        try:
+            await self._connection.keep_alive(PING_SECONDS, PONG_SECONDS)
+        except WebSocketClosed:
+            return  # the reader sees it, too, after what still is to be read
+        except trio.TooSlowError:
+            log.warning("link lost", why="no answer to a ping")
+            link.cancel()
 
     def _receive_binary(self, data: bytes) -> None:
         content = decode_binary_untrusted(data)
@@ -161,19 +164,30 @@ class Link:
             self._statistics.messages_received += 1
             self._live(content.handle).receive_data(content)
             return
+        calls, drop = self._calls, self._drop
+        if isinstance(content, PlayedReports):
+            for report in content.reports:
+                live = calls.get(report.handle)
+                if live is None or live.call.ended is not None:
+                    drop("link_unknown_handle")
+                else:
+                    live.report_played(report)
+            return
         self._statistics.frames_received += len(content)
         for record in content:
+            live = calls.get(record.handle)
+            if live is None or live.call.ended is not None:  # usual for a moment after we ended a call
+                drop("link_unknown_handle")
+                continue
             try:
-                self._live(record.handle).receive_frame(record)
+                live.receive_frame(record)
             except DecodeError as error:  # of this one frame: the others belong to other calls
-                self._drop(error.reason)
+                drop(error.reason)
 
     def _receive_control(self, message: TransceiverMessage, calls: trio.Nursery) -> None:
         match message:
             case CallStart():
                 self._start(message, calls)
-            case CallPlayed():
-                self._live(message.handle).report_played(message)
             case CallDigit():
                 self._live(message.handle).press(message.digit)
             case CallEnd():

@@ -37,6 +37,11 @@ _FLAGS = tuple(
 # Implementation constants
 GRACE_SECONDS = 5.0
 
+MARKER, GAP = (
+    int(MediaFlags.MARKER),
+    int(MediaFlags.GAP),
+)  # the operators of IntFlag cost as much as the rest of a frame
+
 
 class LiveCall:
     def __init__(self, start: CallStart, codec: Codec | None, outbox: Outbox, statistics: Statistics) -> None:
@@ -56,9 +61,9 @@ class LiveCall:
         codec = self._codec
         if codec is None or not record.payload:
             raise DecodeError("link_unexpected_media")
-        samples = codec.count_samples_untrusted(record.payload)
-        duration = samples * 1000 / codec.clock_rate
-        self._inbox.put_frame(Frame(record.payload, record.rtp_time, duration, *_FLAGS[record.flags & 0x0F]))
+        _, rtp_time, flags, payload = record
+        duration = codec.count_samples_untrusted(payload) * 1000 / codec.clock_rate
+        self._inbox.put_frame(Frame(payload, rtp_time, duration, *_FLAGS[flags & 0x0F]))
 
     def receive_data(self, message: DataMessage) -> None:
         if message.channel not in self._downlink.channels:

@@ -4,6 +4,8 @@
     media     audio frames of all calls, gathered into as few messages as possible
     ordered   data messages and the ends of calls, one by one; urgent ones and audio pass between them
 
+Whatever of the first two waits leaves in one write.
+
 Bounds are kept where things are put: 5 s of audio and 256 KiB of data a call (agent/downlink.py), one flush a call at a
 time, one end a call.
 """
@@ -25,7 +27,7 @@ class Outbox:
 
     def __init__(self) -> None:
         self._urgent: deque[AgentMessage] = deque()
-        self._media: deque[MediaRecord] = deque()
+        self._media: list[MediaRecord] = []
         self._ordered: deque[tuple[AgentMessage | DataMessage, Callable[[], None] | None]] = deque()
         self._wake = trio.Event()
         self._idle = trio.Event()
@@ -47,27 +49,30 @@ class Outbox:
         """Remove, and return, the frames of one call that are still here."""
         taken = [record for record in self._media if record.handle == handle]
         if taken:
-            self._media = deque(record for record in self._media if record.handle != handle)
+            self._media = [record for record in self._media if record.handle != handle]
         return taken
 
     async def wait_idle(self) -> None:
         """Until everything has been written."""
         await self._idle.wait()
 
-    async def write(self, send: Callable[[str | bytes], Awaitable[None]]) -> None:
+    async def write(self, send: Callable[[list[str | bytes]], Awaitable[None]]) -> None:
         """Write until cancelled, or until `send` raises."""
         while True:
-            while self._urgent:
-                await send(encode_message(self._urgent.popleft()))
+            messages: list[str | bytes] = [encode_message(message) for message in self._urgent]
+            self._urgent.clear()
             if self._media:
-                records, self._media = self._media, deque()
-                for message in encode_media(records):
-                    await send(message)
+                records, self._media = self._media, []
+                messages += encode_media(records)
+                await send(messages)
             elif self._ordered:
                 ordered, written = self._ordered.popleft()
-                await send(encode_data(ordered) if isinstance(ordered, DataMessage) else encode_message(ordered))
+                messages.append(encode_data(ordered) if isinstance(ordered, DataMessage) else encode_message(ordered))
+                await send(messages)
                 if written is not None:
                     written()
+            elif messages:
+                await send(messages)
             if not (self._urgent or self._media or self._ordered):
                 self._idle.set()
                 self._wake = trio.Event()

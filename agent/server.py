@@ -5,29 +5,24 @@ from __future__ import annotations
 from typing import NoReturn
 
 import trio
-from trio_websocket import (
-    ConnectionClosed,
-    HandshakeError,
-    WebSocketConnection,
-    WebSocketRequest,
-    wrap_server_stream,
-)
 
 from agent.link import Link
 from agent.live import Agent
 from agent.statistics import Statistics
 from protocol.agentlink import MAX_MESSAGE_BYTES
+from protocol.errors import DecodeError
+from service import websocket
 from service.addresses import parse_host_port, to_host_port
 from service.listening import open_tcp_at
 from service.logs import get_logger
+from service.websocket import WebSocket
 
 __all__ = ["AgentServer"]
 
 log = get_logger()
 
 # Implementation constants
-MESSAGE_QUEUE = 64  # WebSocket messages that trio-websocket reads ahead; then TCP makes the transceiver wait
-RECEIVE_BYTES = 64 * 1024
+FORBIDDEN = 403
 HANDSHAKE_SECONDS = 5.0
 FAREWELL_SECONDS = 1.0
 
@@ -54,29 +49,27 @@ class AgentServer:
         await trio.serve_listeners(self._handle, listeners)
 
     async def _handle(self, stream: trio.SocketStream) -> None:
-        # The stream is ours, not serve_websocket's, which leaves it open when the other side breaks off.
         try:
-            async with stream, trio.open_nursery() as nursery:
-                with trio.move_on_after(HANDSHAKE_SECONDS):
-                    request = await wrap_server_stream(nursery, stream, MESSAGE_QUEUE, MAX_MESSAGE_BYTES, RECEIVE_BYTES)
-                    if (connection := await self._accept(request)) is not None:
-                        nursery.start_soon(self._run_link, connection, nursery.cancel_scope)
-                        return
-                nursery.cancel_scope.cancel()
-        except* (ConnectionClosed, HandshakeError):
+            async with stream:
+                with trio.fail_after(HANDSHAKE_SECONDS):
+                    connection = await websocket.accept(
+                        stream, max_message_bytes=MAX_MESSAGE_BYTES, refuse=self._refuse_browsers
+                    )
+                if connection is not None:
+                    await self._run_link(connection)
+        except* (DecodeError, trio.BrokenResourceError, trio.TooSlowError):
             self.statistics.drops["link_handshake"] += 1
         except* Exception as group:  # one link's failure must not end the others
             log.error("link failed", exc_info=group)
 
-    async def _accept(self, request: WebSocketRequest) -> WebSocketConnection | None:
+    def _refuse_browsers(self, headers: dict[bytes, bytes]) -> int | None:
         # Every browser names the page's origin, no transceiver does: a web page must not talk to a local agent.
-        if any(name.lower() == b"origin" for name, _ in request.headers):
-            self.statistics.drops["link_from_browser"] += 1
-            await request.reject(403)
+        if b"origin" not in headers:
             return None
-        return await request.accept()
+        self.statistics.drops["link_from_browser"] += 1
+        return FORBIDDEN
 
-    async def _run_link(self, connection: WebSocketConnection, scope: trio.CancelScope) -> None:
+    async def _run_link(self, connection: WebSocket) -> None:
         link = Link(connection, self._agent, self._name, self.statistics, self._max_calls)
         self._links.add(link)
         try:
@@ -86,8 +79,7 @@ class AgentServer:
         finally:
             self._links.discard(link)
         with trio.move_on_after(FAREWELL_SECONDS):
-            await connection.aclose()
-        scope.cancel()
+            await connection.close()
 
     async def drain(self, seconds: float) -> None:
         """Take no new calls, give those in progress `seconds`, then end them."""

@@ -10,11 +10,13 @@ from fuzz.target import Target, promise, refused, seeded, tagged
 from protocol.address import pack_address
 from protocol.agentlink import (
     DataMessage,
+    PlayedReports,
     decode_agent_message_untrusted,
     decode_binary_untrusted,
     decode_transceiver_message_untrusted,
     encode_data,
     encode_media,
+    encode_played,
 )
 from protocol.codecs.opus import count_opus_samples_untrusted
 from protocol.codecs.red import parse_red_untrusted
@@ -44,17 +46,19 @@ from protocol.sdp import Capabilities, answer, parse_fragment_untrusted, parse_u
 from protocol.stun.binding import scan_binding_untrusted
 from protocol.stun.message import parse_message_untrusted
 from protocol.stun.peek import peek_username_untrusted
+from protocol.websocket import ClientHandshake, FrameReader, ServerHandshake, WebSocketEvent
 
 __all__ = ["PARSER_TARGETS"]
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _ROUTING = RoutingConfig(keys=("1:" + "5a" * 32,), trunk_keys=("a5" * 32,))
 _KEYS, _TRUNK = KeyRing.parse(_ROUTING), Trunk.parse(_ROUTING)
 _OURS = pack_address("127.0.0.1", 4000)
 
 
-def _or_none(parse: Callable[[T], object], data: T) -> object | None:
+def _or_none(parse: Callable[[T], R], data: T) -> R | None:
     try:
         return parse(data)
     except DecodeError:
@@ -72,7 +76,7 @@ def _stun(data: bytes) -> None:
         username is None or peeked in (None, username), "the relay would read another USERNAME than the transceiver"
     )
     if message is not None:
-        bytes(message)  # type: ignore[call-overload]
+        bytes(message)
 
 
 _SEALED = _KEYS.seal(_OURS, incarnation=1, wall_time=1.8e9, entropy=seeded()).encode()
@@ -211,15 +215,46 @@ def _sdp_values(data: bytes) -> None:
 def _agent_link(data: bytes) -> None:
     content = _or_none(decode_binary_untrusted, data)
     if isinstance(content, DataMessage):
-        promise(decode_binary_untrusted(encode_data(content)) == content, "our own data message is read differently")
-    elif isinstance(content, tuple):
-        read = [record for message in encode_media(content) for record in decode_binary_untrusted(message)]
-        promise(read == list(content), "our own media messages are read differently")
+        written = [encode_data(content)]
+    elif isinstance(content, PlayedReports):
+        written = encode_played(content.reports)
+    else:
+        written = encode_media(content or ())
+    if content:
+        promise(
+            [decode_binary_untrusted(message) for message in written] == [content], "our own message reads differently"
+        )
     refused(decode_agent_message_untrusted)(data)
     refused(decode_transceiver_message_untrusted)(data)
 
 
+def _websocket(data: bytes) -> None:
+    """Whole, and cut into pieces as the first byte says: the same events, or refused both times."""
+    if not data:
+        return
+    size, data = data[0] % 32 + 1, data[1:]
+    for is_client in (True, False):
+        whole = _or_none(FrameReader(is_client=is_client, max_message_bytes=1000).decode_untrusted, data)
+        reader = FrameReader(is_client=is_client, max_message_bytes=1000)
+
+        def piecemeal(data: bytes, reader: FrameReader = reader) -> list[WebSocketEvent]:
+            return [
+                event for at in range(0, len(data), size) for event in reader.decode_untrusted(data[at : at + size])
+            ]
+
+        promise(_or_none(piecemeal, data) == whole, "frames in pieces are read differently")
+
+
+def _websocket_handshake(data: bytes) -> None:
+    refused(ClientHandshake("host", "/", seeded()).decode_untrusted)(data)
+    server = ServerHandshake()
+    if _or_none(server.decode_untrusted, data) and server.fault is None:
+        promise(server.accept()[0].startswith(b"HTTP/1.1 101 "), "a request was not answered")
+
+
 PARSER_TARGETS: tuple[Target, ...] = (
+    Target("websocket", _websocket),
+    Target("websocket-handshake", _websocket_handshake),
     Target("stun", _stun, 1100),
     Target("token", _token, 64),
     Target("trunk", _trunk, 1500),

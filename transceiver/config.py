@@ -64,6 +64,8 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
     admin: str = "127.0.0.1:0"
     agents: tuple[str, ...] = ("ws://127.0.0.1:8790/",)
     """WebSocket addresses of agents; calls are spread over them."""
+    agent_gather: float = 0.004
+    """Seconds for which frames are gathered into one message on a busy link to an agent; on a quiet one nothing waits."""
     web: str = ""
     """Folder of a page to serve at `/`; empty: the checkout's own `web/`; `none`: no page."""
     max_sessions: int = 1000
@@ -105,6 +107,8 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
             parts = urlsplit(url)
             if parts.scheme not in ("ws", "wss") or not parts.hostname:
                 raise ValueError(f"agents: {url!r} is not an address like ws://127.0.0.1:8790/")
+        if not (math.isfinite(self.agent_gather) and 0 <= self.agent_gather <= 0.02):
+            raise ValueError("agent_gather: must be 0 to 0.02 seconds: a frame lasts that long")
         if not self.agents:
             raise ValueError("agents: at least one address is needed")
         if not self.http:

@@ -72,7 +72,9 @@ class Transceiver:
             address = _own_address(config, self._udp.address)
             keys, trunk = _routing(config, routing, address)
             self.engine = Engine(self._udp, trunk, direct=config.direct, mtu=routing.trunk_mtu, strict=strict)
-            self.agents = AgentPool(config.agents, config.identity or format_address(address), self.engine)
+            self.agents = AgentPool(
+                config.agents, config.identity or format_address(address), self.engine, config.agent_gather
+            )
             self.engine.on_turn_end = self.agents.flush
             self.registry = Registry(
                 config,

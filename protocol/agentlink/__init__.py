@@ -8,13 +8,16 @@ from protocol.agentlink.framing import (
     MAX_FRAME_BYTES,
     MAX_MESSAGE_BYTES,
     BinaryMessage,
+    CallPlayed,
     DataMessage,
     Kind,
     MediaFlags,
     MediaRecord,
+    PlayedReports,
     decode_binary_untrusted,
     encode_data,
     encode_media,
+    encode_played,
 )
 from protocol.agentlink.messages import (
     LINK_VERSION,
@@ -26,7 +29,6 @@ from protocol.agentlink.messages import (
     CallDigit,
     CallEnd,
     CallFlush,
-    CallPlayed,
     CallRefuse,
     CallStart,
     ChannelBlocked,
@@ -69,6 +71,7 @@ __all__ = [
     "MediaFlags",
     "MediaRecord",
     "PlayedReason",
+    "PlayedReports",
     "TransceiverHello",
     "TransceiverMessage",
     "decode_agent_message_untrusted",
@@ -77,4 +80,5 @@ __all__ = [
     "encode_data",
     "encode_media",
     "encode_message",
+    "encode_played",
 ]

@@ -5,7 +5,7 @@ The flow of one link, and of one call on it (T = transceiver, the WebSocket clie
 1. both sides send `hello` as their first message; A names the codecs it understands, best first;
 2. T→A `call.start` gives the call a `handle`, A answers `call.accept` or `call.refuse`;
 3. T→A `channel.open` for each data channel of the caller; audio and data travel as binary messages (framing.py);
-4. T→A `call.played` tells how far the audio of A was really played; A→T `call.flush` drops what was not (barge-in);
+4. T→A tells how far the audio of A was really played (framing.py); A→T `call.flush` drops what was not (barge-in);
 5. `call.digit` tells of a key that the caller pressed;
 6. `call.end`, from either side, ends the call, unanswered; T never uses a handle twice on one link;
 7. `drain` from T: it is leaving, calls may finish; from A: give me no new calls.
@@ -33,7 +33,6 @@ __all__ = [
     "CallDigit",
     "CallEnd",
     "CallFlush",
-    "CallPlayed",
     "CallRefuse",
     "CallStart",
     "ChannelBlocked",
@@ -129,15 +128,6 @@ class ChannelWritable(msgspec.Struct, frozen=True, tag_field="type", tag="channe
     channel: ChannelId
 
 
-class CallPlayed(msgspec.Struct, frozen=True, tag_field="type", tag="call.played"):
-    """T→A. Audio was played up to `rtp_time` (exclusive, on the agent's own timeline); `buffered_ms` still waits."""
-
-    handle: Handle
-    rtp_time: RtpTime
-    buffered_ms: Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
-    reason: PlayedReason
-
-
 class CallDigit(msgspec.Struct, frozen=True, tag_field="type", tag="call.digit"):
     """T→A. The caller has begun to press a key: one of 0-9 * # A-D, by RFC 4733 in the audio stream."""
 
@@ -189,7 +179,6 @@ TransceiverMessage: TypeAlias = (
     | ChannelClosed
     | ChannelBlocked
     | ChannelWritable
-    | CallPlayed
     | CallDigit
     | CallEnd
     | Drain

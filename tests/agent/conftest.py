@@ -9,13 +9,14 @@ from contextlib import suppress
 import pytest
 import trio
 from trio.testing import memory_stream_pair
-from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream, wrap_server_stream
+from trio_websocket import ConnectionClosed, WebSocketConnection, wrap_client_stream
 
 from agent.link import Link
 from agent.live import Agent
 from agent.statistics import Statistics
 from protocol.agentlink import (
     LINK_VERSION,
+    MAX_MESSAGE_BYTES,
     AgentMessage,
     CallAccept,
     CallFlush,
@@ -33,8 +34,10 @@ from protocol.agentlink import (
     encode_data,
     encode_media,
     encode_message,
+    encode_played,
 )
 from protocol.codecs import codec_by_name
+from service.websocket import accept
 
 FRAME_SECONDS = 0.02
 
@@ -83,9 +86,10 @@ class LinkClient:
             while not condition():
                 await self._heard.park()
 
-    async def send(self, *messages: TransceiverMessage) -> None:
+    async def send(self, *messages: TransceiverMessage | CallPlayed) -> None:
         for message in messages:
-            await self.connection.send_message(encode_message(message))
+            [encoded] = encode_played([message]) if isinstance(message, CallPlayed) else [encode_message(message)]
+            await self.connection.send_message(encoded)
 
     async def send_data(self, handle: int, channel: int, data: str | bytes) -> None:
         await self.connection.send_message(encode_data(DataMessage(handle, channel, data)))
@@ -180,9 +184,10 @@ def open_link(nursery: trio.Nursery) -> Callable[..., Awaitable[LinkClient]]:
         statistics = Statistics()
 
         async def serve() -> None:
-            async with trio.open_nursery() as inner:
-                request = await wrap_server_stream(inner, far)
-                await Link(await request.accept(), agent, "under-test", statistics, max_calls).run()
+            connection = await accept(far, max_message_bytes=MAX_MESSAGE_BYTES)
+            assert connection is not None
+            await Link(connection, agent, "under-test", statistics, max_calls).run()
+            await connection.close()
 
         nursery.start_soon(serve)
         connection = await wrap_client_stream(nursery, near, "agent", "/")

@@ -9,7 +9,6 @@ import pytest
 import trio
 from trio.abc import Clock
 from trio.testing import memory_stream_pair, wait_all_tasks_blocked
-from trio_websocket import wrap_server_stream
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import Request, TextMessage
 
@@ -19,6 +18,7 @@ from agent.link import Link
 from agent.statistics import Statistics
 from protocol.agentlink import (
     LINK_VERSION,
+    MAX_MESSAGE_BYTES,
     AgentHello,
     CallAccept,
     CallDigit,
@@ -36,6 +36,7 @@ from protocol.agentlink import (
     TransceiverHello,
     encode_media,
 )
+from service.websocket import accept
 
 OpenLink = Callable[..., Awaitable["LinkClient"]]  # noqa: F821 - it lives in conftest.py
 
@@ -477,8 +478,9 @@ async def test_a_transceiver_that_answers_no_ping_is_given_up(nursery: trio.Nurs
 
     async def serve() -> None:
         async with trio.open_nursery() as inner:
-            request = await wrap_server_stream(inner, far)
-            await Link(await request.accept(), echo, "under-test", statistics, 10).run()
+            connection = await accept(far, max_message_bytes=MAX_MESSAGE_BYTES)
+            assert connection is not None
+            await Link(connection, echo, "under-test", statistics, 10).run()
             ended.set()
             inner.cancel_scope.cancel()
 

@@ -14,7 +14,7 @@ import trio
 
 from protocol.codecs import OPUS
 from transceiver.backends.agent_link import AgentLink
-from transceiver.backends.base import Attachment, BackendEvent, Call
+from transceiver.backends.base import Attachment, BackendEvent, Call, MediaFrame
 
 PROTOCOL_KEY = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 §1.3
 TEXT, BINARY, CLOSE, PING = 1, 2, 8, 9
@@ -51,7 +51,7 @@ AFTER_THE_SWITCH = {
     "noise": os.urandom(500),
     "masked frames": frame(TEXT, b"{}", masked=True),
     "a hello in binary": frame(BINARY, b'{"type":"hello","version":2,"agent":"x"}'),
-    "a hello of another version": frame(TEXT, b'{"type":"hello","version":2,"agent":"x"}'),
+    "a hello of another version": frame(TEXT, b'{"type":"hello","version":1,"agent":"x"}'),
     "a hello without measure": frame(TEXT, b'{"type":"hello","version":2,"agent":"' + b"x" * 250_000 + b'"}'),
     "text that is none": HELLO + frame(TEXT, b"\xff\xff"),
     "reserved bits": HELLO + frame(TEXT, b"a", bits=0x40),
@@ -68,7 +68,8 @@ AFTER_THE_SWITCH = {
     + frame(TEXT, b'{"type":"call.end"}'),
     "all words for one call": HELLO
     + b"".join(frame(TEXT, b'{"type":"%s","handle":1,"reason":"x"}' % word) for word in WORDS),
-    "frames by the thousand": HELLO + frame(BINARY, b"\1" + (b"\0\0\0\1" + bytes(7)) * 20_000) * 4,
+    "frames by the thousand": HELLO + frame(BINARY, b"\1\0\x4e\x20" + (b"\0\0\0\1" + bytes(8)) * 20_000) * 4,
+    "reports that are ours to give": HELLO + frame(BINARY, b"\3\0\0\1\0\0\0\1" + bytes(8)) * 20,
 }
 
 
@@ -78,6 +79,9 @@ class Counting:
 
     def post(self, call: Call, attachment: Attachment | None, event: BackendEvent) -> None:
         self.posted += 1
+
+    def post_media(self, frames: list[MediaFrame]) -> None:
+        self.posted += len(frames)
 
 
 async def shake_hands(stream: trio.SocketStream) -> None:

@@ -14,11 +14,12 @@ from typing import TypeVar
 import trio
 import trio.testing
 from sim.world import World
-from trio_websocket import wrap_server_stream
 
 from agent.link import Link
 from agent.live import Agent
 from agent.statistics import Statistics
+from protocol.agentlink import MAX_MESSAGE_BYTES
+from service.websocket import accept
 from transceiver.backends.agent_link import AgentLink
 from transceiver.backends.base import Inbox
 from transceiver.backends.pool import AgentPool
@@ -105,9 +106,9 @@ class LinkedWorld(World):
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         try:
-            async with trio.open_nursery() as nursery:
-                request = await wrap_server_stream(nursery, stream)
-                await Link(await request.accept(), self._agent, "simulated", self.statistics, 100).run()
+            connection = await accept(stream, max_message_bytes=MAX_MESSAGE_BYTES)
+            assert connection is not None
+            await Link(connection, self._agent, "simulated", self.statistics, 100).run()
         finally:
             await trio.aclose_forcefully(stream)
 

@@ -22,7 +22,7 @@ from protocol.agentlink import (
     encode_message,
 )
 from protocol.codecs import OPUS, Codec
-from transceiver.backends.agent_link import MAX_CALL_BYTES, MAX_CALL_CONTROL_BYTES
+from transceiver.backends.attachment import MAX_CALL_BYTES, MAX_CALL_CONTROL_BYTES
 from transceiver.backends.base import Accepted, Attachment, BackendEvent, Call, Ended, Lost, Refused
 from transceiver.backends.pool import AgentPool
 from transceiver.media import Uplink

@@ -28,6 +28,7 @@ from protocol.agentlink import (
     CallStart,
     ChannelOpen,
     DataMessage,
+    PlayedReports,
     TransceiverHello,
     decode_binary_untrusted,
     decode_transceiver_message_untrusted,
@@ -81,6 +82,8 @@ class EchoAgent:
             content = decode_binary_untrusted(message)
             if isinstance(content, DataMessage):
                 await socket.send_message(encode_data(content))
+            elif isinstance(content, PlayedReports):
+                self.told += content.reports
             else:
                 self.media_messages.append(len(content))
                 for data in encode_media(content):

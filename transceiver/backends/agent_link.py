@@ -2,9 +2,10 @@
 
 1. Connect, say `hello`, wait for the agent's; from then on calls can be opened.
 2. Reader: control messages and media go to the engine's inbox, by the handle of their call.
-3. Writer: what has gathered leaves together, control first, then one binary message with the frames of all calls, at most
-   once in two milliseconds. While a message is being written, the next gathers: a slow line makes messages larger, not more.
-4. Pinger: an agent that does not answer is gone.
+3. Writer: what has gathered leaves together, control first, then one binary message with the frames of all calls. The
+   busier the link, the longer it gathers (gather.py). While a message is being written, the next gathers: a slow line
+   makes messages larger, not more.
+4. Pings: an agent that does not answer is gone.
 5. When the link ends, every call on it is told `Lost`, and the link is made again, later each time it fails.
 
 Bounds: frames wait in each call's uplink (a second at most), messages here, by bytes for a call and for the link. A call
@@ -14,14 +15,12 @@ the link.
 
 from __future__ import annotations
 
-import math
 import random
 from collections import Counter, deque
 from collections.abc import Callable
 from urllib.parse import urlsplit, urlunsplit
 
 import trio
-from trio_websocket import ConnectionClosed, HandshakeError, WebSocketConnection, wrap_client_stream
 
 from protocol.agentlink import (
     LINK_VERSION,
@@ -30,33 +29,31 @@ from protocol.agentlink import (
     AgentHello,
     AgentMessage,
     CallAccept,
-    CallDigit,
     CallEnd,
     CallFlush,
+    CallPlayed,
     CallRefuse,
     CallStart,
-    ChannelBlocked,
-    ChannelClosed,
-    ChannelOpen,
-    ChannelWritable,
     DataMessage,
     Drain,
     MediaRecord,
+    PlayedReports,
     TransceiverHello,
-    TransceiverMessage,
     decode_agent_message_untrusted,
     decode_binary_untrusted,
-    encode_data,
     encode_media,
     encode_message,
+    encode_played,
 )
-from protocol.agentlink import CallPlayed as CallPlayedMessage
 from protocol.errors import DecodeError, LocalError
+from service import websocket
 from service.logs import get_logger
+from service.websocket import WebSocket, WebSocketClosed
+from transceiver.backends.attachment import MAX_CALL_BYTES, REPORT_BYTES, LinkAttachment
 from transceiver.backends.base import Accepted, BackendEvent, Call, Ended, Flushed, Inbox, Lost, MediaFrame, Refused
-from transceiver.media import Played
+from transceiver.backends.gather import GatherPace
 
-__all__ = ["AgentLink", "LinkAttachment"]
+__all__ = ["AgentLink"]
 
 log = get_logger()
 
@@ -65,70 +62,17 @@ CONNECT_SECONDS = 5.0
 HELLO_SECONDS = 5.0
 PING_SECONDS = 5.0  # between pings, and for the answer to each
 RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0
-MAX_CALL_BYTES = 1024 * 1024  # of messages of one call that wait
-MAX_CALL_CONTROL_BYTES = 2 * MAX_CALL_BYTES  # with the words about it, which are more important, and smaller
 MAX_LINK_BYTES = 16 * 1024 * 1024  # of all messages that wait
 MESSAGE_OVERHEAD = 64
-# A message costs both ends nearly the same whatever its size, so that on a busy link frames are gathered for a moment;
-# on a quiet one nothing waits.
-GATHER_SECONDS = 0.002
-RECEIVE_BYTES = 64 * 1024
-
-
-class LinkAttachment:
-    """One call on the link (`Attachment`). After `end`, or when the link is gone, its commands do nothing."""
-
-    __slots__ = ("call", "ended", "handle", "link", "waiting_bytes")
-
-    def __init__(self, link: AgentLink, call: Call, handle: int) -> None:
-        self.link = link
-        self.call = call
-        self.handle = handle
-        self.waiting_bytes = 0
-        self.ended = False
-
-    def audio_waits(self) -> None:
-        if not self.ended:
-            self.link.with_audio[self] = None
-
-    def channel_opened(self, channel: int, label: str, protocol: str) -> None:
-        self._tell(ChannelOpen(self.handle, channel, label, protocol))
-
-    def channel_closed(self, channel: int) -> None:
-        self._tell(ChannelClosed(self.handle, channel))
-
-    def channel_blocked(self, channel: int) -> None:
-        self._tell(ChannelBlocked(self.handle, channel))
-
-    def channel_writable(self, channel: int) -> None:
-        self._tell(ChannelWritable(self.handle, channel))
-
-    def message(self, channel: int, data: str | bytes) -> None:
-        if not self.ended:
-            self.link.put(encode_data(DataMessage(self.handle, channel, data)), self)
-
-    def played(self, played: Played) -> None:
-        self._tell(CallPlayedMessage(self.handle, played.rtp_time, played.buffered_ms, played.reason))
-
-    def digit(self, digit: str) -> None:
-        if not self.ended:
-            self.link.put(encode_message(CallDigit(self.handle, digit)), self)
-
-    def end(self, reason: str) -> None:
-        if not self.ended:
-            self.link.put(encode_message(CallEnd(self.handle, reason)), None)
-        self.ended = True
-        self.link.forget(self)
-
-    def _tell(self, message: TransceiverMessage) -> None:
-        if not self.ended:
-            self.link.put(encode_message(message), self, MAX_CALL_CONTROL_BYTES)
+WRITE_BYTES = 64 * 1024  # of control and data in one write
 
 
 class AgentLink:
     """`run` in a nursery of the supervisor; `open` when `is_usable`."""
 
-    def __init__(self, url: str, identity: str, inbox: Inbox, on_up: Callable[[], None]) -> None:
+    def __init__(
+        self, url: str, identity: str, inbox: Inbox, on_up: Callable[[], None], gather_seconds: float = 0.0
+    ) -> None:
         self.url = url
         self._address = urlsplit(url)
         self.agent = ""  # its name, once it has said it
@@ -138,6 +82,7 @@ class AgentLink:
         self.connects = 0
         self.drops: Counter[str] = Counter()
         self.with_audio: dict[LinkAttachment, None] = {}
+        self.reports: list[tuple[CallPlayed, LinkAttachment]] = []
         self._identity = identity
         self._inbox = inbox
         self._on_up = on_up
@@ -146,6 +91,7 @@ class AgentLink:
         self._queue: deque[tuple[str | bytes, LinkAttachment | None]] = deque()
         self._queued_bytes = 0
         self._wake = trio.Event()
+        self._pace = GatherPace(gather_seconds)
         self._writing = False
         self._written = trio.Event()
         self._connection: trio.CancelScope | None = None
@@ -188,12 +134,12 @@ class AgentLink:
 
     def flush(self) -> None:
         """A turn of the engine is over: let the writer take what it brought."""
-        if self._queue or self.with_audio:
+        if self._queue or self.with_audio or self.reports:
             self._wake.set()
 
     async def wait_written(self) -> None:
         """Until everything that waited has been sent, or the link is down."""
-        while self.connected and (self._queue or self._writing):
+        while self.connected and (self._queue or self.reports or self._writing):
             self._written = trio.Event()
             await self._written.wait()
 
@@ -202,11 +148,8 @@ class AgentLink:
     def put(self, message: str | bytes, attachment: LinkAttachment | None, share: int = MAX_CALL_BYTES) -> None:
         """Queue a message; those with an attachment count against its share, in bytes."""
         cost = len(message) + MESSAGE_OVERHEAD
-        if attachment is not None:
-            if attachment.waiting_bytes + cost > share:
-                self.drops["call_share"] += 1
-                return
-            attachment.waiting_bytes += cost
+        if attachment is not None and not self.has_room(attachment, cost, share):
+            return
         self._queue.append((message, attachment))
         self._queued_bytes += cost
         if self._queued_bytes > MAX_LINK_BYTES and self._connection is not None:
@@ -214,6 +157,14 @@ class AgentLink:
             log.warning("the agent does not read; closing the link", agent=self.url)
             self._connection.cancel()
         self._wake.set()
+
+    def has_room(self, attachment: LinkAttachment, cost: int, share: int) -> bool:
+        """Take so many bytes of the call's share, if they are left of it."""
+        if attachment.waiting_bytes + cost > share:
+            self.drops["call_share"] += 1
+            return False
+        attachment.waiting_bytes += cost
+        return True
 
     def forget(self, attachment: LinkAttachment) -> None:
         self.with_audio.pop(attachment, None)
@@ -229,9 +180,9 @@ class AgentLink:
             try:
                 with trio.CancelScope() as self._connection:
                     await self._connect()
-            except* (OSError, HandshakeError, ConnectionClosed, trio.TooSlowError, DecodeError) as group:
+            except* (OSError, trio.BrokenResourceError, WebSocketClosed, trio.TooSlowError, DecodeError) as group:
                 log.info("no link to the agent", agent=self.url, error=repr(_first(group)))
-            except* Exception as group:  # noqa: BLE001 - libraries raise many kinds for what is not quite a WebSocket
+            except* Exception as group:  # noqa: BLE001 - one link's failure must not end the process
                 self.drops["link_failed"] += 1
                 log.warning("the link to the agent failed", agent=self.url, error=repr(_first(group)))
             finally:
@@ -243,25 +194,20 @@ class AgentLink:
             delay = min(delay * 2, RETRY_LONGEST)
 
     async def _connect(self) -> None:
-        # The stream is ours to close: the library forgets it when the other side drops it without a goodbye.
         with trio.fail_after(CONNECT_SECONDS):
             stream = await self._dial()
         try:
+            with trio.fail_after(CONNECT_SECONDS):
+                target = urlunsplit(("", "", self._address.path or "/", self._address.query, ""))
+                socket = await websocket.connect(
+                    stream, self._address.netloc, target, max_message_bytes=MAX_MESSAGE_BYTES
+                )
+            await self._greet(socket)
             async with trio.open_nursery() as nursery:
-                with trio.fail_after(CONNECT_SECONDS):
-                    socket = await wrap_client_stream(
-                        nursery,
-                        stream,
-                        self._address.netloc,
-                        urlunsplit(("", "", self._address.path or "/", self._address.query, "")),
-                        message_queue_size=4,
-                        max_message_size=MAX_MESSAGE_BYTES,
-                        receive_buffer_size=RECEIVE_BYTES,
-                    )
-                await self._greet(socket)
                 nursery.start_soon(self._write, socket)
-                nursery.start_soon(self._ping, socket)
-                await self._read(socket)
+                nursery.start_soon(socket.keep_alive, PING_SECONDS, PING_SECONDS)
+                while True:
+                    self._on_messages(await socket.receive())
         finally:
             await trio.aclose_forcefully(stream)
 
@@ -271,11 +217,11 @@ class AgentLink:
             return await trio.open_ssl_over_tcp_stream(host, self._address.port or 443, https_compatible=True)
         return await trio.open_tcp_stream(host, self._address.port or 80)
 
-    async def _greet(self, socket: WebSocketConnection) -> None:
-        await socket.send_message(encode_message(TransceiverHello(LINK_VERSION, self._identity)))
+    async def _greet(self, socket: WebSocket) -> None:
+        await socket.send([encode_message(TransceiverHello(LINK_VERSION, self._identity))])
         with trio.fail_after(HELLO_SECONDS):
-            data = await socket.get_message()
-        hello = decode_agent_message_untrusted(data)
+            first, *more = await socket.receive()
+        hello = decode_agent_message_untrusted(first)
         if not isinstance(hello, AgentHello):
             raise DecodeError("link_no_hello")
         if hello.version != LINK_VERSION:
@@ -285,6 +231,7 @@ class AgentLink:
         self.connects += 1
         self._on_up()
         log.info("link to the agent is up", agent=self.url, name=hello.agent)
+        self._on_messages(more)
 
     def _lose_calls(self) -> None:
         self.connected = self._writing = False
@@ -293,37 +240,42 @@ class AgentLink:
         self._attachments.clear()
         self.with_audio.clear()
         self._queue.clear()
+        self.reports.clear()
         self._queued_bytes = 0
         for attachment in attachments:
             attachment.ended = True
             self._inbox.post(attachment.call, attachment, Lost())
 
-    async def _ping(self, socket: WebSocketConnection) -> None:
-        while True:
-            await trio.sleep(PING_SECONDS)
-            with trio.fail_after(PING_SECONDS):
-                await socket.ping()
-
-    async def _write(self, socket: WebSocketConnection) -> None:
-        gathered_at = -math.inf
+    async def _write(self, socket: WebSocket) -> None:
         while True:
             self._writing = False
             self._written.set()
             await self._wake.wait()
             self._wake = trio.Event()
             self._writing = True
-            await trio.sleep_until(gathered_at + GATHER_SECONDS)
-            gathered_at = trio.current_time()
-            while self._queue or self.with_audio:
-                while self._queue:
-                    message, attachment = self._queue.popleft()
-                    cost = len(message) + MESSAGE_OVERHEAD
-                    self._queued_bytes -= cost
-                    if attachment is not None:
-                        attachment.waiting_bytes -= cost
-                    await socket.send_message(message)
-                for media in encode_media(self._take_audio()):
-                    await socket.send_message(media)
+            await trio.sleep_until(self._pace.due)
+            self._pace.count(len(self.with_audio), trio.current_time())
+            while messages := self._take_messages():
+                await socket.send(messages)
+
+    def _take_messages(self) -> list[str | bytes]:
+        """For one write: reports, then what waits of control and data, then, if that was all of it, the audio of all calls."""
+        reports, self.reports = self.reports, []
+        for _, reporter in reports:
+            reporter.waiting_bytes -= REPORT_BYTES
+        messages: list[str | bytes] = list(encode_played([report for report, _ in reports]))
+        size = 0
+        while self._queue and size < WRITE_BYTES:
+            message, attachment = self._queue.popleft()
+            cost = len(message) + MESSAGE_OVERHEAD
+            size += cost
+            self._queued_bytes -= cost
+            if attachment is not None:
+                attachment.waiting_bytes -= cost
+            messages.append(message)
+        if not self._queue:
+            messages += encode_media(self._take_audio())
+        return messages
 
     def _take_audio(self) -> list[MediaRecord]:
         records: list[MediaRecord] = []
@@ -333,9 +285,8 @@ class AgentLink:
         self.with_audio.clear()
         return records
 
-    async def _read(self, socket: WebSocketConnection) -> None:
-        while True:
-            message = await socket.get_message()
+    def _on_messages(self, messages: list[str | bytes]) -> None:
+        for message in messages:
             try:
                 if isinstance(message, str):
                     self._on_control(decode_agent_message_untrusted(message))
@@ -349,6 +300,8 @@ class AgentLink:
         if isinstance(content, DataMessage):
             self._post(content.handle, content)
             return
+        if isinstance(content, PlayedReports):
+            raise DecodeError("link_unknown_kind")  # it is for the other direction
         attachments = self._attachments
         frames: list[MediaFrame] = []
         for record in content:

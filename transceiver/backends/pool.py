@@ -5,7 +5,8 @@ from __future__ import annotations
 import trio
 
 from protocol.codecs import CODECS, Codec, codec_by_name
-from transceiver.backends.agent_link import AgentLink, LinkAttachment
+from transceiver.backends.agent_link import AgentLink
+from transceiver.backends.attachment import LinkAttachment
 from transceiver.backends.base import Call, Inbox
 
 __all__ = ["AgentPool"]
@@ -14,9 +15,9 @@ __all__ = ["AgentPool"]
 class AgentPool:
     """`Backend` over several links."""
 
-    def __init__(self, urls: tuple[str, ...], identity: str, inbox: Inbox) -> None:
+    def __init__(self, urls: tuple[str, ...], identity: str, inbox: Inbox, gather_seconds: float = 0.0) -> None:
         self._first_up = trio.Event()
-        self.links = [AgentLink(url, identity, inbox, self._first_up.set) for url in urls]
+        self.links = [AgentLink(url, identity, inbox, self._first_up.set, gather_seconds) for url in urls]
 
     async def run(self) -> None:
         """Keep all links up, until cancelled."""

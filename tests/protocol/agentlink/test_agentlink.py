@@ -30,6 +30,7 @@ from protocol.agentlink import (
     Drain,
     MediaRecord,
     PlayedReason,
+    PlayedReports,
     TransceiverHello,
     decode_agent_message_untrusted,
     decode_binary_untrusted,
@@ -37,6 +38,7 @@ from protocol.agentlink import (
     encode_data,
     encode_media,
     encode_message,
+    encode_played,
 )
 from protocol.errors import DecodeError, LocalError
 
@@ -48,9 +50,7 @@ FROM_TRANSCEIVER = [
     ChannelClosed(7, 1),
     ChannelBlocked(7, 1),
     ChannelWritable(7, 1),
-    CallPlayed(7, 960, 40, PlayedReason.PROGRESS),
     CallDigit(7, "#"),
-    CallPlayed(7, 960, 0, PlayedReason.FLUSHED),
     CallEnd(7, "hangup"),
     Drain(),
 ]
@@ -76,13 +76,10 @@ def test_every_message_of_an_agent_survives_the_wire(message: object):
 
 
 def test_the_wire_form_is_the_documented_one():
-    assert json.loads(encode_message(CallPlayed(3, 1920, 60, PlayedReason.DRAINED))) == {
-        "type": "call.played",
-        "handle": 3,
-        "rtp_time": 1920,
-        "buffered_ms": 60,
-        "reason": "drained",
-    }
+    assert json.loads(encode_message(CallDigit(3, "#"))) == {"type": "call.digit", "handle": 3, "digit": "#"}
+    assert encode_played([CallPlayed(3, 1920, 60, PlayedReason.FLUSHED)]) == [
+        bytes.fromhex("03 00 0001  00000003 00000780 02 00 003c")
+    ]
     assert encode_media([MediaRecord(1, 960, 2, b"ab")]) == [
         bytes.fromhex("01 00 0001 00000001 000003c0 02 00 0002 6162")
     ]
@@ -105,7 +102,6 @@ def test_the_wire_form_is_the_documented_one():
         ('{"type":"call.end","handle":4294967296,"reason":"x"}', "link_invalid"),
         ('{"type":"call.end","handle":1}', "link_invalid"),
         ('{"type":"call.end","handle":1,"reason":7}', "link_invalid"),
-        ('{"type":"call.played","handle":1,"rtp_time":0,"buffered_ms":0,"reason":"maybe"}', "link_invalid"),
         ('{"type":"call.start","handle":1,"call_id":"x","codec":"opus","clock_rate":48000}', "link_invalid"),
         (" " * (MAX_CONTROL_BYTES + 1), "link_oversize"),
         ('{"type":"hello","version":1,"transceiver":' + "[" * 100_000, "link_invalid"),
@@ -151,6 +147,9 @@ def test_data_messages_keep_text_and_binary_apart(data: str | bytes):
         (bytes.fromhex("01 00 ffff") + bytes(2000), "link_truncated"),
         (bytes.fromhex("01 00 0001 00000001 000003c0 00 00 ffff") + bytes(65535), "link_frame_oversize"),
         (b"\x02\x00\x00", "link_truncated"),
+        (bytes.fromhex("03 00 0001 00000003 00000780 02 00 00"), "link_truncated"),
+        (bytes.fromhex("03 00 0000 00000003 00000780 02 00 003c"), "link_trailing_bytes"),
+        (bytes.fromhex("03 00 0001 00000003 00000780 03 00 003c"), "link_played_reason"),
         (bytes.fromhex("02 00000001 0005 01 ff"), "link_not_utf8"),
         (b"\x02" + bytes(MAX_DATA_BYTES + 2000), "link_oversize"),
     ],
@@ -191,6 +190,26 @@ def test_any_frames_come_out_as_they_went_in_and_in_order(records: list[MediaRec
     assert [record for message in messages for record in decode_binary_untrusted(message)] == records
 
 
+REPORTS = st.lists(
+    st.builds(
+        CallPlayed,
+        st.integers(0, 0xFFFF_FFFF),
+        st.integers(0, 0xFFFF_FFFF),
+        st.integers(0, 0xFFFF),
+        st.sampled_from(PlayedReason),
+    ),
+    max_size=120,
+)
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(REPORTS, st.sampled_from([1, 80]))
+def test_any_reports_come_out_as_they_went_in_and_in_order(reports: list[CallPlayed], times: int):
+    decoded = [decode_binary_untrusted(message) for message in encode_played(reports * times)]
+    assert all(isinstance(message, PlayedReports) for message in decoded)
+    assert [report for message in decoded for report in message.reports] == reports * times
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(RECORDS.filter(bool), st.data())
 def test_a_media_message_that_was_cut_or_lengthened_is_refused_whole(records: list[MediaRecord], data: st.DataObject):
@@ -201,7 +220,10 @@ def test_a_media_message_that_was_cut_or_lengthened_is_refused_whole(records: li
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(st.binary(max_size=64), st.sampled_from([b"", b"\x01", b"\x02", b'{"type":"call.end",']))
+@given(
+    st.binary(max_size=64),
+    st.sampled_from([b"", b"\x01", b"\x01\x00\x00\x02", b"\x02", b"\x03", b'{"type":"call.end",']),
+)
 def test_any_bytes_decode_or_are_refused(noise: bytes, start: bytes):
     for decode in (decode_binary_untrusted, decode_transceiver_message_untrusted, decode_agent_message_untrusted):
         with contextlib.suppress(DecodeError):
