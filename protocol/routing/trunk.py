@@ -236,10 +236,16 @@ class Trunk:
         kind, is_ipv6, ingress, count = self.open_untrusted(datagram)
         if kind is not TrunkKind.FRAMES:
             raise DecodeError("trunk_kind")
+        return self.split_untrusted(datagram, count, ingress, is_ipv6)
+
+    def split_untrusted(self, datagram: bytes | memoryview, count: int, ingress: int, is_ipv6: bool) -> list[Frame]:
+        """The frames of a datagram that `open_untrusted` let pass, and whose head says so; or DecodeError."""
         view = memoryview(datagram)
         position = DATAGRAM_OVERHEAD + count * (_IPV6_DESCRIPTOR if is_ipv6 else _IPV4_DESCRIPTOR).size
-        descriptors = view[DATAGRAM_OVERHEAD:position]
         end = len(view)
+        if position > end:
+            raise DecodeError("trunk_count")
+        descriptors = view[DATAGRAM_OVERHEAD:position]
         frames = []
         if is_ipv6:
             for length, port, ip in _IPV6_DESCRIPTOR.iter_unpack(descriptors):
