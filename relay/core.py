@@ -58,7 +58,7 @@ class RelayCore(FlowRules):
 
     def downlink(self, arena: ReceiveArena) -> Downlink:
         """For what the trunk's socket receives into `arena`."""
-        return Downlink(self, self._trunk, self._keys.prefix, arena, len(self._config.listen))
+        return Downlink(self, self._trunk, self._keys.prefix, arena, len(self.config.listen))
 
     def handle_timeout(self, now: float) -> None:
         """Safe to call early."""
@@ -75,10 +75,10 @@ class RelayCore(FlowRules):
     ) -> list[Datagram]:
         """What clients sent to one listen address; returns trunk datagrams to send. Never raises for any bytes."""
         out: list[Datagram] = []
-        for family, part in _by_family(batch, self._config.batch_size):
+        for family, part in _by_family(batch, self.config.batch_size):
             key = ingress, family
             if key not in self._uplinks:
-                arena = ReceiveArena(self._config.batch_size, CLIENT_SLOT, family)
+                arena = ReceiveArena(self.config.batch_size, CLIENT_SLOT, family)
                 self._uplinks[key] = arena, self.uplink(arena, ingress, socket.AF_INET)
             arena, uplink = self._uplinks[key]
             _fill(arena, part)
@@ -90,10 +90,10 @@ class RelayCore(FlowRules):
         self, batch: Sequence[tuple[memoryview, TransportAddress]], now: float
     ) -> list[list[Datagram]]:
         """What came over the trunk; returns, by ingress, datagrams to send to clients. Never raises for any bytes."""
-        out: list[list[Datagram]] = [[] for _ in self._config.listen]
-        for family, part in _by_family(batch, self._config.batch_size):
+        out: list[list[Datagram]] = [[] for _ in self.config.listen]
+        for family, part in _by_family(batch, self.config.batch_size):
             if family not in self._downlinks:
-                arena = ReceiveArena(self._config.batch_size, TRUNK_SLOT, family)
+                arena = ReceiveArena(self.config.batch_size, TRUNK_SLOT, family)
                 self._downlinks[family] = arena, self.downlink(arena)
             arena, downlink = self._downlinks[family]
             _fill(arena, part)

@@ -9,7 +9,7 @@
    it answers.
 
 Opening tokens is the only dear thing that a stranger can ask for, so it has a budget of its own: `stun_per_second`, of
-which a hundredth may be spent at once. Beyond it such requests are dropped (`stun_budget`) and media goes on; a client
+which a twentieth may be spent at once. Beyond it such requests are dropped (`stun_budget`) and media goes on; a client
 repeats its check. A request that repeats its flow's USERNAME opens no token and needs no budget.
 
 RFC 8489 §9.1.3 asks for 400 and 401 answers to unauthenticated requests. A relay answers nothing, ever: a request
@@ -42,7 +42,7 @@ _ERROR_CLASS = (0x01, 0x10)  # both class bits of a STUN message type: an error 
 # Implementation constants
 
 _TALK_SILENCE = 7.0  # seconds; an agent that listens still has RTCP sent every 6.2 at the latest (RFC 3550 §6.3.1)
-_STUN_BURST = 0.01  # seconds' worth of the budget that may be spent at once
+_STUN_BURST = 0.05  # seconds' worth of the budget that may be spent at once
 FOREIGN, STUN, MEDIA = range(3)
 # First byte → what it is to us; a table, since this is looked at for every packet.
 KINDS = bytes(
@@ -66,7 +66,7 @@ class FlowRules:
     def __init__(
         self, config: RelayConfig, keys: KeyRing, *, wall_time: Callable[[], float], flows: FlowTable | None = None
     ) -> None:
-        self._config = config
+        self.config = config
         self._keys = keys
         self._wall_time = wall_time
         self.flows = flows or FlowTable.create(
@@ -130,7 +130,7 @@ class FlowRules:
         # An established flow fails open: no clock that jumped ends a call.
         if not known and token.is_stale(self._wall_time(), settings.token_max_age, settings.token_clock_tolerance):
             raise DecodeError("token_stale")
-        if self._config.verify == "relay":
+        if self.config.verify == "relay":
             request = bytes(data)
             password = self._keys.derive_password(ufrag).encode("ascii")
             if not authenticate(request, scan_binding_untrusted(request), password):
@@ -144,8 +144,8 @@ class FlowRules:
             token.address,
             flows.digest(username),
             flows.digest(ufrag),
-            self._config.probationary_bytes,
-            now + self._config.probationary_seconds,
+            self.config.probationary_bytes,
+            now + self.config.probationary_seconds,
         )
         if row:
             stored = flows.propose(row, proposal)
@@ -158,7 +158,7 @@ class FlowRules:
         return self._spend(row, len(data))
 
     def _spend_stun(self, now: float) -> None:
-        left = min(self._stun_most, self._stun_left + (now - self._stun_at) * self._config.stun_per_second)
+        left = min(self._stun_most, self._stun_left + (now - self._stun_at) * self.config.stun_per_second)
         self._stun_at = now
         self._stun_left = left
         if left < 1:
@@ -181,7 +181,7 @@ class FlowRules:
         if not row:
             if len(payload) > 0 and payload[0] & 0xFD == 1:
                 return  # a STUN answer: the flow of its check has had to make room, and must not come back this way
-            if self._config.learn_from_replies:
+            if self.config.learn_from_replies:
                 if flows.learn(words, source, now):
                     self.learned += 1
                 else:
@@ -190,7 +190,7 @@ class FlowRules:
         pending = cells.pending[row]
         answered = pending != 0 and flows.transceivers.addresses[pending] == source and now < cells.until[row]
         if not cells.target[row]:
-            if answered or self._config.learn_from_replies:
+            if answered or self.config.learn_from_replies:
                 if flows.establish(row, source, now):
                     self.established += 1
                 else:

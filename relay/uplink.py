@@ -47,7 +47,7 @@ _SWAPPED = np.arange(_LIMIT_16, dtype=np.uint16).byteswap().astype(np.uint64)  #
 _COUNTS = _SWAPPED[:1025] << np.uint64(32)
 _TOTALS = _SWAPPED << np.uint64(48)
 _SWAPPED_LIST: list[int] = _SWAPPED.tolist()
-_IS_MEDIA = np.array([kind == MEDIA for kind in KINDS], np.int32)
+_IS_MEDIA = np.array([kind == MEDIA for kind in KINDS])
 
 _Integers = npt.NDArray[np.int64]
 _Group = tuple[int, int, int]
@@ -79,7 +79,7 @@ class Uplink:
         self._sockaddrs = rules.flows.transceivers.sockaddrs.ctypes.data
         self._keys = np.zeros((width, most), np.uint64)
         self._rows = np.zeros(most, np.int64)
-        self._targets = np.zeros(most, np.int32)
+        self._targets = np.zeros(most, rules.flows.columns.target.dtype)
         self._blocks = np.zeros((width + 2) * most, np.uint64)
         self._block_address = self._blocks.ctypes.data
         self._block_cells = self._blocks.data
