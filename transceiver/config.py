@@ -85,6 +85,8 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What we call ourselves to agents and in logs; empty: made up from the UDP address."""
     nack: bool = True
     """Ask callers for audio packets that were lost (RTCP NACK), and send ours again to those who ask."""
+    transport_cc: bool = True
+    """Tell callers that offer transport-wide congestion control when each of their packets came, ten times a second."""
     red: Literal["decline", "accept", "prefer"] = "accept"
     """Redundant audio (RFC 2198) of callers that offer it: `accept` understands it and leaves the choice to them, `prefer`
     asks for it (Chromium then sends each frame twice)."""

@@ -229,6 +229,7 @@ class Registry:
             setup=self._config.setup,
             nack=self._config.nack,
             red=self._config.red,
+            transport_cc=self._config.transport_cc,
             tls_id=base64.urlsafe_b64encode(entropy(18)).decode(),
         )
         try:
@@ -285,6 +286,7 @@ class Registry:
                 telephone_event_payload_type=audio.telephone_event_payload_type,
                 ntp_epoch=ntp_from_unix(self._wall_time() - self._clock()),
                 reduced_size=audio.rtcp_rsize,
+                transport_cc_id=audio.transport_cc_id,
                 request=self._config.nack,
                 resend=audio.nack,
             )

@@ -4,6 +4,7 @@ Receiving: authenticate first (RFC 3711 §3.3), then parse, then count. Packets 
 numbers run across all of them, so whoever puts them in order must see all and choose afterwards.
 Sending: our SSRC, consecutive sequence numbers from a random start (RFC 3550 §5.1), timestamps as the caller gives them
 on top of a random offset. The circuit breaker can stop it (RFC 8083).
+When each packet came is told to the peer, if that was agreed on (`arrivals`, `send_arrivals`).
 Losses: `request` asks the peer for packets (NACK); what the peer asks for comes out of `take_resends`, if the stream keeps it.
 """
 
@@ -14,13 +15,24 @@ from collections import Counter
 from protocol.dtls import SrtpKeys
 from protocol.errors import DecodeError
 from protocol.peer.events import AudioParameters
-from protocol.rtp import PathEstimate, ResendBuffer, RtcpReporter, RtpPacket, parse_rtp_untrusted, serialize_rtp
-from protocol.rtp.rtcp import NACK_FORMAT, Feedback, RtcpType, write_nack
+from protocol.rtp import (
+    ArrivalLog,
+    PathEstimate,
+    ResendBuffer,
+    RtcpReporter,
+    RtpPacket,
+    parse_rtp_untrusted,
+    serialize_rtp,
+)
+from protocol.rtp.rtcp import NACK_FORMAT, TRANSPORT_CC_FORMAT, Feedback, RtcpType, write_nack
 from protocol.srtp import SrtpLibrary, SrtpProfile, SrtpTransport
 from protocol.srtp.transport import reason_of
 from protocol.wire import Entropy
 
 __all__ = ["MAX_PAYLOAD", "AudioStream"]
+
+# Specification constants
+TRANSPORT_SEQUENCE_LENGTH = 2  # bytes of its value in the header extension
 
 # Implementation constants
 MAX_PAYLOAD = 1172  # bytes: with the RTP header and the longest SRTP tag a datagram stays within 1200
@@ -42,6 +54,7 @@ class AudioStream:
             reduced_size=parameters.reduced_size,
         )
         self.resend = ResendBuffer() if parameters.resend else None  # what the peer may ask for again
+        self.arrivals = ArrivalLog() if parameters.transport_cc_id is not None else None
         self.drops: Counter[str] = Counter()
         self._srtp = SrtpTransport(SrtpProfile(keys.profile), keys.local, keys.remote, library=library)
         # Below 2^15, as RFC 3711 §3.3.1 advises: a first packet lost then cannot confuse the rollover counter.
@@ -60,6 +73,8 @@ class AudioStream:
         except DecodeError as error:
             self.drops[error.reason] += 1
             return True, None
+        if packet.extensions and self.arrivals is not None:
+            self._note_arrival(packet, now)
         counted = self.reporter.packet_received(
             packet.ssrc, packet.sequence, packet.timestamp, len(packet.payload), now
         )
@@ -98,7 +113,23 @@ class AudioStream:
             self.resend.keep(sequence, protected)
         return protected
 
-    # Losses
+    # Feedback
+
+    def _note_arrival(self, packet: RtpPacket, now: float) -> None:
+        assert self.arrivals is not None
+        for identifier, value in packet.extensions:
+            if identifier == self.parameters.transport_cc_id and len(value) == TRANSPORT_SEQUENCE_LENGTH:
+                if self.arrivals.record(value[0] << 8 | value[1], now):
+                    self.send_arrivals(packet.ssrc, now)
+                return
+
+    def send_arrivals(self, ssrc: int, now: float) -> None:
+        """Tell what came since the last time; `ssrc` is that of one of the packets."""
+        assert self.arrivals is not None
+        for told in self.arrivals.take(now):
+            feedback = Feedback(RtcpType.RTPFB, TRANSPORT_CC_FORMAT, self.parameters.ssrc, ssrc, told.information())
+            self.reporter.send_feedback(feedback)
+            self.reporter.counters["transport_cc_sent"] += 1
 
     def path_estimate(self) -> PathEstimate:
         """Of the way to the peer, by RTCP; the jitter is that of the source heard last."""

@@ -222,6 +222,11 @@ class Peer:
             self._audio.request(ssrc, sequences)
             self._send_rtcp()
 
+    def send_feedback(self) -> None:
+        """The lane's, too: RTCP that waits leaves now, if any may."""
+        if self._sending and not self._closed:
+            self._send_rtcp()
+
     @property
     def requests_audio(self) -> bool:
         """Whether packets that were lost are asked for in this call."""
@@ -319,6 +324,8 @@ class Peer:
         if not authentic:
             return
         self.ice.media_authenticated(path, now)
+        if self._audio.reporter.has_output:
+            self.send_feedback()
         if packet is not None:
             self._outputs.append(AudioReceived(packet))
         if path != self.ice.selected:

@@ -23,9 +23,9 @@ from typing import TYPE_CHECKING
 
 from protocol.address import Path
 from protocol.errors import DecodeError, LocalError
-from protocol.peer.audio import MAX_PAYLOAD, AudioStream
+from protocol.peer.audio import MAX_PAYLOAD, TRANSPORT_SEQUENCE_LENGTH, AudioStream
 from protocol.peer.events import AudioReceived
-from protocol.rtp.extensions import extension_layout
+from protocol.rtp.extensions import extension_layout, find_element
 from protocol.rtp.packet import RTP_HEADER, RTP_HEADER_LENGTH, parse_rtp_untrusted
 from protocol.srtp import RTP_TRAILER, Arena
 from protocol.srtp.library import ERRORS
@@ -70,6 +70,7 @@ class MediaLane:
         "_peer",
         "_protect",
         "_sender",
+        "_sequence_at",
         "_sources",
         "_srtp",
         "_ssrc",
@@ -95,6 +96,7 @@ class MediaLane:
         self._timestamp_offset = audio._timestamp_offset
         self._layout_length = -1  # of the header extensions seen last, with their own head
         self._layout_mask = self._layout = 0
+        self._sequence_at = 0  # in them: the transport-wide sequence number, if there is one and it is wanted
 
     @property
     def is_open(self) -> bool:
@@ -123,10 +125,22 @@ class MediaLane:
             return DONE
         payload = bytes(view[start:end])
         source.receive(sequence, timestamp, len(payload), now)
+        told = False
+        if self._sequence_at and first == _EXTENDED:
+            told = self._note_arrival(view, offset + RTP_HEADER_LENGTH + self._sequence_at, ssrc, now)
         if payload and self._deliver(second, ssrc, sequence, timestamp, payload, now):
-            return DONE
+            return SETTLE if told else DONE
         self._peer.tell(AudioReceived(parse_rtp_untrusted(view[offset:end])))
         return SETTLE
+
+    def _note_arrival(self, view: memoryview, at: int, ssrc: int, now: float) -> bool:
+        """Note when the packet came; whether feedback left."""
+        audio = self._audio
+        if audio.arrivals is None or not audio.arrivals.record(view[at] << 8 | view[at + 1], now):
+            return False
+        audio.send_arrivals(ssrc, now)
+        self._peer.send_feedback()
+        return True
 
     def _payload_start_untrusted(self, view: memoryview, offset: int, end: int) -> int:
         """Behind the header extensions; 0 if they are wrong, which is counted.
@@ -150,6 +164,9 @@ class MediaLane:
         self._layout_length = len(elements)
         self._layout_mask = extension_layout(elements)
         self._layout = int.from_bytes(elements, "big") & self._layout_mask
+        wanted = self._audio.parameters.transport_cc_id
+        if wanted is not None:
+            self._sequence_at = find_element(elements, wanted, TRANSPORT_SEQUENCE_LENGTH)
         return start
 
     def send(self, arena: Arena, offset: int, payload: bytes, timestamp: int, marker: bool, now: float) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from protocol.rtp.arrivals import ArrivalLog
 from protocol.rtp.breaker import CircuitBreaker, Trip
 from protocol.rtp.extensions import Extensions
 from protocol.rtp.jitter import Frame, FrameOrigin, Gap, JitterBuffer, JitterConfig, PathEstimate
@@ -21,6 +22,7 @@ from protocol.rtp.statistics import ReceiverStatistics, SenderStatistics
 
 __all__ = [
     "RTP_HEADER_LENGTH",
+    "ArrivalLog",
     "CircuitBreaker",
     "Extensions",
     "Frame",

@@ -15,7 +15,7 @@ from typing import TypeAlias
 
 from protocol.errors import DecodeError, LocalError
 
-__all__ = ["Extensions", "extension_layout", "read_extensions_untrusted", "write_extensions"]
+__all__ = ["Extensions", "extension_layout", "find_element", "read_extensions_untrusted", "write_extensions"]
 
 Extensions: TypeAlias = tuple[tuple[int, bytes], ...]
 """(id, value) in the order of the packet."""
@@ -113,3 +113,26 @@ def extension_layout(extension: bytes) -> int:
             else:
                 position += (head & 0x0F) + 1
     return int.from_bytes(decides, "big")
+
+
+def find_element(extension: bytes, identifier: int, length: int) -> int:
+    """Of a whole extension that was read without an error: where the value of that element begins, if it is `length` bytes
+    long; 0 if there is none. As long as the layout stays the same, so does this."""
+    position = 4
+    two_bytes = int.from_bytes(extension[:2], "big") & 0xFFF0 == _TWO_BYTE_PROFILE
+    if not two_bytes and extension[:2] != _ONE_BYTE_PROFILE.to_bytes(2, "big"):
+        return 0
+    while position + 1 < len(extension):
+        head = extension[position]
+        if head == 0:
+            position += 1
+            continue
+        key, size, start = head >> 4, (head & 0x0F) + 1, position + 1
+        if two_bytes:
+            key, size, start = head, extension[position + 1], position + 2
+        elif key in (0, _ONE_BYTE_STOP):
+            return 0
+        if key == identifier:
+            return start if size == length else 0
+        position = start + size
+    return 0

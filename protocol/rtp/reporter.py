@@ -29,6 +29,7 @@ from protocol.rtp.breaker import CircuitBreaker
 from protocol.rtp.ntp import short_ntp, short_to_seconds
 from protocol.rtp.rtcp import (
     NACK_FORMAT,
+    TRANSPORT_CC_FORMAT,
     Feedback,
     Goodbye,
     ReceiverReport,
@@ -53,7 +54,7 @@ _COMPENSATION = math.e - 1.5  # RFC 3550 §6.3.1: timer reconsideration converge
 _SENDER_INTERVALS = 2  # RFC 3550 §6.4: a sender is who sent since the report before the last one
 _FEEDBACK_NAMES: dict[tuple[int, int], str] = {
     (RtcpType.RTPFB, NACK_FORMAT): "nack",
-    (RtcpType.RTPFB, 15): "transport_cc",
+    (RtcpType.RTPFB, TRANSPORT_CC_FORMAT): "transport_cc",
     (RtcpType.PSFB, 1): "pli",
     (RtcpType.PSFB, 4): "fir",
     (RtcpType.PSFB, 15): "afb",
@@ -64,6 +65,7 @@ _REPORTS_REMEMBERED = 8  # own sender reports that a peer may still refer to, 40
 _NTP_MASK = (1 << 64) - 1
 _CLOCK_SLACK = 0.01  # a round trip may come out negative by the rounding of DLSR; more than that is nonsense
 _MAX_ROUND_TRIP = 60.0
+_MAX_WAITING = 8  # datagrams that nobody takes: media is paused
 _MAX_NACKED = 64  # sequence numbers kept until they are taken; a peer that names more is not helped by them
 
 
@@ -214,6 +216,11 @@ class RtcpReporter:
         outputs, self._outputs = self._outputs, []
         return outputs
 
+    @property
+    def has_output(self) -> bool:
+        """Whether `poll` has something."""
+        return bool(self._outputs)
+
     def next_timeout(self) -> float:
         return self._due
 
@@ -228,8 +235,8 @@ class RtcpReporter:
     # Feedback
 
     def send_feedback(self, feedback: Feedback) -> None:
-        """Have it sent at once (RFC 4585 §3.5.2: two parties may). Nothing, once closed."""
-        if self._closed:
+        """Have it sent at once (RFC 4585 §3.5.2: two parties may). Nothing once closed, or while nothing may leave."""
+        if self._closed or len(self._outputs) >= _MAX_WAITING:
             return
         head: list[RtcpPacket] = [] if self._reduced_size else [ReceiverReport(self.sender.ssrc), self._description]
         self._outputs.append(RtcpDatagram(serialize_rtcp([*head, feedback])))

@@ -9,9 +9,11 @@ from protocol.rtp.rtcp.feedback import Feedback
 from protocol.rtp.rtcp.nack import NACK_FORMAT, read_nack_untrusted, write_nack
 from protocol.rtp.rtcp.report import ReceiverReport, ReportBlock, SenderReport
 from protocol.rtp.rtcp.sdes import SdesChunk, SdesItemType, SourceDescription
+from protocol.rtp.rtcp.transport_cc import TRANSPORT_CC_FORMAT, TransportFeedback, read_transport_feedback_untrusted
 
 __all__ = [
     "NACK_FORMAT",
+    "TRANSPORT_CC_FORMAT",
     "Feedback",
     "Goodbye",
     "ReceiverReport",
@@ -22,9 +24,11 @@ __all__ = [
     "SdesItemType",
     "SenderReport",
     "SourceDescription",
+    "TransportFeedback",
     "UnknownPacket",
     "parse_rtcp_untrusted",
     "read_nack_untrusted",
+    "read_transport_feedback_untrusted",
     "serialize_rtcp",
     "write_nack",
 ]

@@ -20,7 +20,7 @@ from protocol.peer import DONE, LEFT, SETTLE, AudioParameters, AudioReceived, Me
 from protocol.peer.audio import MAX_PAYLOAD, AudioStream
 from protocol.rtp import RtpPacket, Trip
 from protocol.rtp.extensions import extension_layout, read_extensions_untrusted, write_extensions
-from protocol.rtp.rtcp import Goodbye, ReportBlock, SenderReport, serialize_rtcp
+from protocol.rtp.rtcp import Feedback, Goodbye, ReportBlock, RtcpType, SenderReport, serialize_rtcp, write_nack
 from protocol.srtp import SrtpProfile, SrtpTransport, library_named
 
 PATH = Path(b"", pack_address("192.0.2.1", 5000))
@@ -29,6 +29,7 @@ STRANGER = Path(b"", pack_address("192.0.2.9", 9))
 PATHS = (PATH, OTHER, STRANGER)
 KEY, THEIRS = bytes(range(28)), bytes(range(100, 128))
 US = Identity.generate(datetime(2026, 1, 1, tzinfo=UTC))
+OURS = AudioParameters(111, 48000, 0xA0, "us", resend=True, transport_cc_id=3, reduced_size=True)
 KEYS = SrtpKeys(SrtpProfile.SRTP_AEAD_AES_128_GCM, KEY, THEIRS)
 
 
@@ -39,14 +40,14 @@ def server() -> Peer:
     peer = Peer(
         ice=ice,
         dtls=DtlsEndpoint(Role.SERVER, US, peer_fingerprints=(US.fingerprint(),), srtp_profiles=(), entropy=entropy),
-        audio=AudioParameters(111, 48000, 0xA0, "us"),
+        audio=OURS,
         data=None,
         entropy=entropy,
     )
     for path in (OTHER, PATH):
         ice._paths[path] = (0.0, ice._generation)
     ice.selected, ice.proven = PATH, True
-    peer._audio = AudioStream(AudioParameters(111, 48000, 0xA0, "us"), KEYS, random.Random(4).randbytes)
+    peer._audio = AudioStream(OURS, KEYS, random.Random(4).randbytes)
     peer.start_media()
     return peer
 
@@ -178,7 +179,7 @@ STEP = st.one_of(
     st.tuples(st.just("rtp"), PACKET, st.just(0)),
     st.tuples(st.just("damaged"), PACKET, st.integers(0, 60)),
     st.tuples(st.just("wrong extension"), st.sampled_from([1, 2])),
-    st.tuples(st.just("rtcp"), st.sampled_from(["bye", "report", "loss"])),
+    st.tuples(st.just("rtcp"), st.sampled_from(["bye", "report", "loss", "nack"])),
     st.tuples(st.just("send"), st.sampled_from([20, 200, MAX_PAYLOAD, MAX_PAYLOAD + 1]), st.booleans()),
     st.tuples(st.just("send"), st.just(100), st.just(False)),
     st.tuples(st.sampled_from(["pause", "resume", "unproven", "proven", "trip", "move", "spend", "timeout"])),
@@ -204,7 +205,10 @@ def apply(step: tuple[Any, ...], client: Client, peers: tuple[Ordinary, ...], no
     elif kind == "rtcp":
         block = ReportBlock(0xA0, 128 if step[1] == "loss" else 0, 0, int(now), 0, 0, 0)
         first = Goodbye((1,)) if step[1] == "bye" else SenderReport(1, 5 << 32, 0, 1, 1, (block,))
-        data = client.srtp.protect_rtcp(serialize_rtcp([first]))
+        sequence = peers[0].peer._audio._sequence  # type: ignore[union-attr]
+        lost = write_nack([sequence - n & 0xFFFF for n in (70, 3, 2, 0)])
+        nack = [Feedback(RtcpType.RTPFB, 1, 1, 0xA0, lost)] if step[1] == "nack" else []
+        data = client.srtp.protect_rtcp(serialize_rtcp([first, *nack]))
     elif kind == "wait":
         now += step[1]
     for each in peers:
@@ -277,7 +281,9 @@ def test_almost_every_packet_takes_the_lane_header_extensions_or_not():
         )
         call.send(b"frame", 960 * number, False, now)
     assert (call.taken, len(call.heard.frames)) == (99, 100)
-    assert call.sent == len(call.heard.datagrams) - 1 == 99
+    audio = [data for data, _ in call.heard.datagrams if not 192 <= data[1] < 224]
+    assert call.sent == len(audio) - 1 == 99
+    assert len(call.heard.datagrams) - len(audio) == 10, "one second of transport-wide feedback"
 
 
 def test_a_lane_ends_with_its_path_and_with_the_call():

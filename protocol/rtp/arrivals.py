@@ -1,0 +1,85 @@
+"""When each packet came, for the sender's estimate of the bandwidth (transport-wide congestion control).
+
+1. A packet carries a transport-wide sequence number in a header extension. `record` notes it with the time.
+2. Once `INTERVAL` has passed, or `MAX_NOTED` packets were noted, `record` says that it is time for `take`, which gives the
+   feedback: it begins behind the last packet reported, so that what did not come is told, too. It goes out as packets come,
+   without a timer: in a silence there is nothing to tell.
+3. A packet that comes later than those reported is told again with its neighbours.
+"""
+
+from __future__ import annotations
+
+from protocol.rtp.rtcp import TransportFeedback
+
+__all__ = ["ArrivalLog"]
+
+# Specification constants: the units of the feedback
+TICKS_PER_SECOND = 4000
+REFERENCE_TICKS = 256
+
+# Implementation constants
+INTERVAL = 0.095  # seconds: five frames of 20 ms, one of them a little early
+MAX_NOTED = 64
+MAX_SPAN = 256  # sequence numbers told of in one feedback; a longer hole is another stream
+MAX_DELTA = 0x7FFF
+
+
+class ArrivalLog:
+    """Of one call: the numbers go on across all sources of a transport."""
+
+    __slots__ = ("_base", "_count", "_last_taken", "_noted", "_reported")
+
+    def __init__(self) -> None:
+        self._noted: list[tuple[int, float]] = []  # (16-bit sequence number, when it came)
+        self._reported: dict[int, int] = {}  # of the last feedback: extended sequence number → ticks
+        self._base = -1  # extended: the first number that was not reported
+        self._count = 0
+        self._last_taken = 0.0
+
+    def record(self, sequence: int, now: float) -> bool:
+        """A packet came. Whether feedback is due."""
+        noted = self._noted
+        noted.append((sequence, now))
+        return now - self._last_taken >= INTERVAL or len(noted) >= MAX_NOTED
+
+    def take(self, now: float) -> list[TransportFeedback]:
+        """What is to be told now: one feedback, more only across a pause of seconds."""
+        noted, self._noted = self._noted, []
+        self._last_taken = now
+        if not noted:
+            return []
+        arrivals: dict[int, int] = {}
+        near = self._base if self._base >= 0 else noted[0][0] + (1 << 16)
+        for sequence, when in noted:
+            extended = near + ((sequence - near + 0x8000 & 0xFFFF) - 0x8000)
+            near = max(near, extended)
+            arrivals.setdefault(extended, int(when * TICKS_PER_SECOND))
+        first, last = min(arrivals), max(arrivals)
+        if self._base >= 0:
+            first = min(first, self._base)
+        first = max(first, last - MAX_SPAN + 1)
+        if first < self._base:
+            arrivals = self._reported | arrivals
+        self._base = last + 1
+        self._reported = {number: ticks for number, ticks in arrivals.items() if number > last - MAX_SPAN}
+        return self._write(first, [arrivals.get(number) for number in range(first, last + 1)])
+
+    def _write(self, first: int, arrivals: list[int | None]) -> list[TransportFeedback]:
+        written: list[TransportFeedback] = []
+        start = 0
+        while start < len(arrivals):
+            reference = next(ticks for ticks in arrivals[start:] if ticks is not None) // REFERENCE_TICKS
+            previous, end = reference * REFERENCE_TICKS, start
+            row: list[int | None] = []
+            while end < len(arrivals):
+                ticks = arrivals[end]
+                if ticks is not None:
+                    if abs(ticks - previous) > MAX_DELTA:
+                        break
+                    previous = ticks
+                row.append(None if ticks is None else ticks - reference * REFERENCE_TICKS)
+                end += 1
+            written.append(TransportFeedback(first + start & 0xFFFF, reference & 0xFFFFFF, self._count, tuple(row)))
+            self._count = self._count + 1 & 0xFF
+            start = end
+        return written
