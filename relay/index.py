@@ -29,8 +29,8 @@ Words = tuple[int, int, int]
 WIDE = int.from_bytes(b"\x80" + bytes(7), sys.byteorder)  # this bit of the first word says IPv6
 _MASK = (1 << 64) - 1
 MAX_BATCH = 1024
-_FEW = 3  # so many last ones of a batch are followed one by one
-_SHIFT = np.uint64(32)
+_FEW = 8  # so many last ones of a batch are followed one by one
+_HALF = np.uint64(32)
 
 _Rows = npt.NDArray[np.int64]
 _Mask = npt.NDArray[np.bool_]
@@ -98,20 +98,21 @@ class Chains:
 
         A bucket may be named twice: both then take the same steps.
         """
-        lanes = buckets
         heads, links = self._heads_array, self._links_array
-        before = np.zeros(len(lanes), np.int64)  # last row that stays; 0 while the head itself is to be set
-        at = heads[lanes].astype(np.int64)
-        while len(lanes):
+        at = heads[buckets].astype(np.int64)
+        after = links[at].astype(np.int64)
+        free = state[at] == FREE
+        heads[buckets[free]] = after[free]
+        on = after.nonzero()[0]  # few buckets have more than one
+        lanes, before, at = buckets[on], np.where(free[on], 0, at[on]), after[on]
+        while len(lanes):  # `before` is the last row that stays; 0 while the head itself is to be set
             after = links[at].astype(np.int64)
             free = state[at] == FREE
             first = before == 0
-            is_head = free & first
-            heads[lanes[is_head]] = after[is_head]
-            inside = free & ~first
-            links[before[inside]] = after[inside]
+            heads[lanes[free & first]] = after[free & first]
+            links[before[free & ~first]] = after[free & ~first]
             before = np.where(free, before, at)
-            on = after != 0
+            on = after.nonzero()[0]
             lanes, before, at = lanes[on], before[on], after[on]
 
     def rows(self) -> _Rows:
@@ -157,7 +158,6 @@ class FlowIndex:
         "_a",
         "_b",
         "_base",
-        "_buckets",
         "_c",
         "_cells",
         "_chains",
@@ -167,7 +167,8 @@ class FlowIndex:
         "_links",
         "_mix",
         "_scratch",
-        "_size",
+        "_shift",
+        "_vector_shift",
         "_word0",
     )
 
@@ -176,8 +177,8 @@ class FlowIndex:
         self._cells, self._columns = cells, columns
         self._heads, self._links, self._word0 = cells.heads, cells.link, cells.word0
         self._chains = Chains(cells.heads, cells.link, columns.heads, columns.link)
-        self._buckets = self._chains.buckets
-        self._size = np.uint64(self._buckets)
+        self._shift = 65 - self._chains.buckets.bit_length()  # the upper bits are the best mixed
+        self._vector_shift = np.uint64(self._shift)
         a, mix, b, c = block.head[FACTORS_WORD : FACTORS_WORD + 4]
         self._a, self._mix, self._b, self._c = a, mix, b, c
         self._factors = (np.uint64(a), np.uint64(mix), np.uint64(b), np.uint64(c))
@@ -186,13 +187,12 @@ class FlowIndex:
 
     def bucket(self, words: Words) -> int:
         x = words[0] * self._a + words[1] * self._b + words[2] * self._c & _MASK
-        x = (x ^ x >> 32) * self._mix & _MASK
-        return (x >> 32) * self._buckets >> 32
+        return ((x ^ x >> 32) * self._mix & _MASK) >> self._shift
 
     def find(self, word: int) -> int:
         """The row of an IPv4 flow; 0 if there is none."""
         x = word * self._a & _MASK
-        row = self._heads[(((x ^ x >> 32) * self._mix & _MASK) >> 32) * self._buckets >> 32]
+        row = self._heads[((x ^ x >> 32) * self._mix & _MASK) >> self._shift]
         keys = self._word0
         while row and keys[row] != word:
             row = self._links[row]
@@ -218,8 +218,9 @@ class FlowIndex:
         columns.word0.take(rows, out=scratch.key, mode="clip")
         miss = scratch.miss
         np.not_equal(scratch.key, words, out=miss)
-        if np.count_nonzero(miss):
-            self._follow(miss.nonzero()[0], words, None, None, rows)
+        (at,) = miss.nonzero()
+        if len(at):
+            self._follow(at, words, None, None, rows)
 
     def lookup_wide(self, words: npt.NDArray[np.uint64], rows: _Rows) -> None:
         """Rows of IPv6 flows: shape (3, n) → (n,), 0 where there is none."""
@@ -231,8 +232,9 @@ class FlowIndex:
         miss = columns.word0.take(rows) != word0
         miss |= columns.word1.take(rows) != word1
         miss |= columns.word2.take(rows) != word2
-        if np.count_nonzero(miss):
-            self._follow(miss.nonzero()[0], word0, word1, word2, rows)
+        (at,) = miss.nonzero()
+        if len(at):
+            self._follow(at, word0, word1, word2, rows)
 
     def add(self, row: int, words: Words) -> None:
         self._chains.add(self.bucket(words), row)
@@ -287,12 +289,10 @@ class FlowIndex:
         if word1 is not None and word2 is not None:
             x += word1 * b
             x += word2 * c
-        np.right_shift(x, _SHIFT, out=shifted)
+        np.right_shift(x, _HALF, out=shifted)
         np.bitwise_xor(x, shifted, out=x)
         np.multiply(x, mix, out=x)
-        np.right_shift(x, _SHIFT, out=x)
-        np.multiply(x, self._size, out=x)
-        np.right_shift(x, _SHIFT, out=x)
+        np.right_shift(x, self._vector_shift, out=x)
 
     def _follow(
         self,

@@ -14,6 +14,7 @@ All integers are in the machine's own order, since the block never leaves the ma
 
 from __future__ import annotations
 
+import math
 import mmap
 from collections.abc import Iterator
 from typing import Any, NamedTuple, TypeAlias
@@ -22,7 +23,6 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
-    "BUCKETS_PER_ROW",
     "FREE",
     "MAX_TRANSCEIVERS",
     "Block",
@@ -67,8 +67,9 @@ FREE, PROBATIONARY, ESTABLISHED = range(3)  # `state` of a row
 # Implementation constants
 
 SEED_LENGTH = 64
+MAX_ROWS = 1 << 30
 MAX_TRANSCEIVERS = 65535  # a number of two bytes, and 0 is nobody
-BUCKETS_PER_ROW = 4  # a quarter full at most: seven of eight flows are the first of their bucket
+_BUCKETS_PER_ROW = 2.25  # at least, and rounded up to a power of two: 22-44 % full, so most flows are the first there
 _PAGE = 4096
 _HEAD_WORDS = 64
 _ROW_COLUMNS = (
@@ -109,7 +110,7 @@ def _fields(max_flows: int, max_probationary: int) -> Iterator[_Field]:
     offset = _PAGE
     for name, code, count in (
         *((name, code, rows) for name, code in _ROW_COLUMNS),
-        ("heads", "i", BUCKETS_PER_ROW * rows),
+        ("heads", "i", _buckets(rows)),
         ("token_heads", "i", rows),
         ("sockaddrs", "Q", 4 * (1 + MAX_TRANSCEIVERS)),
         ("holders", "i", 1 + MAX_TRANSCEIVERS),
@@ -119,10 +120,14 @@ def _fields(max_flows: int, max_probationary: int) -> Iterator[_Field]:
     yield _Field("end", "B", offset, 0)
 
 
+def _buckets(rows: int) -> int:
+    return 1 << (math.ceil(_BUCKETS_PER_ROW * rows) - 1).bit_length()
+
+
 def block_size(max_flows: int, max_probationary: int) -> int:
     """Bytes of address space for a table of so many flows; raises ValueError for bounds that cannot be."""
-    if max_flows < 1 or max_probationary < 1 or BUCKETS_PER_ROW * (1 + max_flows + max_probationary) >= 1 << 31:
-        raise ValueError("a flow table has at least one flow of each kind, and at most 500 million in all")
+    if max_flows < 1 or max_probationary < 1 or max_flows + max_probationary > MAX_ROWS:
+        raise ValueError("a flow table has at least one flow of each kind, and at most 2³⁰ in all")
     *_, end = _fields(max_flows, max_probationary)
     return end.offset
 

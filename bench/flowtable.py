@@ -1,0 +1,167 @@
+"""What the relay's flow table costs by itself: no socket, one process, as many flows as are asked for.
+
+1. The table grows from nothing: every flow is opened by a check with a token and established by a reply, as in a relay.
+   The longest single operation and the growth of the process's memory are noted.
+2. Flows drawn at random are looked up, one by one and by the batch, and what the packet path does beside that is done:
+   the target is taken and the time noted.
+3. A sweep that finds nothing, the mending of a table whose writer was killed, and a sweep that takes all flows out.
+
+Times are CPU times of this thread, page faults included: what else runs on the machine is not counted as a pause, only as
+what it does to the caches.
+"""
+
+from __future__ import annotations
+
+import mmap
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import msgspec
+import numpy as np
+
+from protocol.address import pack_address
+from relay.flows import FlowTable, Proposal
+from relay.layout import SEQUENCE_WORD
+
+__all__ = ["FlowTableFigures", "measure_flow_table"]
+
+_TRANSCEIVERS = [pack_address(f"10.0.0.{host}", 5000) for host in range(1, 9)]
+_MAX_PROBATIONARY = 4096
+_PAGE = 4096
+_IDLE = 120.0
+_LOOKS = 200_000
+
+
+class FlowTableFigures(msgspec.Struct, frozen=True, kw_only=True):
+    """`vector` and `scalar` by batch size: ns a packet for look-up, target and time of a packet."""
+
+    flows: int
+    vector: dict[int, float]
+    scalar: dict[int, float]
+    lookup_256: float  # ns a key, the look-up alone
+    bytes_a_flow: float  # resident
+    establish_us: float  # open and establish, on the average
+    longest_operation_ms: float  # while growing
+    longest_idle_slice_ms: float
+    longest_removal_slice_ms: float
+    heal_ms: float  # whole, after a kill in the middle of a change
+    attach_ms: float  # after any other
+
+
+def measure_flow_table(flows: int = 1_000_000, *, seed: int = 1) -> FlowTableFigures:
+    """Takes about 20 s for a million flows."""
+    source = np.random.default_rng(seed)
+    # Addresses of all the IPv4 net, so that nothing about them helps; the lower two bytes are ingress 0.
+    words = np.unique(source.integers(0, 1 << 48, flows + flows // 50, dtype=np.uint64) << np.uint64(16))[:flows]
+    source.shuffle(words)
+    keys = words.tolist()
+    memory = mmap.mmap(-1, FlowTable.size(flows, _MAX_PROBATIONARY), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
+    table = FlowTable.create(
+        memory, max_flows=flows, max_probationary=_MAX_PROBATIONARY, max_per_token=16, idle=_IDLE, seed=bytes(range(64))
+    )
+    resident = _resident()
+    began = time.thread_time()
+    longest = _grow(table, keys)
+    establish_us = (time.thread_time() - began) / flows * 1e6
+    resident = _resident() - resident
+    assert table.established == flows
+    vector = {size: _vector(table, words, size, source, touch=True) for size in (1, 4, 8, 16, 32, 64, 128, 256)}
+    scalar = {size: _scalar(table, words, size, source) for size in (1, 16, 256)}
+    lookup = _vector(table, words, 256, source, touch=False)
+    idle = _longest_slice(table, 0.0)
+    attach = _spent(lambda: FlowTable.attach(memory, max_per_token=16, idle=_IDLE))
+    memoryview(memory).cast("Q")[SEQUENCE_WORD] += 1
+    heal = _spent(lambda: FlowTable.attach(memory, max_per_token=16, idle=_IDLE))
+    removal = _longest_slice(FlowTable.attach(memory, max_per_token=16, idle=_IDLE), 1e9)
+    return FlowTableFigures(
+        flows=flows,
+        vector=vector,
+        scalar=scalar,
+        lookup_256=lookup,
+        bytes_a_flow=resident / flows,
+        establish_us=establish_us,
+        longest_operation_ms=longest * 1e3,
+        longest_idle_slice_ms=idle * 1e3,
+        longest_removal_slice_ms=removal * 1e3,
+        heal_ms=heal * 1e3,
+        attach_ms=attach * 1e3,
+    )
+
+
+def _grow(table: FlowTable, keys: list[int]) -> float:
+    """Seconds of the longest operation."""
+    clock, longest = time.thread_time, 0.0
+    for number, word in enumerate(keys):
+        now, target = number * 1e-5, _TRANSCEIVERS[number & 7]
+        key = (word, 0, 0)
+        token = (number + 1) * 0x9E3779B97F4A7C15 & (1 << 64) - 1  # as evenly spread as a digest
+        proposal = Proposal(target, token ^ 1, token, 4096, now + 10.0)
+        began = clock()
+        row = table.open(key, proposal, now)
+        opened = clock()
+        table.establish(row, target, now)
+        ended = clock()
+        longest = max(longest, opened - began, ended - opened)
+    return longest
+
+
+def _vector(
+    table: FlowTable,
+    words: np.ndarray[tuple[int], np.dtype[np.uint64]],
+    size: int,
+    source: np.random.Generator,
+    *,
+    touch: bool,
+) -> float:
+    batches = [words[source.integers(0, len(words), size)] for _ in range(max(200, _LOOKS // size // 4))]
+    rows, targets = np.zeros(size, np.int64), np.zeros(size, np.uint16)
+    lookup, seen, target = table.lookup, table.columns.seen, table.columns.target
+    lookup(batches[0], rows)
+    began = time.thread_time()
+    if touch:
+        for batch in batches:
+            lookup(batch, rows)
+            target.take(rows, out=targets, mode="clip")
+            seen[rows] = 1.0
+    else:
+        for batch in batches:
+            lookup(batch, rows)
+    return (time.thread_time() - began) / len(batches) / size * 1e9
+
+
+def _scalar(
+    table: FlowTable, words: np.ndarray[tuple[int], np.dtype[np.uint64]], size: int, source: np.random.Generator
+) -> float:
+    batches = [words[source.integers(0, len(words), size)].tolist() for _ in range(max(200, _LOOKS // size))]
+    find, seen, target = table.find, table.cells.seen, table.cells.target
+    began = time.thread_time()
+    for batch in batches:
+        for word in batch:
+            row = find(word)
+            if target[row]:
+                seen[row] = 1.0
+    return (time.thread_time() - began) / len(batches) / size * 1e9
+
+
+def _longest_slice(table: FlowTable, now: float) -> float:
+    longest, done = 0.0, False
+    while not done:
+        began = time.thread_time()
+        done = table.expire(now)
+        longest = max(longest, time.thread_time() - began)
+    return longest
+
+
+def _spent(work: Callable[[], object]) -> float:
+    began = time.thread_time()
+    work()
+    return time.thread_time() - began
+
+
+def _resident() -> int:
+    return int(Path("/proc/self/statm").read_text().split()[1]) * _PAGE
+
+
+if __name__ == "__main__":
+    print(msgspec.json.format(msgspec.json.encode(measure_flow_table())).decode())
