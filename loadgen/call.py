@@ -15,6 +15,7 @@ from datetime import datetime
 import msgspec
 
 from loadgen.distribution import Histogram
+from loadgen.frames import PLAIN, PROTECTED
 from loadgen.tally import AudioTally, DataTally
 from protocol import dtls
 from protocol.address import Path, TransportAddress
@@ -60,8 +61,9 @@ STAGES = {
 class CallFigures:
     """What all calls of a run measure together."""
 
-    def __init__(self, run: bytes) -> None:
+    def __init__(self, run: bytes, *, fec: bool = True) -> None:
         self.run = run
+        self.speech = PROTECTED if fec else PLAIN
         self.frame_round_trips = Histogram()
         self.message_round_trips = Histogram()
 
@@ -81,7 +83,7 @@ class Call:
         identity: dtls.Identity | None = None,
     ) -> None:
         self.number = number
-        self.audio = AudioTally(figures.run, number, figures.frame_round_trips)
+        self.audio = AudioTally(figures.run, number, figures.frame_round_trips, figures.speech)
         self.data = DataTally(number, figures.message_round_trips)
         self.reached = {"start": now}  # stage → when
         self.failure: str | None = None

@@ -30,8 +30,8 @@ CONDITIONS = ("loss", "burst_loss", "burst_length", "delay", "jitter", "reorder"
 EPILOG = """\
 A call is what a browser makes of it: signalling by HTTP, ICE, DTLS, SRTP, and
 the data channel oai-events. Each sends an audio frame every 20 ms and a data
-message every second, and counts what comes back: every frame names its call,
-its place and its time. That takes an agent that returns what it hears: echo.
+message every second, and counts what comes back: every frame is Opus, with a
+mark in its padding that names its call, its place and its time. That takes an agent that returns what it hears: echo.
 
   early             sent before the agent was there to answer; not lost
   lost              sent later, and never came back
@@ -75,6 +75,8 @@ class Options:
     arrivals: Arrivals
     report: str | None
     """A file for the page with plots."""
+    fec: bool
+    """Whether each frame of ours holds a copy of the one before (Opus in-band FEC)."""
     processes: int | None
     """0: one for each usable CPU; None: as many as the calls need, and there are CPUs."""
     network: Network
@@ -143,6 +145,7 @@ def _parser() -> argparse.ArgumentParser:
         metavar="S",
         help="STUN checks of a call, on average (5; Chromium does 2.65)",
     )
+    parser.add_argument("--no-fec", dest="fec", action="store_false", help="frames without a copy of the one before")
     parser.add_argument(
         "--processes",
         type=_processes,

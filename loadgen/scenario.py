@@ -56,7 +56,7 @@ class Run:
     options: Options
     driver: Driver
     share: Share = ALL
-    figures: CallFigures = field(default_factory=lambda: CallFigures(os.urandom(4)))
+    figures: CallFigures = field(init=False)
     calls: list[Call] = field(default_factory=list)
     talking: int = 0
     finished: int = 0
@@ -67,6 +67,9 @@ class Run:
     """How long after its time a call began: ours, not the server's."""
     cpu_seconds: float = field(default_factory=lambda: -time.process_time())
     """Of this process, for all of the run; negative until it has ended."""
+
+    def __post_init__(self) -> None:
+        self.figures = CallFigures(os.urandom(4), fec=self.options.fec)
 
 
 async def place_calls(run: Run, url: str, begin: Callable[[], Awaitable[float]] | None = None) -> None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loadgen.distribution import Histogram
-from loadgen.frames import FrameMark, make_frame, read_frame_untrusted
+from loadgen.frames import PROTECTED, FrameMark, make_frame, read_frame_untrusted
 
 __all__ = ["AudioTally", "DataTally"]
 
@@ -27,6 +27,7 @@ class AudioTally:
         "_last_at",
         "_round_trips",
         "_run",
+        "_speech",
         "corrupt",
         "duplicated",
         "foreign",
@@ -39,8 +40,9 @@ class AudioTally:
         "skipped",
     )
 
-    def __init__(self, run: bytes, call: int, round_trips: Histogram) -> None:
+    def __init__(self, run: bytes, call: int, round_trips: Histogram, speech: tuple[bytes, ...] = PROTECTED) -> None:
         self._run = run
+        self._speech = speech
         self._call = call
         self._round_trips = round_trips
         self._heard = bytearray()  # one byte for each frame sent: whether it came back
@@ -72,7 +74,7 @@ class AudioTally:
         return self.sent - self.early - self.received
 
     def next_frame(self, now: float) -> bytes:
-        return make_frame(FrameMark(self._run, self._call, self.sent, int(now * 1e6)))
+        return make_frame(FrameMark(self._run, self._call, len(self._heard), int(now * 1e6)), self._speech)
 
     def count_sent(self, lateness: float) -> None:
         """The frame that `next_frame` made has left, `lateness` seconds after its time."""

@@ -11,9 +11,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from rich.console import Console
 
+from agent.codecs import open_decoder
+from agent.codecs.opus import find_opus
 from loadgen.distribution import Histogram, percentile
 from loadgen.driver import Driver
-from loadgen.frames import HEADER_LENGTH, FrameMark, make_frame, read_frame_untrusted
+from loadgen.frames import MARK_LENGTH, PLAIN, PROTECTED, FrameMark, make_frame, read_frame_untrusted
 from loadgen.options import parse_options
 from loadgen.report import render, summarize
 from loadgen.scenario import Run
@@ -55,10 +57,29 @@ def test_a_histogram_keeps_the_maximum_of_what_lies_beyond_its_bins():
 @given(st.integers(0, 2**32 - 1), st.integers(0, 2**32 - 1), st.integers(0, 2**64 - 1))
 def test_a_frame_is_an_opus_frame_of_20_ms_and_tells_its_mark(call: int, sequence: int, sent: int):
     mark = FrameMark(b"abcd", call, sequence, sent)
-    frame = make_frame(mark)
-    assert 60 <= len(frame) <= 120
-    assert OPUS.count_samples_untrusted(frame) == OPUS.frame_samples
-    assert read_frame_untrusted(frame) == mark
+    for speech in (PROTECTED, PLAIN):
+        frame = make_frame(mark, speech)
+        assert 40 <= len(frame) <= 120
+        assert OPUS.count_samples_untrusted(frame) == OPUS.frame_samples
+        assert read_frame_untrusted(frame) == mark
+
+
+def test_every_frame_holds_a_copy_of_the_one_before_or_none_does():
+    # RFC 6716 §4.2.3: the VAD flag of the only SILK frame, then the LBRR flag; it begins behind TOC, count and padding length.
+    assert [packet[3] >> 6 & 1 for packet in PROTECTED] == [1] * 40
+    assert [packet[3] >> 6 & 1 for packet in PLAIN] == [0] * 40
+
+
+def test_libopus_takes_every_frame_and_hears_a_voice_in_it():
+    library = find_opus()
+    if library is None:
+        pytest.skip("libopus is not installed")
+    decoder = open_decoder(OPUS)
+    for speech in (PROTECTED, PLAIN):
+        pcm = b"".join(decoder.decode(make_frame(FrameMark(b"abcd", 1, sequence, 5), speech)) for sequence in range(40))
+        samples = memoryview(pcm).cast("h")
+        assert len(samples) == 40 * 320
+        assert sum(map(abs, samples)) / len(samples) > 300
 
 
 @bounded
@@ -67,7 +88,7 @@ def test_a_frame_that_was_changed_anywhere_is_not_taken_for_the_one_that_was_sen
     mark = FrameMark(b"abcd", 7, sequence, 123_456_789)
     frame = bytearray(make_frame(mark))
     frame[data.draw(st.integers(0, len(frame) - 1))] ^= data.draw(st.integers(1, 255))
-    assert read_frame_untrusted(bytes(frame)) != mark
+    assert read_frame_untrusted(bytes(frame)) is None
     assert read_frame_untrusted(bytes(frame[:-1])) is None
 
 
@@ -76,9 +97,9 @@ def test_a_frame_that_was_changed_anywhere_is_not_taken_for_the_one_that_was_sen
 def test_any_payload_is_tallied_without_an_exception(payload: bytes):
     tally = AudioTally(b"abcd", 1, Histogram())
     tally.receive_untrusted(payload, 1.0)
-    tally.receive_untrusted(bytes((0xF8,)) + payload, 1.0)
+    tally.receive_untrusted(PROTECTED[0] + payload, 1.0)
     assert tally.corrupt == 2
-    assert HEADER_LENGTH == 21
+    assert MARK_LENGTH == 24
 
 
 def test_frames_in_the_wrong_order_are_neither_lost_nor_early():
