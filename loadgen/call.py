@@ -23,11 +23,14 @@ from protocol.codecs import OPUS
 from protocol.errors import DecodeError, LocalError
 from protocol.ice import ConsentLate, ConsentRestored, IceCredentials, IceFull, IceFullConfig, PathSelected, SendTo
 from protocol.peer import (
+    LEFT,
+    SETTLE,
     AudioParameters,
     AudioReceived,
     DataChannelsClosed,
     DataParameters,
     DtlsConnected,
+    MediaLane,
     Peer,
     PeerClosed,
     PeerEvent,
@@ -35,7 +38,7 @@ from protocol.peer import (
 )
 from protocol.sctp import ChannelClosed, ChannelMessage, ChannelOpened
 from protocol.sdp import Capabilities, Negotiated, create_offer, parse_untrusted, read_answer
-from protocol.srtp import SERVER_PREFERENCE
+from protocol.srtp import SERVER_PREFERENCE, Arena
 from protocol.wire import Entropy
 
 __all__ = ["STAGES", "Call", "CallFigures"]
@@ -105,8 +108,10 @@ class Call:
             ice_lite=False,
             codecs=(OPUS,),
             telephone_event=False,
+            nack=True,
         )
         self._peer: Peer | None = None
+        self._lane: MediaLane | None = None
         self._payload_type = 0
         self._channel: int | None = None
         self._message_at = math.inf
@@ -178,6 +183,17 @@ class Call:
             self._peer.receive_untrusted(data, Path(b"", source), now)
             self._drain(now)
 
+    def hear_untrusted(self, arena: Arena, length: int, source: TransportAddress, now: float) -> int:
+        """A datagram at the beginning of the arena, by the media lane: LEFT for `receive_untrusted`, which nothing has
+        touched; DONE; or SETTLE, when the call has something to say or its deadlines may have moved."""
+        lane = self._lane
+        if lane is None or source != lane.path.remote:
+            return LEFT
+        outcome = lane.receive_untrusted(arena, 0, length, now)
+        if outcome == SETTLE:
+            self._drain(now)
+        return outcome
+
     def handle_timeout(self, now: float) -> None:
         if self._peer is not None:
             self._peer.handle_timeout(now)
@@ -185,6 +201,26 @@ class Call:
 
     def next_timeout(self) -> float:
         return math.inf if self._peer is None else self._peer.next_timeout()
+
+    def speak(self, arena: Arena, index: int, lateness: float, now: float) -> int:
+        """`tick` by the media lane: the length of a datagram at the beginning of the arena, for `remote`. 0: nothing has
+        happened, `tick` is to do it; negative: this and more, the call has something to say."""
+        lane = self._lane
+        if lane is None or not self.talking or now >= self._message_at:
+            return 0
+        frame = self.audio.next_frame(now)
+        length = lane.send(arena, 0, frame, index * OPUS.frame_samples & 0xFFFFFFFF, False, now)
+        if length:
+            self.audio.count_sent(lateness)
+            if length < 0:
+                self._drain(now)
+        return length
+
+    @property
+    def remote(self) -> TransportAddress:
+        """Where `speak` sends."""
+        assert self._lane is not None
+        return self._lane.path.remote
 
     def tick(self, index: int, lateness: float, now: float) -> bool:
         """The `index`th 20 ms of the run: a frame, and a message if one is due; `lateness` seconds after its time.
@@ -200,6 +236,8 @@ class Call:
             self._message_at += MESSAGE_SECONDS
             self._send_message(self._peer, self._channel, now)
         self._drain(now)
+        if (self._lane is None or not self._lane.is_open) and self._peer is not None:
+            self._lane = self._peer.lane(self._deliver)
         return sends_message or not self.talking
 
     def skip(self, ticks: int) -> None:
@@ -248,7 +286,7 @@ class Call:
         if self._peer is not None:
             self._peer.close(now)
             self._drain(now)
-            self._peer = None
+            self._peer = self._lane = None
 
     # What the peer tells
 
@@ -264,12 +302,18 @@ class Call:
                     self._on_event(peer, output, now)
 
     def _receive_audio(self, event: AudioReceived, now: float) -> None:
-        if event.packet.payload_type != self._payload_type:
+        packet = event.packet
+        self._deliver(packet.payload_type, packet.ssrc, packet.sequence, packet.timestamp, packet.payload, now)
+
+    def _deliver(self, second: int, _ssrc: int, _sequence: int, _timestamp: int, payload: bytes, now: float) -> bool:
+        """A frame; `second` is that byte of its RTP header. Always taken."""
+        if second & 0x7F != self._payload_type:
             self.audio.corrupt += 1
-            return
-        self.audio.receive_untrusted(event.packet.payload, now)
+            return True
+        self.audio.receive_untrusted(payload, now)
         if self.audio.received:
             self._reach("audio", now)
+        return True
 
     def _on_event(self, peer: Peer, event: PeerEvent, now: float) -> None:
         match event:

@@ -1,7 +1,7 @@
 """The UDP socket of one call, so that to a relay and to whoever is behind it the calls are as many callers.
 
 One system call for one datagram: a call has one every 20 ms each way, and a batch of one costs more than none. What is
-shared by all calls, the buffer and the addresses as the kernel wants them, is in `Addresses`.
+shared by all calls, the buffers and the addresses as the kernel wants them, is in `Addresses`.
 
 Sampled sockets ask the kernel when each datagram came (SO_TIMESTAMPNS, socket(7)): the only way to know how long it then
 waited for us.
@@ -16,6 +16,7 @@ import time
 from collections import Counter
 
 from protocol.address import TransportAddress, pack_address, unpack_address
+from protocol.srtp import library_named
 from udpio import SocketOptions, bind_udp
 from udpio.kernel import errno_name
 
@@ -27,17 +28,20 @@ MAX_ADDRESSES = 4096  # known at once; then all are forgotten
 DUAL_STACK = SocketOptions(receive_buffer=256 * 1024, send_buffer=256 * 1024, dual_stack=True)
 IPV4 = SocketOptions(receive_buffer=256 * 1024, send_buffer=256 * 1024)
 SO_TIMESTAMPNS = 35  # asm-generic/socket.h; missing from the socket module
+NOWHERE = TransportAddress(b"")
 _TIMESPEC = struct.Struct("@qq")
 
 _KernelAddress = tuple[str, int] | tuple[str, int, int, int]
 
 
 class Addresses:
-    """Transport addresses and their kernel forms, each made once; and the buffer that every socket reads into."""
+    """Transport addresses and their kernel forms, each made once; and the buffers that every socket uses."""
 
     def __init__(self) -> None:
-        self.buffer = bytearray(MAX_DATAGRAM + 1)  # one byte more, which a datagram that does not fit fills
-        self.view = memoryview(self.buffer)
+        library = library_named()
+        # One byte more than a datagram may have, which one that does not fit fills.
+        self.incoming = library.arena(bytearray(MAX_DATAGRAM + 1))
+        self.outgoing = library.arena(bytearray(MAX_DATAGRAM))
         self._known: dict[_KernelAddress, TransportAddress] = {}
         self._kernel: dict[tuple[TransportAddress, bool], _KernelAddress] = {}
 
@@ -65,6 +69,7 @@ class CallSocket:
 
     __slots__ = (
         "_addresses",
+        "_incoming",
         "_ipv6",
         "_receive_into",
         "_sendto",
@@ -85,6 +90,7 @@ class CallSocket:
         if self.sampled:
             self._socket.setsockopt(socket.SOL_SOCKET, SO_TIMESTAMPNS, 1)
         self._addresses = addresses
+        self._incoming = addresses.incoming.view
         self._ipv6 = self._socket.family == socket.AF_INET6
         self._receive_into = self._socket.recvfrom_into
         self._sendto = self._socket.sendto
@@ -96,39 +102,41 @@ class CallSocket:
     def fileno(self) -> int:
         return self._socket.fileno()
 
-    def receive(self) -> tuple[bytes, TransportAddress] | None:
-        """The next datagram; None when none waits, or none that is of use."""
+    def receive(self) -> tuple[int, TransportAddress]:
+        """The next datagram, at the beginning of the incoming arena: its length; 0 when none waits, or none of use."""
         try:
-            length, source = self._receive_into(self._addresses.buffer)
+            length, source = self._receive_into(self._incoming)
         except (BlockingIOError, InterruptedError):
-            return None
+            return 0, NOWHERE
         except OSError as error:
             self.errors[errno_name(error.errno)] += 1
-            return None
-        self.received += 1
-        if length > MAX_DATAGRAM:
-            self.errors["truncated"] += 1
-            return None
-        return bytes(self._addresses.view[:length]), self._addresses.of_source(source)
+            return 0, NOWHERE
+        return self._received(length, source)
 
-    def receive_sampled(self) -> tuple[bytes, TransportAddress, float] | None:
+    def receive_sampled(self) -> tuple[int, TransportAddress, float]:
         """The same with the seconds that it waited in the kernel."""
         try:
-            data, notes, _flags, source = self._socket.recvmsg(MAX_DATAGRAM, 64)
+            length, notes, _flags, source = self._socket.recvmsg_into([self._incoming], 64)
         except (BlockingIOError, InterruptedError):
-            return None
+            return 0, NOWHERE, 0.0
         except OSError as error:
             self.errors[errno_name(error.errno)] += 1
-            return None
-        self.received += 1
+            return 0, NOWHERE, 0.0
         waited = 0.0
         for level, kind, value in notes:
             if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(value) >= _TIMESPEC.size:
                 seconds, nanoseconds = _TIMESPEC.unpack_from(value)
                 waited = max(0.0, time.time() - seconds - nanoseconds / 1e9)
-        return data, self._addresses.of_source(source), waited
+        return *self._received(length, source), waited
 
-    def send(self, data: bytes, destination: TransportAddress) -> None:
+    def _received(self, length: int, source: _KernelAddress) -> tuple[int, TransportAddress]:
+        self.received += 1
+        if length > MAX_DATAGRAM:
+            self.errors["truncated"] += 1
+            return 0, NOWHERE
+        return length, self._addresses.of_source(source)
+
+    def send(self, data: bytes | memoryview, destination: TransportAddress) -> None:
         """A datagram that the kernel refuses is counted and forgotten."""
         try:
             self._sendto(data, self._addresses.for_kernel(destination, self._ipv6))

@@ -31,6 +31,7 @@ from loadgen.callsocket import Addresses, CallSocket
 from loadgen.distribution import Histogram
 from loadgen.network import Datagram, Network
 from protocol.address import TransportAddress
+from protocol.peer import DONE, LEFT
 from udpio.shaper import Shaper
 
 __all__ = ["TICK_SECONDS", "Driver", "Line"]
@@ -227,30 +228,29 @@ class Driver:
     def _receive_one(self, line: Line) -> None:
         sock = line.socket
         if sock.sampled:
-            sampled = sock.receive_sampled()
-            if sampled is None:
-                return
-            data, source, waited = sampled
-            self.receive_delay.add(waited)
+            length, source, waited = sock.receive_sampled()
+            if length:
+                self.receive_delay.add(waited)
         else:
-            received = sock.receive()
-            if received is None:
-                return
-            data, source = received
+            length, source = sock.receive()
+        if not length:
+            return
         now = self.clock()
         if line.rebound_at is not None:
             self.rebind_recovery.add(now - line.rebound_at)
             line.rebound_at = None
         if line.down is None:
-            self._hear(line, data, source, now)
+            self._hear(line, length, source, now)
         else:
-            self._carry(line, line.down, 1, (data, source), now)
+            self._carry(line, line.down, 1, (bytes(self._addresses.incoming.view[:length]), source), now)
 
-    def _hear(self, line: Line, data: bytes, source: TransportAddress, now: float) -> None:
-        call = line.call
-        call.receive_untrusted(data, source, now)
-        # A frame among frames moves no deadline and causes nothing that could not wait for the next frame of ours.
-        if not (call.talking and line.ready.is_set() and _is_rtp(data)):
+    def _hear(self, line: Line, length: int, source: TransportAddress, now: float) -> None:
+        """What lies at the beginning of the incoming arena."""
+        call, arena = line.call, self._addresses.incoming
+        outcome = call.hear_untrusted(arena, length, source, now)
+        if outcome == LEFT:
+            call.receive_untrusted(bytes(arena.view[:length]), source, now)
+        if outcome != DONE or not call.talking or not line.ready.is_set():
             self._settle(line)
 
     def _carry(self, line: Line, shaper: Shaper[Datagram], way: int, datagram: Datagram, now: float) -> None:
@@ -271,7 +271,8 @@ class Driver:
             if line not in lines:
                 continue
             if way:
-                self._hear(line, data, address, now)
+                self._addresses.incoming.view[: len(data)] = data
+                self._hear(line, len(data), address, now)
             else:
                 line.socket.send(data, address)
 
@@ -295,8 +296,8 @@ class Driver:
             self._step = max(self._step, math.floor((now - self._schedule_start) / STEP_SECONDS) + 1)
             return
         behind = math.floor((now - self._schedule_start) / STEP_SECONDS) - self._step + 1
-        if behind > MAX_BEHIND * PHASES:
-            skipped = -(-behind // PHASES) - MAX_BEHIND
+        if behind >= (MAX_BEHIND + 1) * PHASES:
+            skipped = behind // PHASES - MAX_BEHIND
             self.ticks_skipped += skipped
             self._step += skipped * PHASES
             for line in self.lines:
@@ -310,18 +311,27 @@ class Driver:
 
     def _run_step(self, step: int, lines: list[Line]) -> None:
         due, tick = self._step_time(step), step // PHASES
+        arena = self._addresses.outgoing
         for line in lines:
             call = line.call
-            if call.talking:
-                now = self.clock()
-                lateness = now - due
-                self.send_lateness.add(lateness)
-                if lateness > self.worst_lateness:
-                    self.worst_lateness = lateness
-                if call.tick(tick, lateness, now):
-                    self._settle(line)
+            if not call.talking:
+                continue
+            now = self.clock()
+            lateness = now - due
+            self.send_lateness.add(lateness)
+            if lateness > self.worst_lateness:
+                self.worst_lateness = lateness
+            length = call.speak(arena, tick, lateness, now)
+            if length:
+                packet = arena.view[: abs(length)]
+                if line.up is None:
+                    line.socket.send(packet, call.remote)
                 else:
-                    self._flush(line, now)
+                    self._carry(line, line.up, 0, (bytes(packet), call.remote), now)
+            if length < 0 or (not length and call.tick(tick, lateness, now)):
+                self._settle(line)
+            elif not length:
+                self._flush(line, now)
 
     def _settle(self, line: Line) -> None:
         """After whatever may have moved a deadline of the call, or ended it."""
@@ -346,8 +356,3 @@ class Driver:
         else:
             for datagram in line.call.take_datagrams():
                 self._carry(line, line.up, 0, datagram, now)
-
-
-def _is_rtp(data: bytes) -> bool:
-    """By RFC 7983 and RFC 5761 §4."""
-    return len(data) > 1 and 128 <= data[0] <= 191 and not 192 <= data[1] <= 223
