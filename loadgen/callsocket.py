@@ -43,7 +43,7 @@ class Addresses:
         self.incoming = library.arena(bytearray(MAX_DATAGRAM + 1))
         self.outgoing = library.arena(bytearray(MAX_DATAGRAM))
         self._known: dict[_KernelAddress, TransportAddress] = {}
-        self._kernel: dict[tuple[TransportAddress, bool], _KernelAddress] = {}
+        self._kernel: tuple[dict[TransportAddress, _KernelAddress], ...] = ({}, {})  # for IPv4 sockets, for IPv6
 
     def of_source(self, source: _KernelAddress) -> TransportAddress:
         found = self._known.get(source)
@@ -54,13 +54,13 @@ class Addresses:
         return found
 
     def for_kernel(self, address: TransportAddress, ipv6: bool) -> _KernelAddress:
-        found = self._kernel.get((address, ipv6))
+        known = self._kernel[ipv6]
+        found = known.get(address)
         if found is None:
-            if len(self._kernel) >= MAX_ADDRESSES:
-                self._kernel.clear()
+            if len(known) >= MAX_ADDRESSES:
+                known.clear()
             host, port = unpack_address(address)
-            found = ("::ffff:" + host if ipv6 and len(address) == 6 else host), port
-            self._kernel[address, ipv6] = found
+            found = known[address] = ("::ffff:" + host if ipv6 and len(address) == 6 else host), port
         return found
 
 
@@ -111,7 +111,11 @@ class CallSocket:
         except OSError as error:
             self.errors[errno_name(error.errno)] += 1
             return 0, NOWHERE
-        return self._received(length, source)
+        self.received += 1
+        if length > MAX_DATAGRAM:
+            self.errors["truncated"] += 1
+            return 0, NOWHERE
+        return length, self._addresses.of_source(source)
 
     def receive_sampled(self) -> tuple[int, TransportAddress, float]:
         """The same with the seconds that it waited in the kernel."""
@@ -127,14 +131,11 @@ class CallSocket:
             if level == socket.SOL_SOCKET and kind == SO_TIMESTAMPNS and len(value) >= _TIMESPEC.size:
                 seconds, nanoseconds = _TIMESPEC.unpack_from(value)
                 waited = max(0.0, time.time() - seconds - nanoseconds / 1e9)
-        return *self._received(length, source), waited
-
-    def _received(self, length: int, source: _KernelAddress) -> tuple[int, TransportAddress]:
         self.received += 1
         if length > MAX_DATAGRAM:
             self.errors["truncated"] += 1
-            return 0, NOWHERE
-        return length, self._addresses.of_source(source)
+            return 0, NOWHERE, waited
+        return length, self._addresses.of_source(source), waited
 
     def send(self, data: bytes | memoryview, destination: TransportAddress) -> None:
         """A datagram that the kernel refuses is counted and forgotten."""

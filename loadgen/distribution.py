@@ -19,7 +19,8 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 class Histogram:
     """Times in seconds, kept to a tenth of a millisecond; beyond two seconds only their number and the maximum are."""
 
-    STEP = 0.0001
+    PER_SECOND = 10_000
+    STEP = 1 / PER_SECOND
     BINS = 20_000
 
     def __init__(self) -> None:
@@ -29,8 +30,10 @@ class Histogram:
 
     def add(self, value: float) -> None:
         self.count += 1
-        self.maximum = max(self.maximum, value)
-        self._bins[min(max(0, int(value / self.STEP)), self.BINS)] += 1
+        if value > self.maximum:
+            self.maximum = value
+        index = int(value * self.PER_SECOND)
+        self._bins[index if 0 <= index < self.BINS else (0 if index < 0 else self.BINS)] += 1
 
     def merge(self, other: Histogram) -> None:
         """As if every value of `other` had been added here."""

@@ -21,6 +21,7 @@ import heapq
 import itertools
 import math
 import selectors
+import time
 from collections import Counter
 from collections.abc import Callable
 
@@ -88,8 +89,8 @@ class Line:
 class Driver:
     """`open`, `touch` and `close` may be called by any task, between turns."""
 
-    def __init__(self, clock: Callable[[], float] = trio.current_time, network: Network | None = None) -> None:
-        self.clock = clock
+    def __init__(self, clock: Callable[[], float] | None = None, network: Network | None = None) -> None:
+        self.clock = clock = clock or _trio_clock()
         self.network = network or Network()
         self.lines: set[Line] = set()
         self.worst_lateness = 0.0
@@ -356,3 +357,9 @@ class Driver:
         else:
             for datagram in line.call.take_datagrams():
                 self._carry(line, line.up, 0, datagram, now)
+
+
+def _trio_clock() -> Callable[[], float]:
+    """trio's own time at a fraction of its price: it is asked for with every datagram."""
+    ahead = trio.current_time() - time.perf_counter()
+    return lambda: time.perf_counter() + ahead

@@ -12,10 +12,10 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeAlias
 from zlib import crc32
 
-__all__ = ["MARK_LENGTH", "PLAIN", "PROTECTED", "FrameMark", "make_frame", "read_frame_untrusted"]
+__all__ = ["MARK_LENGTH", "PLAIN", "PROTECTED", "FrameMark", "Mark", "make_frame", "read_frame_untrusted"]
 
 # Specification constants
 CODE_3 = 0x03
@@ -26,6 +26,10 @@ _MARK = struct.Struct(">4sIIQ")
 _CHECK = struct.Struct(">I")
 MARK_LENGTH = _MARK.size + _CHECK.size
 HEADER_LENGTH = 3
+
+
+Mark: TypeAlias = tuple[bytes, int, int, int]
+"""A FrameMark without its names: one is read from every frame."""
 
 
 class FrameMark(NamedTuple):
@@ -48,14 +52,14 @@ PLAIN = _read_speech("without")
 _pack, _unpack, _pack_check, _unpack_check = _MARK.pack, _MARK.unpack_from, _CHECK.pack, _CHECK.unpack_from
 
 
-def make_frame(mark: FrameMark, speech: tuple[bytes, ...] = PROTECTED) -> bytes:
+def make_frame(mark: Mark, speech: tuple[bytes, ...] = PROTECTED) -> bytes:
     frame = speech[mark[2] % len(speech)] + _pack(*mark)
     return frame + _pack_check(crc32(frame))
 
 
-def read_frame_untrusted(payload: bytes) -> FrameMark | None:
+def read_frame_untrusted(payload: bytes) -> Mark | None:
     """The mark of a frame that is as `make_frame` made it; None for any other bytes."""
     end = len(payload) - _CHECK.size
     if end < HEADER_LENGTH + _MARK.size or _unpack_check(payload, end)[0] != crc32(payload[:end]):
         return None
-    return FrameMark(*_unpack(payload, end - _MARK.size))
+    return _unpack(payload, end - _MARK.size)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from loadgen.distribution import Histogram
-from loadgen.frames import PROTECTED, FrameMark, make_frame, read_frame_untrusted
+from loadgen.frames import PROTECTED, make_frame, read_frame_untrusted
 
 __all__ = ["AudioTally", "DataTally"]
 
@@ -74,7 +74,7 @@ class AudioTally:
         return self.sent - self.early - self.received
 
     def next_frame(self, now: float) -> bytes:
-        return make_frame(FrameMark(self._run, self._call, len(self._heard), int(now * 1e6)), self._speech)
+        return make_frame((self._run, self._call, len(self._heard), int(now * 1e6)), self._speech)
 
     def count_sent(self, lateness: float) -> None:
         """The frame that `next_frame` made has left, `lateness` seconds after its time."""
@@ -83,33 +83,39 @@ class AudioTally:
 
     def receive_untrusted(self, payload: bytes, now: float) -> None:
         mark = read_frame_untrusted(payload)
-        if mark is None or (mark.run == self._run and mark.call == self._call and mark.sequence >= self.sent):
+        if mark is None:
             self.corrupt += 1
-        elif mark.run != self._run or mark.call != self._call:
+            return
+        run, call, sequence, sent = mark
+        if run != self._run or call != self._call:
             self.foreign += 1
-        else:
-            self._hear(now)
-            if self._heard[mark.sequence]:
-                self.duplicated += 1
-            else:
-                self._count_received(mark.sequence, now - mark.sent / 1e6, now)
-
-    def _hear(self, now: float) -> None:
-        """A frame of ours came, for the first time or again: what the caller hears is sound, not silence."""
-        if self._first_heard is not None:
-            self.longest_silence = max(self.longest_silence, now - self._heard_at)
+            return
+        heard = self._heard
+        if sequence >= len(heard):
+            self.corrupt += 1
+            return
+        # A frame of ours came, for the first time or again: what the caller hears is sound, not silence.
+        if self._first_heard is not None and now - self._heard_at > self.longest_silence:
+            self.longest_silence = now - self._heard_at
         self._heard_at = now
+        if heard[sequence]:
+            self.duplicated += 1
+            return
+        heard[sequence] = 1
+        self._count_received(sequence, now - sent / 1e6, now)
 
     def _count_received(self, sequence: int, round_trip: float, now: float) -> None:
-        self._heard[sequence] = 1
         self.received += 1
         self._round_trips.add(round_trip)
-        self.late += round_trip > LATE_SECONDS
+        if round_trip > LATE_SECONDS:
+            self.late += 1
         if self._first_heard is None:
             self._first_heard = sequence
         else:
-            self._first_heard = min(self._first_heard, sequence)
-            self.longest_gap = max(self.longest_gap, now - self._last_at)
+            if sequence < self._first_heard:
+                self._first_heard = sequence
+            if now - self._last_at > self.longest_gap:
+                self.longest_gap = now - self._last_at
         self._last_at = now
 
     def stop(self, now: float) -> None:

@@ -250,6 +250,7 @@ BENEATH = {
     "agent.codecs.opus.OpusDecoder.recover_untrusted": "agent.codecs.g711.G711Decoder.recover_untrusted",
     "agent.codecs.opus.OpusDecoder.decode_untrusted": "agent.codecs.g711.G711Decoder.decode_untrusted",  # no libopus
     "loadgen.call.Call.receive_untrusted": "protocol.peer.endpoint.Peer.receive_untrusted",
+    "loadgen.call.Call.hear_untrusted": "protocol.peer.lane.MediaLane.receive_untrusted",
     "protocol.dtls.association12.Association12.receive_untrusted": "protocol.dtls.endpoint.DtlsEndpoint.receive_untrusted",
     "protocol.dtls.epochs12.Epochs12.open_untrusted": "protocol.dtls.endpoint.DtlsEndpoint.receive_untrusted",
     "protocol.dtls.groups.group.KeyExchange.shared_untrusted": "protocol.dtls.groups.x25519._Exchange.shared_untrusted",
