@@ -29,12 +29,16 @@ import trio
 from protocol.address import Path, TransportAddress
 from protocol.demux import TRUNK_FIRST_BYTE
 from protocol.errors import DecodeError
+from protocol.peer import LEFT, SETTLE
 from protocol.routing import Trunk
+from protocol.srtp import Arena, SrtpLibrary, library_named
 from protocol.stun import peek_username_untrusted
 from service.logs import get_logger
 from transceiver.backends.base import Attachment, BackendEvent, Call, MediaFrame
+from transceiver.intake import Intake
 from transceiver.media import PACE_SECONDS
 from transceiver.outbox import Outbox, relay_local
+from transceiver.routes import Route, RouteTable, Sender
 from transceiver.session.reasons import CloseReason
 from transceiver.session.session import Session
 from transceiver.session.tables import Transport
@@ -44,7 +48,7 @@ __all__ = ["Engine"]
 
 log = get_logger()
 
-DTLS_BYTES = range(20, 64)  # RFC 7983 §7
+DTLS_BYTES, RTP_BYTES = range(20, 64), range(128, 192)  # RFC 7983 §7
 
 # Implementation constants
 # Datagrams of DTLS handshakes in one turn: each may cost two signatures, and media must not wait for many.
@@ -53,7 +57,6 @@ MAX_WAITING_HANDSHAKES = 1024  # datagrams; more are dropped, and come again
 MAX_BATCHES = 8  # in one turn: then the other tasks, and the pacer, have their say
 MAX_RECEIVE_SECONDS = 0.010  # in one turn, to a batch: fifty messages in each datagram would make it half a second
 MAX_DEADLINES = 256
-MAX_PATHS_PER_CALL = 16  # remembered; the ICE agent keeps fewer valid
 MAX_PACE_LATENESS = 5 * PACE_SECONDS  # a pacer later than that starts anew
 
 Command = Callable[..., None]
@@ -63,12 +66,22 @@ class Engine:
     """Owner of the socket and of every call. `add` and `post` may be called by any task, between turns."""
 
     def __init__(
-        self, socket: UdpSocket, trunk: Trunk | None, *, direct: bool, mtu: int = 1452, strict: bool = False
+        self,
+        socket: UdpSocket,
+        trunk: Trunk | None,
+        *,
+        direct: bool,
+        mtu: int = 1452,
+        strict: bool = False,
+        srtp: SrtpLibrary | None = None,
     ) -> None:
+        library = srtp or library_named()
         self.drops: Counter[str] = Counter()
         self.turns = 0
         self.sessions: dict[bytes, Session] = {}  # by our ufrag; by two of them while ICE restarts
-        self.outbox = Outbox(socket, trunk, mtu)
+        self.outbox = Outbox(socket, trunk, mtu, library)
+        self._intake = Intake(socket, library)
+        self.routes = RouteTable(self.outbox, self.drops, is_words=self._intake.is_words)
         self.on_connected: Callable[[Session], None] = _ignore
         self.on_release: Callable[[Session], None] = _ignore
         self.on_turn_end: Callable[[], None] = _nothing  # the agent links gather what a turn brought
@@ -76,7 +89,6 @@ class Engine:
         self._trunk = trunk
         self._direct = direct
         self._strict = strict
-        self._by_path: dict[Path, Session] = {}
         self._heap: list[tuple[float, int, Session]] = []
         self._order = itertools.count()
         self._inbox: deque[tuple[Session, Command, tuple[Any, ...]] | list[MediaFrame]] = deque()
@@ -143,10 +155,7 @@ class Engine:
     def release(self, session: Session) -> None:
         for ufrag in session.ufrags:
             self.sessions.pop(ufrag, None)
-        for path in session.paths:
-            if self._by_path.get(path) is session:
-                del self._by_path[path]
-        session.paths.clear()
+        self.routes.forget(session)
         session.released = True
         self._playing.pop(session, None)
         self._touched.pop(session, None)
@@ -171,9 +180,10 @@ class Engine:
         self._receive(now)
         self._run_deadlines(now)
         self._pace(now)
+        self.on_turn_end()
+        self._run_inbox(now)  # what an agent in this very process answered
         self._settle()
         self.outbox.flush()
-        self.on_turn_end()
 
     def flush(self, now: float) -> None:
         """Carry out what is in the inbox and send it, outside the loop: the last act of a process that ends."""
@@ -191,11 +201,24 @@ class Engine:
         for _ in range(len(self._inbox)):
             item = self._inbox.popleft()
             if isinstance(item, list):
-                for call, attachment, record in item:
-                    assert isinstance(call, Session)
-                    self._carry_out(call, Session.handle_backend, (attachment, record), now)
+                self._play(item, now)
             else:
                 self._carry_out(*item, now)
+
+    def _play(self, frames: list[MediaFrame], now: float) -> None:
+        for call, attachment, record in frames:
+            assert isinstance(call, Session)
+            try:
+                became = call.follow(attachment, record, now)
+            except Exception as error:  # noqa: BLE001 - of this call, and it is logged there
+                self._fail(call, error, now)
+                continue
+            if became == LEFT:
+                self._carry_out(call, Session.handle_backend, (attachment, record), now)
+                if not call.released:
+                    self.routes.open(call)
+            elif became == SETTLE:
+                self._guard(call, now, call.settle, now)
 
     def _carry_out(self, session: Session, command: Command, arguments: tuple[Any, ...], now: float) -> None:
         if session.released:
@@ -210,37 +233,77 @@ class Engine:
         self._handshakes_left = MAX_HANDSHAKES
         for _ in range(min(MAX_HANDSHAKES, len(self._handshakes))):
             self._receive_client_untrusted(*self._handshakes.popleft(), now)
-        receive_batch, size = self._socket.receive_batch, self._socket.batch_size
+        intake = self._intake
         for _ in range(MAX_BATCHES):
-            batch = receive_batch()
-            for data, source in batch:
-                if data and data[0] == TRUNK_FIRST_BYTE:
-                    self._receive_trunk_untrusted(data, source, now)
-                elif self._direct:
-                    self._receive_client_untrusted(data, Path(b"", source), now)
-                else:
-                    self.drops["not_direct"] += 1
-            self.outbox.flush()
-            if len(batch) < size or (self._clock is not None and self._clock() - now >= MAX_RECEIVE_SECONDS):
+            count = intake.receive()
+            if intake.is_words and self._direct and not intake.arena.is_cut:
+                self._receive_words_untrusted(count, now)
+            else:
+                for index, offset, length in intake.datagrams(count):
+                    self._receive_datagram_untrusted(index, offset, length, now)
+            if count < intake.batch_size or (self._clock is not None and self._clock() - now >= MAX_RECEIVE_SECONDS):
                 return
+            self.outbox.flush()
 
-    def _receive_trunk_untrusted(self, datagram: memoryview, relay: TransportAddress, now: float) -> None:
+    def _receive_words_untrusted(self, count: int, now: float) -> None:
+        """A batch whose senders are told by words: those that have a route take it, without a look at what they are."""
+        intake = self._intake
+        arena, srtp, find = intake.arena, intake.srtp, self.routes.direct.get
+        columns = zip(arena.name_cells[:count].tolist(), intake.offsets, arena.cells[:count].tolist())
+        for index, (word, offset, length) in enumerate(columns):
+            route = find(word)
+            if route is None or not self._follow_untrusted(route, srtp, offset, length, now):
+                self._receive_datagram_untrusted(index, offset, length, now)
+
+    def _receive_datagram_untrusted(self, index: int, offset: int, length: int, now: float) -> None:
+        arena = self._intake.arena
+        data = arena.payloads[index][:length]
+        source = arena.address(index)
+        if length and data[0] == TRUNK_FIRST_BYTE:
+            self._receive_trunk_untrusted(data, offset, source, now)
+        elif not self._direct:
+            self.drops["not_direct"] += 1
+        elif (
+            self._intake.is_words
+            or (route := self.routes.direct.get(source)) is None
+            or not self._follow_untrusted(route, self._intake.srtp, offset, length, now)
+        ):
+            self._receive_client_untrusted(data, Path(b"", source), now)
+
+    def _receive_trunk_untrusted(self, datagram: memoryview, offset: int, relay: TransportAddress, now: float) -> None:
         if self._trunk is None:
             self.drops["no_trunk"] += 1
             return
         try:
-            frames = self._trunk.decode_untrusted(datagram)
+            ingress, position, clients = self._trunk.split_untrusted(datagram)
         except DecodeError as error:
             self.drops[error.reason] += 1
             return
-        for client, ingress, payload in frames:
-            self._receive_client_untrusted(payload, Path(relay_local(relay, ingress), client), now)
+        local = relay_local(relay, ingress)
+        routes, srtp = self.routes.trunk.get(local, _NO_ROUTES), self._intake.srtp
+        for length, client in clients:
+            route = routes.get(client)
+            if route is None or not self._follow_untrusted(route, srtp, offset + position, length, now):
+                path = Path(local, TransportAddress(client))
+                self._receive_client_untrusted(datagram[position : position + length], path, now)
+            position += length
+
+    def _follow_untrusted(self, route: Route, srtp: Arena, offset: int, length: int, now: float) -> bool:
+        """The short way of a packet of a call: whether it has taken it. If not, it has not been touched."""
+        try:
+            became = route.lane.receive_untrusted(srtp, offset, length, now)
+        except Exception as error:  # noqa: BLE001 - of this call, and it is logged there
+            self._fail(route.session, error, now)
+            return True
+        if became == SETTLE:
+            self._guard(route.session, now, route.session.settle, now)
+        return became != LEFT
 
     def _receive_client_untrusted(self, data: bytes | memoryview, path: Path, now: float) -> None:
         if len(data) > 1 and data[0] == 0 and data[1] == 1:  # a STUN Binding request: it names its call
             session = self._find_by_ufrag_untrusted(data)
         else:
-            session = self._by_path.get(path)
+            session = self.routes.by_path.get(path)
             if session is None:
                 self.drops["unknown_path"] += 1
             elif (
@@ -253,8 +316,10 @@ class Engine:
         if session is None:
             return
         self._guard(session, now, session.receive_untrusted, bytes(data), path, now)
-        if self._by_path.get(path) is not session:
-            self._learn_path(session, path)
+        if self.routes.by_path.get(path) is not session:
+            self.routes.learn(session, path)
+        elif data and data[0] in RTP_BYTES and session.transport is Transport.SECURE and not session.released:
+            self.routes.open(session)
 
     def _must_wait(self, data: bytes | memoryview, path: Path) -> bool:
         if self._handshakes_left:
@@ -276,26 +341,6 @@ class Engine:
         if session is None:
             self.drops["unknown_call"] += 1
         return session
-
-    def _learn_path(self, session: Session, path: Path) -> None:
-        """Datagrams along `path` belong to `session` if an authenticated check came along it, or if one of ours asks there.
-        A call that has proven the path it has selected keeps it from then on, unless it fell silent: nobody can take it by
-        sending his own checks from a forged address. Nor can he keep a path so, since he proves none."""
-        ice = session.peer.ice
-        if session.released or not (ice.is_valid(path) or ice.awaits(path)):
-            return
-        holder = self._by_path.get(path)
-        if holder is not None and holder is not session and _holds(holder, path):
-            self.drops["path_taken"] += 1
-            return
-        self._by_path[path] = session
-        if path in session.paths:  # another call had it in between
-            session.paths.remove(path)
-        session.paths.append(path)
-        if len(session.paths) > MAX_PATHS_PER_CALL:  # the one in use stays, however old
-            oldest = session.paths.pop(1 if session.paths[0] == session.peer.ice.selected else 0)
-            if self._by_path.get(oldest) is session:
-                del self._by_path[oldest]
 
     # Deadlines
 
@@ -350,14 +395,17 @@ class Engine:
         """One call's exception ends that call, never the process."""
         try:
             command(*arguments)
-        except Exception as error:
-            log.error("a call failed", call=session.call_id, exc_info=error)
-            self.drops["internal_error"] += 1
-            self._abandon(session, now)
-            if self._strict:
-                raise
+        except Exception as error:  # noqa: BLE001 - of this call, and it is logged there
+            self._fail(session, error, now)
         if not session.released:
             self._touched[session] = None
+
+    def _fail(self, session: Session, error: Exception, now: float) -> None:
+        log.error("a call failed", call=session.call_id, exc_info=error)
+        self.drops["internal_error"] += 1
+        self._abandon(session, now)
+        if self._strict:
+            raise error
 
     def _abandon(self, session: Session, now: float) -> None:
         """Goodbyes if they still can be said; forgotten in any case."""
@@ -378,9 +426,7 @@ class Engine:
                 log.error("a failed call could not be closed in order", call=session.call_id, exc_info=error)
 
 
-def _holds(session: Session, path: Path) -> bool:
-    ice = session.peer.ice
-    return ice.selected == path and ice.proven and session.transport in (Transport.HANDSHAKING, Transport.SECURE)
+_NO_ROUTES: dict[Sender, Route] = {}
 
 
 def _ignore(_: Session) -> None:

@@ -25,6 +25,7 @@ from protocol.address import TransportAddress, format_address, pack_address, unp
 from protocol.dtls import Identity
 from protocol.ice import Candidate, candidate_priority
 from protocol.routing import KeyRing, RoutingConfig, Trunk
+from protocol.srtp import library_named
 from service.addresses import own_addresses, parse_host_port
 from service.admin import serve_admin
 from service.config import ConfigError
@@ -71,7 +72,10 @@ class Transceiver:
         try:
             address = _own_address(config, self._udp.address)
             keys, trunk = _routing(config, routing, address)
-            self.engine = Engine(self._udp, trunk, direct=config.direct, mtu=routing.trunk_mtu, strict=strict)
+            library = library_named(config.srtp)
+            self.engine = Engine(
+                self._udp, trunk, direct=config.direct, mtu=routing.trunk_mtu, strict=strict, srtp=library
+            )
             self.agents = AgentPool(
                 config.agents, config.identity or format_address(address), self.engine, config.agent_gather
             )

@@ -177,10 +177,14 @@ class Trunk:
 
     def seal(self, head: TrunkHead, body: bytes, payloads: bytes = b"") -> bytes:
         """A whole datagram. `body`: the descriptors, or of a hello everything; it is what the tag covers."""
-        total = DATAGRAM_OVERHEAD + len(body) + len(payloads)
+        return b"".join((self.seal_head(head, body, len(payloads)), body, payloads))
+
+    def seal_head(self, head: TrunkHead, body: bytes, payload_length: int) -> bytes:
+        """Its first DATAGRAM_OVERHEAD bytes, for who sends the pieces without joining them."""
+        total = DATAGRAM_OVERHEAD + len(body) + payload_length
         fields = TRUNK_FIRST_BYTE, VERSION << 4 | head.kind, head.is_ipv6, head.ingress, head.frames
         tag = self.tag(_HEAD.pack(*fields, total & 0xFFFF)[1:] + body)  # nothing longer than 65535 can be sent
-        return b"".join((_HEAD.pack(*fields, 0), tag, body, payloads))
+        return _HEAD.pack(*fields, 0) + tag
 
     def tag(self, signed: bytes | memoryview) -> bytes:
         """The tag over what is signed: the first 8 bytes of the head but the very first one, the datagram's length in
@@ -233,30 +237,28 @@ class Trunk:
 
         An announcement is such a datagram with nothing in its frames; it is not taken for one here (`trunk_kind`).
         """
+        ingress, position, clients = self.split_untrusted(datagram)
+        view = memoryview(datagram)
+        frames = []
+        for length, client in clients:
+            stop = position + length
+            frames.append(Frame(TransportAddress(client), ingress, view[position:stop]))
+            position = stop
+        return frames
+
+    def split_untrusted(self, datagram: bytes | memoryview) -> tuple[int, int, list[tuple[int, bytes]]]:
+        """The same without the payloads: (ingress, where the first payload begins, (its length, its client) of each)."""
         kind, is_ipv6, ingress, count = self.open_untrusted(datagram)
         if kind is not TrunkKind.FRAMES:
             raise DecodeError("trunk_kind")
-        return self.split_untrusted(datagram, count, ingress, is_ipv6)
-
-    def split_untrusted(self, datagram: bytes | memoryview, count: int, ingress: int, is_ipv6: bool) -> list[Frame]:
-        """The frames of a datagram that `open_untrusted` let pass, and whose head says so; or DecodeError."""
         view = memoryview(datagram)
-        position = DATAGRAM_OVERHEAD + count * (_IPV6_DESCRIPTOR if is_ipv6 else _IPV4_DESCRIPTOR).size
-        end = len(view)
-        if position > end:
-            raise DecodeError("trunk_count")
-        descriptors = view[DATAGRAM_OVERHEAD:position]
-        frames = []
+        start = DATAGRAM_OVERHEAD + count * (_IPV6_DESCRIPTOR if is_ipv6 else _IPV4_DESCRIPTOR).size
+        descriptors = view[DATAGRAM_OVERHEAD:start]
+        clients: list[tuple[int, bytes]]
         if is_ipv6:
-            for length, port, ip in _IPV6_DESCRIPTOR.iter_unpack(descriptors):
-                stop = position + length
-                frames.append(Frame(TransportAddress(port + ip), ingress, view[position:stop]))
-                position = stop
+            clients = [(length, port + ip) for length, port, ip in _IPV6_DESCRIPTOR.iter_unpack(descriptors)]
         else:
-            for length, client in _IPV4_DESCRIPTOR.iter_unpack(descriptors):
-                stop = position + length
-                frames.append(Frame(TransportAddress(client), ingress, view[position:stop]))
-                position = stop
-        if position != end:
+            clients = list(_IPV4_DESCRIPTOR.iter_unpack(descriptors))
+        if start + sum([length for length, _ in clients]) != len(view):
             raise DecodeError("trunk_length")
-        return frames
+        return ingress, start, clients

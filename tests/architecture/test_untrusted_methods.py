@@ -42,9 +42,6 @@ from protocol.srtp import Arena, SrtpProfile, SrtpTransport, library_named, prof
 from protocol.websocket import ClientHandshake, FrameReader, ServerHandshake
 from relay.config import RelayConfig
 from relay.core import RelayCore
-from relay.rules import KINDS
-from relay.sockets import CLIENT_SLOT, TRUNK_SLOT
-from udpio import ReceiveArena
 
 ROOT = Path(__file__).parents[2]
 VECTORS = ROOT / "tests" / "vectors"
@@ -143,21 +140,6 @@ def in_place(method: Callable[[Arena, int, int], object]) -> Feed:
     return feed
 
 
-def received(size: int, take: Callable[[ReceiveArena], Callable[[int], object]]) -> Feed:
-    """The same datagram in 1 slot or in 20: one by one, and as arrays."""
-    arena = ReceiveArena(20, size, 2)
-    forward = take(arena)
-
-    def feed(data: bytes) -> None:
-        count = 20 if len(data) % 2 else 1
-        for index in range(count):
-            arena.put(index, data, CLIENT)
-        arena.survey(count)
-        forward(count)
-
-    return feed
-
-
 def reporter() -> RtcpReporter:
     return RtcpReporter(ssrc=1, cname="c", clock_rate=48000, entropy=entropy())
 
@@ -188,10 +170,8 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
     "protocol.peer.lane.MediaLane.receive_untrusted": lane,
     "protocol.routing.token.KeyRing.open_untrusted": lambda: KEYS.open_untrusted,
     "protocol.routing.trunk.Trunk.decode_untrusted": lambda: TRUNK.decode_untrusted,
+    "protocol.routing.trunk.Trunk.split_untrusted": lambda: TRUNK.split_untrusted,
     "protocol.routing.trunk.Trunk.open_untrusted": lambda: TRUNK.open_untrusted,
-    "protocol.routing.trunk.Trunk.split_untrusted": lambda: (
-        lambda data: TRUNK.split_untrusted(data.ljust(40), len(data) % 3, 0, len(data) % 2 == 1)
-    ),
     "protocol.rtp.reporter.RtcpReporter.receive_untrusted": lambda: at_zero(reporter().receive_untrusted),
     "protocol.sctp.association.Association.receive_untrusted": lambda: at_zero(association().receive_untrusted),
     "protocol.sctp.cookie.CookieJar.taste_untrusted": lambda: at_zero(CookieJar(entropy()).taste_untrusted),
@@ -214,15 +194,6 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
         ClientHandshake("host", "/", entropy()).decode_untrusted
     ),
     "protocol.websocket.handshake.ServerHandshake.decode_untrusted": lambda: ServerHandshake().decode_untrusted,
-    "relay.downlink.Downlink.forward_untrusted": lambda: received(
-        TRUNK_SLOT, lambda arena: lambda count: list(relay().downlink(arena).forward_untrusted(count, 0.0))
-    ),
-    "relay.rules.FlowRules.route_untrusted": lambda: (
-        lambda data: relay().route_untrusted(KINDS[data[0]] if data else 0, memoryview(data), (5, 0, 0), 0, 0.0)
-    ),
-    "relay.uplink.Uplink.forward_untrusted": lambda: received(
-        CLIENT_SLOT, lambda arena: lambda count: relay().uplink(arena, 0, 2).forward_untrusted(count, 0.0)
-    ),
     "relay.core.RelayCore.receive_clients_untrusted": lambda: batched(relay().receive_clients_untrusted, 0, 0.0),
     "relay.core.RelayCore.receive_trunk_untrusted": lambda: batched(relay().receive_trunk_untrusted, 0.0),
     "agent.codecs.g711.G711Decoder.decode_untrusted": lambda: G711Decoder("PCMU").decode_untrusted,

@@ -164,6 +164,10 @@ class Downlink:
             self._put_report(PlayedReason.PROGRESS, now)
         return frames
 
+    @property
+    def has_report(self) -> bool:
+        return self._report is not None
+
     def take_report(self) -> Played | None:
         report, self._report = self._report, None
         return report

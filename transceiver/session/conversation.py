@@ -8,15 +8,19 @@ from __future__ import annotations
 import math
 from collections import Counter
 from dataclasses import replace
+from typing import TYPE_CHECKING
 
 from protocol.agentlink import DataMessage, MediaRecord
 from protocol.codecs import Codec
-from protocol.peer import Peer
+from protocol.peer import DONE, LEFT, SEND_ROOM, SETTLE, MediaLane, Peer
 from protocol.rtp import RtpPacket
 from protocol.sdp import Direction, NegotiatedAudio
 from transceiver.backends.base import Attachment
 from transceiver.media import Downlink, Uplink
 from transceiver.session.channels import Channels
+
+if TYPE_CHECKING:
+    from transceiver.outbox import Outlet, Target
 
 __all__ = ["Conversation"]
 
@@ -29,6 +33,8 @@ class Conversation:
         "_downlink",
         "_held",
         "_peer",
+        "_receives",
+        "_sends",
         "attachment",
         "channels",
         "codec",
@@ -42,6 +48,7 @@ class Conversation:
     def __init__(self, peer: Peer, audio: NegotiatedAudio | None, drops: Counter[str]) -> None:
         self._peer = peer
         self._audio = audio
+        self._turn()
         self.codec: Codec | None = audio.codec if audio is not None else None
         # Made when they are needed: a call that never comes about must be cheap.
         self.uplink: Uplink | None = None
@@ -65,6 +72,11 @@ class Conversation:
         receiver aside; what it says meanwhile goes nowhere."""
         if self._audio is not None:
             self._audio = audio or replace(self._audio, direction=Direction.INACTIVE)
+        self._turn()
+
+    def _turn(self) -> None:
+        direction = self._audio.direction if self._audio is not None else Direction.INACTIVE
+        self._receives, self._sends = direction.receives, direction.sends
 
     def _make_uplink(self, audio: NegotiatedAudio) -> Uplink:
         if self.uplink is None:
@@ -132,6 +144,17 @@ class Conversation:
         if not uplink.is_plain:
             self._request(uplink, now)
 
+    def follow_audio(self, second: int, ssrc: int, sequence: int, timestamp: int, payload: bytes, now: float) -> bool:
+        """The lane's `deliver`: a frame that is next in order goes to the agent at once. Not the first one of all."""
+        uplink = self.uplink
+        if uplink is None or not self.flowing or not self._receives or self.attachment is None:
+            return False
+        if not uplink.follow(second, ssrc, sequence, timestamp, payload, now):
+            return False
+        self.frames_received += 1
+        self.attachment.audio_waits()
+        return True
+
     def handle_timeout(self, now: float) -> None:
         if self.uplink is not None and now >= self.uplink.next_timeout():
             self.uplink.handle_timeout(now)
@@ -160,6 +183,26 @@ class Conversation:
             return
         downlink.push(record.rtp_time, record.payload, now)
 
+    def follow_play(self, record: MediaRecord, lane: MediaLane, outlet: Outlet, target: Target, now: float) -> int:
+        """The same as `play`, then `pace`, for a frame that is due while none waits; not for the first one of all.
+        LEFT: nothing has happened; DONE; SETTLE: it is done, and the peer has something to say."""
+        downlink = self._downlink
+        payload = record.payload
+        room = len(payload) + SEND_ROOM
+        if downlink is None or not self.flowing or not self._sends or self._held or not self.frames_sent:
+            return LEFT
+        if room > outlet.room or (timestamp := downlink.follow(record.rtp_time, payload, now)) < 0:
+            return LEFT
+        length = lane.send(outlet.arena, outlet.reserve(room), payload, timestamp, False, now)
+        if length:
+            outlet.commit(target, abs(length))
+            self.frames_sent += 1
+        else:
+            self._send_audio(payload, timestamp, False, now)
+        if downlink.has_report:
+            self._report_played(downlink)
+        return DONE if length > 0 else SETTLE
+
     def send(self, message: DataMessage, now: float) -> None:
         self.channels.send(message.channel, message.data, now)
 
@@ -185,12 +228,16 @@ class Conversation:
             if self._audio is None or not self._audio.direction.sends:
                 self.drops["agent_audio_held"] += 1
                 self._held = True
-            elif self._peer.send_audio(payload, timestamp, now, marker or self._held):
-                self.frames_sent += 1
-                self._held = False
             else:
-                self.drops["unsent"] += 1
+                self._send_audio(payload, timestamp, marker, now)
         self._report_played(downlink)
+
+    def _send_audio(self, payload: bytes, timestamp: int, marker: bool, now: float) -> None:
+        if self._peer.send_audio(payload, timestamp, now, marker or self._held):
+            self.frames_sent += 1
+            self._held = False
+        else:
+            self.drops["unsent"] += 1
 
     def _report_played(self, downlink: Downlink) -> None:
         report = downlink.take_report()

@@ -15,13 +15,14 @@ from __future__ import annotations
 import enum
 from collections import Counter
 from collections.abc import Callable
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from protocol.address import Path, format_address
 from protocol.agentlink import DataMessage, MediaRecord
 from protocol.codecs import Codec
 from protocol.ice import IceCredentials
 from protocol.peer import (
+    LEFT,
     AudioReceived,
     CircuitBroken,
     ConsentLate,
@@ -48,6 +49,9 @@ from transceiver.session.conversation import Conversation
 from transceiver.session.parts import SessionParts
 from transceiver.session.reasons import DEADLINE_REASONS, SILENT, UNREACHABLE, CloseReason
 from transceiver.session.tables import Effect, Life, Transport
+
+if TYPE_CHECKING:
+    from transceiver.routes import Route
 
 __all__ = ["Session"]
 
@@ -77,6 +81,7 @@ class Session:
         "peer",
         "reason",
         "released",
+        "route",
         "scheduled_at",
         "session",
         "stages",
@@ -98,6 +103,7 @@ class Session:
         self.paths: list[Path] = []  # the engine's: where datagrams of this call come from
         self.scheduled_at = float("inf")  # the engine's: this call's place in its heap
         self.released = False  # the engine's: forgotten
+        self.route: Route | None = None  # the engine's: the short way of its audio
         self._host = parts.host
         self._backend = parts.backend
         self._refused = False
@@ -154,6 +160,18 @@ class Session:
             self.drops["stale_attachment"] += 1
             return
         self._on_backend_event(event, now)
+        self._drain(now)
+
+    def follow(self, attachment: Attachment, record: MediaRecord, now: float) -> int:
+        """A frame of the agent that needs nothing but to be sent: LEFT (nothing has happened, it is for `handle_backend`),
+        DONE, or SETTLE."""
+        route, conversation = self.route, self.conversation
+        if route is None or self.reason is not None or attachment is not conversation.attachment:
+            return LEFT
+        return conversation.follow_play(record, route.lane, route.outlet, route.target, now)
+
+    def settle(self, now: float) -> None:
+        """Carry out what the peer has to say, after its lane said so."""
         self._drain(now)
 
     def pace(self, now: float) -> None:
