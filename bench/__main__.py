@@ -12,9 +12,10 @@ import msgspec
 from rich.console import Console
 
 from bench.channel import ChannelOptions, measure_channel
+from bench.charts import file_name, section_chart
 from bench.figures import Report, Section
-from bench.half_open import HalfOpenOptions, measure_half_open
 from bench.machine import describe, quiet_note
+from bench.memory import HalfOpenOptions, MemoryOptions, measure_half_open, measure_memory
 from bench.processes import BenchFailed
 from bench.progress import Progress
 from bench.relay import RelayOptions, measure_relay
@@ -24,19 +25,28 @@ from bench.transceiver import TransceiverOptions, measure_transceiver
 
 EXIT_WELL, EXIT_FAILED, EXIT_USAGE = range(3)
 
-WHAT = ("relay", "transceiver", "setup", "channel", "half-open", "all")
+# Implementation constants
+WIDTH = 120  # columns that a table needs, wherever it is printed
+
+WHAT = ("relay", "transceiver", "setup", "memory", "half-open", "channel", "all")
 
 EPILOG = """\
-  relay        CPU µs of the relay process for each 160-byte packet; beside a
-               forwarder in C that is compiled here (needs gcc, cc or clang)
-  transceiver  CPU ms for each second that a call talks, memory for each call;
-               beside aiortc, called by the same callers
-  setup        CPU ms for set-up and end of a call, beside aiortc
+  relay        CPU µs of the relay process for each 160-byte packet, and what
+               an upgrade loses; beside a forwarder in C and nginx stream
+  transceiver  CPU ms for each second that a call talks; beside Pion, aiortc,
+               and an echo in C over libsrtp
+  setup        CPU ms for set-up and end of a call, and how long its caller
+               waits; beside Pion and aiortc
+  memory       what a talking call costs; beside Pion and aiortc
+  half-open    memory that an offer costs which nobody follows up, and the
+               slowest of many answers; beside Pion and aiortc
   channel      throughput and latency of a data channel, and CPU µs for each
                message; beside aiortc
-  half-open    memory that an offer costs which nobody follows up, and the
-               slowest of many answers; beside aiortc
-  all          one after the other (the default), in about five minutes
+  all          one after the other (the default), in about a quarter of an hour
+
+References are built here: in C with gcc, cc or clang, Pion with Go (the first
+time it fetches its modules), nginx if it is installed with its stream module.
+What is missing is left out, and said.
 
 Everything is on loopback, in processes of its own, and ends with this one.
 CPU time is from the kernel's accounts of each process. Rounds are interleaved;
@@ -55,6 +65,9 @@ def main() -> int:
     if options.json is not None and (problem := _unwritable(options.json)) is not None:
         print(f"just bench: --json: {problem}", file=sys.stderr)
         return EXIT_USAGE
+    if options.figures is not None and not options.figures.is_dir():
+        print(f"just bench: --figures: {options.figures} is no directory", file=sys.stderr)
+        return EXIT_USAGE
     machine, note, began = describe(), quiet_note(), time.monotonic()
     sections: list[Section] = []
     try:
@@ -67,13 +80,22 @@ def main() -> int:
         return EXIT_FAILED
     if note is not None:
         sections[0].note(note)
-    command = " ".join(["just bench", *sys.argv[1:]])
-    report = Report(command=command, machine=machine, seconds=round(time.monotonic() - began, 1), sections=sections)
+    report = Report(
+        command=" ".join(["just bench", *sys.argv[1:]]),
+        machine=machine,
+        seconds=round(time.monotonic() - began, 1),
+        sections=sections,
+        verdicts=[verdict for section in sections for verdict in section.verdicts()],
+    )
     console = Console()
+    console.width = max(console.width, WIDTH)
     for part in render(report):
         console.print(part, soft_wrap=True)
     if options.json is not None:
         options.json.write_bytes(msgspec.json.format(msgspec.json.encode(report), indent=2) + b"\n")
+    if options.figures is not None:
+        for section in sections:
+            (options.figures / file_name(section)).write_text(section_chart(section, report), encoding="utf-8")
     return EXIT_WELL
 
 
@@ -81,17 +103,26 @@ def _measurements(options: argparse.Namespace) -> Sequence[Callable[[Progress], 
     quick = options.quick
     flows = tuple(options.flows or ([1000] if quick else [100, 1000]))
     relay = RelayOptions(flows, options.rounds or (2 if quick else 5), 0.2 if quick else 0.4, options.rate)
-    rounds, seconds = options.rounds or (1 if quick else 3), 2.0 if quick else 3.0
-    transceiver = TransceiverOptions(options.calls, 0 if quick else min(4, options.calls), rounds, seconds)
-    setup = SetupOptions(options.calls, rounds)
-    channel = ChannelOptions(rounds, 0.5 if quick else 1.5)
+    rounds, calls = options.rounds or (1 if quick else 3), options.calls or (20 if quick else 200)
+    transceiver = TransceiverOptions(
+        calls=calls,
+        aiortc_calls=min(calls, 80),
+        coding_calls=min(calls, 4 if quick else 10),
+        growth=(min(calls, 5), calls) if quick else (50, 500),
+        rounds=rounds,
+        seconds=1.0 if quick else 3.0,
+    )
+    setup = SetupOptions(min(calls, 10 if quick else 40), rounds)
+    memory = MemoryOptions(calls, min(calls, 80), rounds)
     half_open = HalfOpenOptions(500, 50) if quick else HalfOpenOptions(5000, 200)
+    channel = ChannelOptions(rounds, 0.5 if quick else 1.5)
     every: dict[str, Callable[[Progress], Section]] = {
         "relay": lambda progress: measure_relay(relay, progress),
         "transceiver": lambda progress: measure_transceiver(transceiver, progress),
         "setup": lambda progress: measure_setup(setup, progress),
-        "channel": lambda progress: measure_channel(channel, progress),
+        "memory": lambda progress: measure_memory(memory, progress),
         "half-open": lambda progress: measure_half_open(half_open, progress),
+        "channel": lambda progress: measure_channel(channel, progress),
     }
     return list(every.values()) if options.what == "all" else [every[options.what]]
 
@@ -106,8 +137,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("what", nargs="?", default="all", choices=WHAT)
     parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: to see that it works")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures as JSON")
+    parser.add_argument("--figures", type=Path, metavar="DIR", help="draw every section there, as SVG")
     parser.add_argument("--rounds", type=_count(1, 100), metavar="N", help="rounds (relay 5, else 3)")
-    parser.add_argument("--calls", type=_count(1, 500), default=20, metavar="N", help="calls at once (20)")
+    parser.add_argument("--calls", type=_count(1, 500), metavar="N", help="calls at once (200)")
     parser.add_argument(
         "--flows", type=_count(1, 50_000), nargs="+", metavar="N", help="flows through the relay (100 1000)"
     )

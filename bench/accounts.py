@@ -10,15 +10,19 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import signal
 import time
 from pathlib import Path
 
-__all__ = ["ProcessAccounts"]
+from bench.orders import Usage
+
+__all__ = ["ProcessAccounts", "TreeAccounts", "Watch"]
 
 # Implementation constants, seconds
 STOP_LIMIT = 2.0
 
+_TICK = os.sysconf("SC_CLK_TCK")
 _PAGE = os.sysconf("SC_PAGE_SIZE")
 _libc = ctypes.CDLL(None)
 
@@ -39,6 +43,10 @@ class ProcessAccounts:
     def cpu_ns(self) -> int:
         return time.clock_gettime_ns(self._clock)
 
+    def own_seconds(self) -> float:
+        """Of `cpu_ns`, what was spent in the process's own code and not in the kernel; coarse, hundredths."""
+        return int(self._stat.read_text().rpartition(")")[2].split()[11]) / _TICK
+
     def resident_bytes(self) -> int:
         return int(self._statm.read_text().split()[1]) * _PAGE
 
@@ -52,3 +60,63 @@ class ProcessAccounts:
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)
+
+
+class TreeAccounts:
+    """Of a process and all its descendants together, as they are when this is made."""
+
+    def __init__(self, pid: int) -> None:
+        """Raises OSError for a process that is not there."""
+        self.members = [ProcessAccounts(member) for member in _tree(pid)]
+
+    def cpu_ns(self) -> int:
+        return sum(member.cpu_ns() for member in self.members)
+
+    def own_seconds(self) -> float:
+        return sum(member.own_seconds() for member in self.members)
+
+    def resident_bytes(self) -> int:
+        """Pages that processes share are counted for each; so only a difference says something."""
+        return sum(member.resident_bytes() for member in self.members)
+
+    def stop(self) -> None:
+        """Returns when all stand still."""
+        for member in self.members:
+            member.stop()
+
+    def resume(self) -> None:
+        for member in self.members:
+            member.resume()
+
+
+class Watch:
+    """CPU and memory of servers by name, and CPU of this process as `caller`."""
+
+    def __init__(self, pids: dict[str, int]) -> None:
+        self._accounts = {name: TreeAccounts(pid) for name, pid in pids.items()}
+
+    def usage(self) -> dict[str, Usage]:
+        used = {
+            name: Usage(cpu=account.cpu_ns() / 1e9, own=account.own_seconds())
+            for name, account in self._accounts.items()
+        }
+        ours = resource.getrusage(resource.RUSAGE_SELF)
+        return used | {"caller": Usage(cpu=ours.ru_utime + ours.ru_stime, own=ours.ru_utime)}
+
+    def resident(self) -> dict[str, int]:
+        return {name: account.resident_bytes() for name, account in self._accounts.items()}
+
+
+def _tree(pid: int) -> list[int]:
+    parents: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        if entry.name.isdigit():
+            try:
+                fields = (entry / "stat").read_text().rpartition(")")[2].split()
+            except OSError:  # it has just ended
+                continue
+            parents.setdefault(int(fields[1]), []).append(int(entry.name))
+    members = [pid]
+    for member in members:  # grows as it goes
+        members += parents.get(member, [])
+    return members

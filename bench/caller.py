@@ -1,133 +1,389 @@
-"""Callers of a measurement, in a process of their own: the calls of the load generator, and CPU and memory of who serves them.
+"""Callers of a measurement, in a process of their own: `python -m bench.caller`, told what to do by lines of JSON.
 
-`python -m bench.caller '{"url": …, "calls": …, "seconds": …, "pids": {…}}'` prints one line of JSON.
+They must cost far less than what they measure. So all of them share one socket, each at an address of its own (`bench.crowd`),
+and their media is made before it is sent:
 
-1. Memory of the servers, before. 2. Calls come; when all of them talk, and a moment has passed, the window begins. 3. CPU and
-frames are read at its beginning and at its end; memory at its end. 4. The calls hang up. Without a window: CPU
-from before the first call until after the last, when all is over.
+calls     Calls are placed at a rate: offer and answer over HTTP, then real ICE, DTLS and SCTP by the cores of the load
+          generator. A call is set up when its data channel is open and a frame of it has come back.
+seconds   All frames of a window are made and encrypted beforehand. Then nothing but sendmmsg, each call 50 times a second,
+          the calls evenly spread in time; what comes back is counted, and the calls only answer what is not audio (consent
+          checks, RTCP). After the window the frames of every tenth call are decrypted and compared.
+close     Every call hangs up.
+preset    Calls with keys that both sides know, for a server that can do nothing but SRTP.
+
+CPU is that of the servers, from the kernel's accounts. What the callers themselves could not do in time is told (`late`).
 """
 
 from __future__ import annotations
 
-import resource
+import heapq
+import http.client
+import itertools
+import math
+import os
+import select
+import socket
 import sys
+import time
+from collections import Counter
+from collections.abc import Iterable, Sequence
+from datetime import UTC, datetime
+from urllib.parse import urlsplit
 
 import msgspec
-import trio
 
-from bench.accounts import ProcessAccounts
-from loadgen.driver import Driver
-from loadgen.options import parse_options
-from loadgen.report import summarize
-from loadgen.scenario import Run, place_calls
+from bench.accounts import Watch
+from bench.crowd import RECEIVE_COUNT, Arrival, Crowd, Post
+from bench.orders import Closed, Opened, Order, Talked, difference
+from bench.preset import PresetCall
+from loadgen.call import Call, CallFigures
+from protocol.address import TransportAddress, pack_address
+from protocol.dtls import Identity
+from protocol.ice import IceFullConfig
+from service.addresses import parse_host_port
+from service.ready import announce
 
-__all__ = ["Order", "Outcome"]
+# Specification constants
+FRAME_SECONDS = 0.020
+CALLS_PATH = "/v1/realtime/calls"
 
-# Implementation constants, seconds
-SETTLE = 0.5  # after the last call began to talk
-SPARE = 0.5  # for which calls talk on after the window
-POLL = 0.01
-AFTER = 1.3  # for the servers to be done with calls that ended: ours linger for a second
-LIMIT = 20.0  # for all calls to talk
-
-
-class Order(msgspec.Struct, kw_only=True, frozen=True):
-    url: str
-    calls: int
-    rate: float
-    pids: dict[str, int]
-    seconds: float
-    """Of the window; 0: no window, calls end as soon as they have talked for `talk`."""
-    talk: float = 0.0
-
-
-class Outcome(msgspec.Struct, kw_only=True):
-    failures: dict[str, int] = msgspec.field(default_factory=dict)
-    window: float = 0.0
-    """Seconds that it really took."""
-    frames_sent: int = 0
-    """In the window, as the next."""
-    frames_received: int = 0
-    cpu: dict[str, float] = msgspec.field(default_factory=dict)
-    """Seconds of CPU in the window, by process; `caller` is this one."""
-    cpu_whole: dict[str, float] = msgspec.field(default_factory=dict)
-    """From before the first call until after the last."""
-    resident_before: dict[str, int] = msgspec.field(default_factory=dict)
-    resident: dict[str, int] = msgspec.field(default_factory=dict)
-    frames_late: int = 0
-    frames_skipped: int = 0
-    frames_lost: int = 0
+# Implementation constants
+SETTLE = 0.5  # seconds of media before the window
+NAP = 0.0002  # seconds between two looks at what came and what is due
+IDLE = 0.05  # the same while nothing is asked of us
+BEHIND = 0.005  # seconds by which a packet may be late before it counts as such
+AFTER = 0.25  # seconds for what is on its way when a window ends
+SETUP_LIMIT = 15.0  # seconds for calls to come into being after the last was placed
+FAREWELL = 1.3  # seconds for the servers to be done with calls that ended: ours linger for a second
+CHECKED = 10  # every tenth call's frames are decrypted afterwards
+CONSENT_SECONDS = 4.0
+HTTP_LIMIT = 20.0
 
 
-class Watch:
-    """CPU of the servers and of ourselves."""
+class Member:
+    """A call, and the address it lives at."""
 
-    def __init__(self, pids: dict[str, int]) -> None:
-        self._accounts = {name: ProcessAccounts(pid) for name, pid in pids.items()}
+    __slots__ = ("call", "due", "heard", "host", "name")
 
-    def cpu(self) -> dict[str, float]:
-        own = resource.getrusage(resource.RUSAGE_SELF)
-        seconds = {name: account.cpu_ns() / 1e9 for name, account in self._accounts.items()}
-        return seconds | {"caller": own.ru_utime + own.ru_stime}
-
-    def resident(self) -> dict[str, int]:
-        return {name: account.resident_bytes() for name, account in self._accounts.items()}
+    def __init__(self, call: Call | PresetCall, name: str) -> None:
+        self.call = call
+        self.name = name
+        self.host = socket.inet_aton(name)
+        self.due = math.inf
+        self.heard: list[Arrival] = []
 
 
-async def place(order: Order) -> Outcome:
-    talk = order.talk or order.calls / order.rate + SETTLE + order.seconds + SPARE
-    arguments = {"--calls": order.calls, "--rate": order.rate, "--seconds": talk, "--url": order.url}
-    run = Run(parse_options([str(part) for pair in arguments.items() for part in pair]), Driver())
-    watch, outcome = Watch(order.pids), Outcome()
-    outcome.resident_before = watch.resident()
-    before = watch.cpu()
-    async with trio.open_nursery() as nursery:
-        if order.seconds:
-            nursery.start_soon(observe, run, order, watch, outcome)
-        await place_calls(run, order.url)
-        nursery.cancel_scope.cancel()  # no window, if not all calls came to talk
-    if not order.seconds:
-        await trio.sleep(AFTER)
-    outcome.cpu_whole = difference(watch.cpu(), before)
-    summary = summarize(run)
-    outcome.failures = summary.calls["failures"]
-    outcome.frames_late = summary.generator["frames_sent_late"]
-    outcome.frames_skipped = summary.generator["frames_skipped"]
-    outcome.frames_lost = summary.audio["lost"]
-    return outcome
+class Window:
+    """Packets in a row, each with its time."""
+
+    def __init__(self, post: Post, began: float, gap: float) -> None:
+        self._post, self._began, self._gap = post, began, gap
+        self.sent = self.heard = self.late = 0
+
+    def send(self, fd: int, until: int, now: float) -> None:
+        due = min(until, int((now - self._began) / self._gap) + 1)
+        if due > self.sent:
+            taken = self._post.send(fd, due - self.sent)
+            if now - self._began - self.sent * self._gap > BEHIND:
+                self.late += taken
+            self.sent += taken
 
 
-async def observe(run: Run, order: Order, watch: Watch, outcome: Outcome) -> None:
-    with trio.move_on_after(LIMIT) as limit:
-        while run.talking < order.calls:  # noqa: ASYNC110 - looking on must change nothing in the calls
-            await trio.sleep(POLL)
-    if limit.cancelled_caught:
-        return
-    await trio.sleep(SETTLE)
-    cpu, sent, received, began = watch.cpu(), *frames(run), trio.current_time()
-    await trio.sleep(order.seconds)
-    outcome.cpu = difference(watch.cpu(), cpu)
-    outcome.window = trio.current_time() - began
-    sent_after, received_after = frames(run)
-    outcome.frames_sent, outcome.frames_received = sent_after - sent, received_after - received
-    outcome.resident = watch.resident()
-    if run.talking < order.calls:
-        outcome.window = 0.0
+class Callers:
+    def __init__(self) -> None:
+        self._crowd = Crowd()
+        self._crowd.hear_to_whom()
+        self._identity = Identity.generate(datetime.now(UTC))  # making one for each would cost us more than the calls
+        self._figures = CallFigures(os.urandom(4))
+        self._members: dict[bytes, Member] = {}
+        self._places: dict[Member, str] = {}  # of calls that can be hung up
+        self._frame_at: dict[Member, float] = {}  # of calls that are not set up yet
+        self._heap: list[tuple[float, int, Member]] = []
+        self._order = itertools.count()
+        self._numbers = itertools.count()
+        self._began = time.perf_counter()
+
+    def obey(self, order: Order) -> object:
+        """Raises OSError, http.client.HTTPException."""
+        if order.preset:
+            return {"table": self._make_preset(order.preset).hex()}
+        if order.target:
+            target = pack_address(*parse_host_port(order.target))
+            for member in self._members.values():
+                assert isinstance(member.call, PresetCall)
+                member.call.target = target
+            return {}
+        if order.calls:
+            return self._open(order)
+        return self._close(order) if order.close else self._talk(order)
+
+    def stay(self) -> None:
+        """Calls that do not talk go on, if this is called now and then."""
+        self._pump(until=0.0)
+
+    # Orders
+
+    def _make_preset(self, calls: int) -> bytes:
+        table = b""
+        for number in range(calls):
+            call = PresetCall(number, self._figures, TransportAddress(bytes(6)), entropy=os.urandom)
+            member = self._add(call)
+            table += pack_address(member.name, self._crowd.port) + call.upward + call.downward
+        return table
+
+    def _open(self, order: Order) -> Opened:
+        watch = Watch(order.pids)
+        resident, before = watch.resident(), watch.usage()
+        connection = connect(order.url)
+        opened: list[tuple[Call, float]] = []
+        waits: list[float] = []
+        start = time.perf_counter()
+        for number in range(order.calls):
+            self._pump(until=start + number / order.rate)
+            call = self._new_call()
+            offer = call.offer().encode()
+            began = time.perf_counter()
+            answer, place = post(connection, CALLS_PATH, offer, 201)  # other calls wait as long as this takes
+            now = time.perf_counter()
+            member = self._add(call)
+            self._places[member], self._frame_at[member] = place, now
+            call.answered(answer, now)
+            self._settle(member, now)
+            opened.append((call, began))
+            waits.append((now - began) * 1000)
+        deadline = time.perf_counter() + SETUP_LIMIT
+        while self._frame_at and (now := time.perf_counter()) < deadline:
+            self._pump(until=now + NAP)
+        self._frame_at.clear()
+        for call, _ in opened:
+            if not call.is_ready:
+                call.fail(f"no_{call.missing_stage}")
+        self._pump(until=time.perf_counter() + AFTER)
+        connection.close()
+        return Opened(
+            failures=dict(Counter(call.failure for call, _ in opened if call.failure is not None)),
+            usage=difference(watch.usage(), before),
+            resident_before=resident,
+            resident=watch.resident(),
+            first_media_ms=[
+                (call.reached["audio"] - began) * 1000 for call, began in opened if "audio" in call.reached
+            ],
+            answer_ms=waits,
+        )
+
+    def _talk(self, order: Order) -> Talked:
+        members = [member for member in self._members.values() if not member.call.is_over]
+        settle, frames = round(SETTLE / FRAME_SECONDS), round((SETTLE + order.seconds) / FRAME_SECONDS)
+        post = self._make_media(members, frames)
+        watch, window = Watch(order.pids), Window(post, time.perf_counter() + NAP, FRAME_SECONDS / len(members))
+        checked = {member.host: member for member in members[::CHECKED]}
+        self._run(window, settle * len(members), checked)
+        before, began, heard, window.late = watch.usage(), time.perf_counter(), window.heard, 0
+        self._run(window, post.count, checked)
+        usage, resident, length = difference(watch.usage(), before), watch.resident(), time.perf_counter() - began
+        received = window.heard - heard
+        until = time.perf_counter() + AFTER
+        while time.perf_counter() < until:
+            self._hear(window, checked)
+            time.sleep(NAP)
+        return Talked(
+            calls=len(members),
+            seconds=length,
+            usage=usage,
+            resident=resident,
+            sent=post.count - settle * len(members),
+            received=received,
+            late=window.late,
+            lost=post.count - window.heard,
+            checked=sum(self._look_back(member) for member in checked.values()),
+            to_check=frames * len(checked),
+        )
+
+    def _close(self, order: Order) -> Closed:
+        watch = Watch(order.pids)
+        before = watch.usage()
+        connection = connect(order.url)
+        for member, place in self._places.items():
+            assert isinstance(member.call, Call)
+            if not member.call.ended:
+                member.call.hung_up = True
+                post(connection, place.rstrip("/") + "/hangup", b"", 200)
+                self._pump(until=0.0)
+        connection.close()
+        self._pump(until=time.perf_counter() + FAREWELL)
+        usage = difference(watch.usage(), before)
+        for member in self._members.values():
+            member.call.close(time.perf_counter())
+        self._members.clear()
+        self._places.clear()
+        self._heap.clear()
+        return Closed(usage=usage, resident=watch.resident())
+
+    # Calls
+
+    def _add(self, call: Call | PresetCall) -> Member:
+        number = next(self._numbers)
+        member = Member(call, f"127.{3 + (number >> 16)}.{number >> 8 & 255}.{number & 255}")
+        self._members[member.host] = member
+        return member
+
+    def _new_call(self) -> Call:
+        return Call(
+            len(self._members),
+            self._figures,
+            ice=IceFullConfig(consent_interval=CONSENT_SECONDS, repeat_nomination=True),
+            now=time.perf_counter(),
+            now_wall=datetime.now(UTC),
+            entropy=os.urandom,
+            identity=self._identity,
+        )
+
+    # Packets
+
+    def _pump(self, *, until: float) -> None:
+        """What calls need to come into being, and to stay; once at least."""
+        while True:
+            for arrival in self._crowd.receive():
+                if (member := self._members.get(arrival.host)) is not None:
+                    self._receive(member, arrival)
+            now = time.perf_counter()
+            self._run_timers(now)
+            if now >= until:
+                return
+            time.sleep(min(NAP, until - now))
+
+    def _receive(self, member: Member, arrival: Arrival) -> None:
+        now = time.perf_counter()
+        member.call.receive_untrusted(arrival.data, arrival.source, now)
+        self._settle(member, now)
+
+    def _settle(self, member: Member, now: float) -> None:
+        """Send what the call has to say, and look at its deadlines again. Until it is set up it sends a frame now and then."""
+        call, due = member.call, math.inf
+        if member in self._frame_at:
+            assert isinstance(call, Call)
+            if call.is_ready or call.is_over:
+                del self._frame_at[member]
+                call.stop_talking(now)
+            elif call.talking:
+                if now >= self._frame_at[member]:
+                    call.tick(self._tick(now), 0.0, now)
+                    self._frame_at[member] = now + FRAME_SECONDS
+                due = self._frame_at[member]
+        self._send(member, call.take_datagrams())
+        due = min(due, call.next_timeout())
+        if due < member.due:  # one that moved away is found to have nothing to do when its old time comes
+            member.due = due
+            heapq.heappush(self._heap, (due, next(self._order), member))
+
+    def _send(self, member: Member, datagrams: Iterable[tuple[bytes, TransportAddress]]) -> None:
+        for data, target in datagrams:
+            self._crowd.send_one(data, member.name, to_pair(target))
+
+    def _run_timers(self, now: float) -> None:
+        heap = self._heap
+        while heap and heap[0][0] <= now:
+            due, _, member = heapq.heappop(heap)
+            if due == member.due:
+                member.due = math.inf
+                member.call.handle_timeout(now)
+                self._settle(member, now)
+
+    # Media
+
+    def _make_media(self, members: Sequence[Member], frames: int) -> Post:
+        """The frames of all calls, in the order in which they leave; what else the calls have to say leaves now."""
+        letters: list[tuple[str, bytes]] = []
+        targets: list[tuple[str, int]] = []
+        now = time.perf_counter()
+        tick = self._tick(now) + 1
+        for number in range(frames):
+            for member in members:
+                member.call.talking = True
+                member.call.tick(tick + number, 0.0, now)
+                member.call.talking = False
+                for data, target in member.call.take_datagrams():
+                    if is_audio(data):
+                        letters.append((member.name, data))
+                        targets.append(to_pair(target))
+                    else:
+                        self._send(member, [(data, target)])
+            self._pump(until=0.0)
+        if len(letters) != frames * len(members):
+            raise OSError(f"{frames * len(members) - len(letters)} frames could not be made: a call has ended")
+        return Post(letters, targets)
+
+    def _run(self, window: Window, until: int, checked: dict[bytes, Member]) -> None:
+        while window.sent < until:
+            now = time.perf_counter()
+            window.send(self._crowd.fd, until, now)
+            self._hear(window, checked)
+            self._run_timers(now)
+            time.sleep(NAP)
+
+    def _hear(self, window: Window, checked: dict[bytes, Member]) -> None:
+        while arrivals := self._crowd.receive():
+            for arrival in arrivals:
+                if is_audio(arrival.data):
+                    window.heard += 1
+                    if (member := checked.get(arrival.host)) is not None:
+                        member.heard.append(arrival)
+                elif (member := self._members.get(arrival.host)) is not None:
+                    self._receive(member, arrival)
+            if len(arrivals) < RECEIVE_COUNT:
+                return
+
+    def _look_back(self, member: Member) -> int:
+        """How many frames came back as they were sent."""
+        audio = member.call.audio
+        before = audio.received
+        for arrival in member.heard:
+            self._receive(member, arrival)
+        member.heard.clear()
+        return audio.received - before
+
+    def _tick(self, now: float) -> int:
+        return int((now - self._began) / FRAME_SECONDS)
 
 
-def frames(run: Run) -> tuple[int, int]:
-    return sum(call.audio.sent for call in run.calls), sum(call.audio.received for call in run.calls)
+def connect(url: str) -> http.client.HTTPConnection:
+    parts = urlsplit(url)
+    return http.client.HTTPConnection(parts.hostname or "", parts.port, timeout=HTTP_LIMIT)
 
 
-def difference(after: dict[str, float], before: dict[str, float]) -> dict[str, float]:
-    return {name: value - before[name] for name, value in after.items()}
+def post(connection: http.client.HTTPConnection, path: str, body: bytes, expected: int) -> tuple[bytes, str]:
+    """The answer, and where it says the call is. Raises OSError."""
+    connection.request("POST", path, body, {"Content-Type": "application/sdp"})
+    response = connection.getresponse()
+    answer = response.read()
+    if response.status != expected:
+        raise OSError(f"{path} was answered with {response.status}")
+    return answer, urlsplit(response.headers.get("Location", "")).path
+
+
+def is_audio(data: bytes) -> bool:
+    """RTP, told apart from RTCP as RFC 5761 §4 says; STUN and DTLS begin otherwise (RFC 7983)."""
+    return 128 <= data[0] < 192 and not 64 <= data[1] & 127 < 96
+
+
+def to_pair(address: TransportAddress) -> tuple[str, int]:
+    return socket.inet_ntoa(address[2:6]), int.from_bytes(address[:2], "big")
 
 
 def main() -> int:
-    order = msgspec.json.decode(sys.argv[1], type=Order)
-    outcome = trio.run(place, order)
-    sys.stdout.buffer.write(msgspec.json.encode(outcome) + b"\n")
-    return 0
+    callers = Callers()
+    announce()
+    while True:
+        while not select.select([sys.stdin], [], [], IDLE)[0]:
+            callers.stay()
+        if not (line := os.read(sys.stdin.fileno(), 65536)):  # we are told one thing at a time
+            return 0
+        try:
+            answer = callers.obey(msgspec.json.decode(line, type=Order))
+        except (OSError, http.client.HTTPException) as error:
+            answer = {"failed": str(error) or type(error).__name__}
+        sys.stdout.buffer.write(msgspec.json.encode(answer) + b"\n")
+        sys.stdout.buffer.flush()
 
 
 if __name__ == "__main__":

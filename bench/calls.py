@@ -1,74 +1,156 @@
-"""Who serves calls, and how to have calls placed on them: what `bench transceiver` and `bench setup` share."""
+"""Who serves calls, ours and the references, and the callers of each: what the benches of calls share."""
 
 from __future__ import annotations
 
-import os
-import subprocess
 from contextlib import ExitStack
-from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
 
 import msgspec
 
-from bench.caller import Order, Outcome
+from bench.figures import Section
 from bench.machine import measuring_cpus
-from bench.processes import ROOT, BenchFailed, Child, clean_environment, python
-from bench.wiring import start_stack
+from bench.orders import Closed, Opened, Order, Talked
+from bench.processes import BenchFailed, Child, clean_environment, python
+from bench.reference.pion import PION, build_pion
+from bench.reference.srtp_echo import C_ECHO, compile_echo, start_echo
+from bench.wiring import OurStack, has_inside_agent, start_stack, start_transceiver
 
-__all__ = ["CODING", "OURS", "PASSING", "Server", "place_calls_on", "start_servers"]
+__all__ = ["CODING", "DIRECT", "PASSING", "RELAYED", "SEPARATE", "Party", "Servers"]
 
 # Implementation constants
-OURS, PASSING, CODING = "transceiver", "aiortc, passing Opus on", "aiortc, decoding and encoding"
-MORE = 30.0  # seconds that a run of calls may take beyond what it was ordered to
+AGENT = "agent inside" if has_inside_agent() else "agent apart"
+DIRECT = f"ours, {AGENT}, no relay"
+RELAYED = f"ours, {AGENT}, behind the relay"
+SEPARATE = "ours, agent a process of its own"
+PASSING, CODING = "aiortc, passing Opus on", "aiortc, as it comes"
+MORE = 60.0  # seconds that callers may take beyond what they were ordered to
+NO_LIMITS = {
+    "ANTIPHON_TRANSCEIVER_MAX_SESSIONS": "20000",
+    "ANTIPHON_TRANSCEIVER_MAX_HALF_OPEN": "20000",
+    "ANTIPHON_TRANSCEIVER_TIMEOUTS_ICE_CONNECT": "3600",
+    "ANTIPHON_TRANSCEIVER_TIMEOUTS_SETUP": "3600",
+    "ANTIPHON_AGENT_MAX_CALLS": "20000",
+}
+"""The sizes of a measurement are its own affair; everything else is the default."""
+KEPT_UP = 0.98
+FRAMES_PER_SECOND = 50
+
+Answer = TypeVar("Answer", Opened, Talked, Closed)
 
 
-@dataclass(frozen=True, slots=True)
-class Server:
-    name: str
-    url: str
-    pids: dict[str, int]
-    """The process to compare is the first."""
-    calls: int
-    is_reference: bool
+class Party:
+    """A server and its callers. `process` is the one to compare, `pids` are all that serve a call."""
+
+    def __init__(self, name: str, url: str, pids: dict[str, int], callers: Child, *, is_reference: bool) -> None:
+        self.name = name
+        self.url = url
+        self.pids = pids
+        self.is_reference = is_reference
+        self.calls = 0
+        self._callers = callers
 
     @property
     def process(self) -> str:
         return next(iter(self.pids))
 
+    def open(self, calls: int, rate: float) -> Opened:
+        """Raises BenchFailed when a call failed: a figure of fewer calls would flatter."""
+        opened = self._ask(Order(calls=calls, rate=rate, url=self.url, pids=self.pids), calls / rate, Opened)
+        if opened.failures:
+            raise BenchFailed(f"{self.name}: calls failed: {opened.failures}")
+        self.calls += calls
+        return opened
 
-def start_servers(stack: ExitStack, *, calls: int, coding_calls: int) -> tuple[list[Server], int | None]:
-    """Ours and the references, all idle; and the CPU for callers. `coding_calls` of 0: without the one that encodes."""
-    cpu, other = measuring_cpus() or (None, None)
-    ours = start_stack(stack, transceiver_cpu=cpu, other_cpu=other)
-    servers = [Server(OURS, ours.url, ours.pids, calls, is_reference=False)]
-    for name, kind, count in ((PASSING, "passing", calls), (CODING, "coding", coding_calls)):
-        if count:
-            command = python("-m", "bench.reference.aiortc_echo", kind)
-            child = stack.enter_context(Child(name, command, clean_environment(), cpu=cpu))
-            servers.append(Server(name, str(child.bound["http"][0]), {"aiortc": child.pid}, count, is_reference=True))
-    return servers, other
+    def talk(self, seconds: float, section: Section) -> Talked:
+        """What makes the figure less than it should be is noted in the section."""
+        talked = self._ask(Order(seconds=seconds, pids=self.pids), seconds, Talked)
+        if talked.late > (1 - KEPT_UP) * talked.sent:
+            section.note(
+                f"{self.name}, {talked.calls} calls: the callers were late with up to "
+                f"{talked.late / talked.sent:.0%} of the packets of a round"
+            )
+        if talked.lost > (1 - KEPT_UP) * talked.sent or talked.checked < KEPT_UP * talked.to_check:
+            section.note(
+                f"{self.name}, {talked.calls} calls: {talked.lost} of {talked.sent} packets of a round did not come back "
+                f"in time; of {talked.to_check} that were compared, {talked.checked} were what had been sent"
+            )
+        return talked
+
+    def close(self) -> Closed:
+        self.calls = 0
+        return self._ask(Order(close=True, url=self.url, pids=self.pids), 0.0, Closed)
+
+    def _ask(self, order: Order, seconds: float, answer: type[Answer]) -> Answer:
+        return msgspec.convert(self._callers.ask(msgspec.to_builtins(order), seconds + MORE), answer)
 
 
-def place_calls_on(server: Server, *, rate: float, seconds: float = 0.0, talk: float = 0.0, cpu: int | None) -> Outcome:
-    """As `bench.caller.Order` says. Raises BenchFailed when a call failed: a figure of fewer calls would flatter."""
-    order = Order(url=server.url, calls=server.calls, rate=rate, pids=server.pids, seconds=seconds, talk=talk)
-    try:
-        done = subprocess.run(
-            python("-m", "bench.caller", msgspec.json.encode(order).decode()),
-            cwd=ROOT,
-            env=clean_environment(),
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,  # progress of the load generator
-            timeout=server.calls / rate + seconds + talk + MORE,
-            preexec_fn=None if cpu is None else lambda: os.sched_setaffinity(0, {cpu}),
-            check=False,
+class Servers:
+    """Starts parties, all on one CPU, their callers and our other processes on another; what is missing is noted."""
+
+    def __init__(self, stack: ExitStack, section: Section, folder: Path) -> None:
+        """`stack` ends them all, `folder` is for what is compiled."""
+        self._stack = stack
+        self._section = section
+        self._folder = folder
+        cpus = measuring_cpus()
+        self.cpu: int | None = None if cpus is None else cpus[0]
+        self.other: int | None = None if cpus is None else cpus[1]
+        if cpus is None:
+            section.note("one CPU only: the callers share it with what is measured")
+
+    def direct(self) -> Party:
+        """Our transceiver alone, with the echo inside."""
+        transceiver = start_transceiver(self._stack, self.cpu, **NO_LIMITS)
+        return self._party(DIRECT, str(transceiver.bound["http"][0]), {"transceiver": transceiver.pid})
+
+    def relayed(self) -> Party:
+        stack = self._start_stack("internal:echo")
+        return self._party(RELAYED, stack.url, stack.pids)
+
+    def separate(self) -> Party:
+        stack = self._start_stack("echo")
+        return self._party(SEPARATE, stack.url, stack.pids)
+
+    def pion(self) -> Party | None:
+        programs = build_pion()
+        if programs is None:
+            self._section.note(f"no Go here: measured without {PION}")
+            return None
+        self._section.note(
+            f"{PION} is github.com/pion/webrtc {programs.version}, GOMAXPROCS=1, one socket for all calls"
         )
-    except subprocess.TimeoutExpired:
-        raise BenchFailed(f"{server.name}: the calls did not end") from None
-    if done.returncode:
-        raise BenchFailed(f"{server.name}: the callers failed with status {done.returncode}")
-    outcome = msgspec.json.decode(done.stdout, type=Outcome)
-    if outcome.failures:
-        raise BenchFailed(f"{server.name}: calls failed: {outcome.failures}")
-    if seconds and not outcome.window:
-        raise BenchFailed(f"{server.name}: not all calls talked throughout the window")
-    return outcome
+        child = self._stack.enter_context(programs.start_echo(self.cpu))
+        return self._party(PION, str(child.bound["http"][0]), {"pion": child.pid}, is_reference=True)
+
+    def aiortc(self, kind: str) -> Party:
+        """`passing` or `coding`, as `bench.reference.aiortc_echo` says."""
+        name = PASSING if kind == "passing" else CODING
+        command = python("-m", "bench.reference.aiortc_echo", kind)
+        child = self._stack.enter_context(Child(name, command, clean_environment(), cpu=self.cpu))
+        return self._party(name, str(child.bound["http"][0]), {"aiortc": child.pid}, is_reference=True)
+
+    def c_echo(self, calls: int) -> Party | None:
+        """With its calls: they need no set-up."""
+        library = compile_echo(self._folder)
+        if library is None:
+            self._section.note("no C compiler here: measured without the echo in C")
+            return None
+        callers = self._callers()
+        table = callers.ask(msgspec.to_builtins(Order(preset=calls)), MORE)["table"]
+        child = self._stack.enter_context(start_echo(library, bytes.fromhex(table), self.cpu))
+        callers.ask(msgspec.to_builtins(Order(target=child.bound["udp"])), MORE)
+        party = Party(C_ECHO, "", {"echo": child.pid}, callers, is_reference=True)
+        party.calls = calls
+        return party
+
+    def _start_stack(self, agent: str) -> OurStack:
+        return start_stack(self._stack, agent=agent, transceiver_cpu=self.cpu, other_cpu=self.other, **NO_LIMITS)
+
+    def _callers(self) -> Child:
+        return self._stack.enter_context(
+            Child("callers", python("-m", "bench.caller"), clean_environment(), cpu=self.other)
+        )
+
+    def _party(self, name: str, url: str, pids: dict[str, int], *, is_reference: bool = False) -> Party:
+        return Party(name, url, pids, self._callers(), is_reference=is_reference)

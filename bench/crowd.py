@@ -2,7 +2,7 @@
 
 All of 127.0.0.0/8 is this machine, and IP_PKTINFO (ip(7)) lets every datagram choose its source, so one socket plays
 thousands of clients. Everything is laid out beforehand; a turn costs one system call and no Python for each packet, and
-what comes back is only counted: a generator must be faster than what it measures.
+what comes back is only counted, or kept to be looked at afterwards: a generator must be faster than what it measures.
 """
 
 from __future__ import annotations
@@ -10,11 +10,13 @@ from __future__ import annotations
 import ctypes
 import errno
 import socket
+import sys
 from collections.abc import Sequence
+from typing import NamedTuple
 
 from protocol.address import TransportAddress
 
-__all__ = ["Crowd", "Post"]
+__all__ = ["Arrival", "Crowd", "Post"]
 
 # Implementation constants
 RECEIVE_COUNT = 128
@@ -25,6 +27,8 @@ _SO_RCVBUFFORCE = 33
 _IP_PKTINFO = 8  # Linux; missing from the socket module of Python 3.11
 _PKTINFO_SPACE = 32  # CMSG_SPACE of a struct in_pktinfo
 _PKTINFO_LENGTH = 28  # CMSG_LEN
+_PKTINFO_ADDRESS = 24  # where ipi_addr begins, the address that a datagram came to
+_NAME = 16  # bytes of a struct sockaddr_in
 
 
 class _MessageHeader(ctypes.Structure):
@@ -55,10 +59,19 @@ _sendmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int
 _recvmmsg.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p]
 
 
-class Post:
-    """Datagrams in a ring, made once: `(source, payload)` each, all to one target."""
+class Arrival(NamedTuple):
+    data: bytes
+    source: TransportAddress
+    host: bytes
+    """Of ours, that it came to: 4 bytes."""
 
-    def __init__(self, letters: Sequence[tuple[str, bytes]], target: tuple[str, int]) -> None:
+
+class Post:
+    """Datagrams in a ring, made once: `(source, payload)` each, all to one target or each to its own."""
+
+    def __init__(
+        self, letters: Sequence[tuple[str, bytes]], target: tuple[str, int] | Sequence[tuple[str, int]]
+    ) -> None:
         self._keep: list[object] = []
         count = len(letters)
         self.count = count
@@ -66,10 +79,9 @@ class Post:
         vectors = (_IoVector * count)()
         control_bytes = bytearray(count * _PKTINFO_SPACE)
         control = (ctypes.c_char * len(control_bytes)).from_buffer(control_bytes)
-        name = ctypes.create_string_buffer(
-            socket.AF_INET.to_bytes(2, "little") + target[1].to_bytes(2, "big") + socket.inet_aton(target[0]) + bytes(8)
-        )
-        self._keep += [vectors, control, name]
+        targets = [target] * count if isinstance(target, tuple) else list(target)
+        names = {target: ctypes.create_string_buffer(_name(target)) for target in set(targets)}
+        self._keep += [vectors, control, names]
         for i, (source, payload) in enumerate(letters):
             buffer = ctypes.create_string_buffer(payload, len(payload))
             self._keep.append(buffer)
@@ -80,8 +92,8 @@ class Post:
             head += bytes(4) + socket.inet_aton(source)  # any interface, this source
             control_bytes[at : at + len(head)] = head
             self._headers[i].msg_hdr = _MessageHeader(
-                ctypes.addressof(name),
-                16,
+                ctypes.addressof(names[targets[i]]),
+                _NAME,
                 ctypes.addressof(vectors) + i * ctypes.sizeof(_IoVector),
                 1,
                 ctypes.addressof(control) + at,
@@ -104,6 +116,12 @@ class Post:
             sent += taken
             self._next = (self._next + taken) % self.count
         return sent
+
+
+def _name(target: tuple[str, int]) -> bytes:
+    """A struct sockaddr_in."""
+    family, port = socket.AF_INET.to_bytes(2, sys.byteorder), target[1].to_bytes(2, "big")
+    return family + port + socket.inet_aton(target[0]) + bytes(8)
 
 
 class Crowd:
@@ -129,6 +147,7 @@ class Crowd:
             self._vectors[i] = _IoVector(ctypes.addressof(pin) + i * SLOT, SLOT)
             self._headers[i].msg_hdr.msg_iov = ctypes.addressof(self._vectors) + i * ctypes.sizeof(_IoVector)
             self._headers[i].msg_hdr.msg_iovlen = 1
+        self._names, self._controls = bytearray(RECEIVE_COUNT * _NAME), bytearray(RECEIVE_COUNT * _PKTINFO_SPACE)
         self._address = ctypes.addressof(self._headers)
         self._lengths = memoryview(self._headers).cast("B").cast("I")
 
@@ -140,6 +159,35 @@ class Crowd:
         """Of the datagrams that wait, RECEIVE_COUNT at most."""
         count = _recvmmsg(self.fd, self._address, RECEIVE_COUNT, socket.MSG_DONTWAIT, None)
         return self._lengths[_LENGTH_AT : count * (_HEADER_SIZE // 4) : _HEADER_SIZE // 4].tolist() if count > 0 else []
+
+    def hear_to_whom(self) -> None:
+        """From now on `receive` can be used."""
+        self._socket.setsockopt(socket.IPPROTO_IP, _IP_PKTINFO, 1)
+        names = ctypes.addressof((ctypes.c_char * len(self._names)).from_buffer(self._names))
+        controls = ctypes.addressof((ctypes.c_char * len(self._controls)).from_buffer(self._controls))
+        for i, header in enumerate(self._headers):
+            header.msg_hdr.msg_name, header.msg_hdr.msg_namelen = names + i * _NAME, _NAME
+            header.msg_hdr.msg_control = controls + i * _PKTINFO_SPACE
+            header.msg_hdr.msg_controllen = _PKTINFO_SPACE
+
+    def receive(self) -> list[Arrival]:
+        """What waits, RECEIVE_COUNT at most."""
+        lengths, arena, names, controls = self.receive_lengths(), self._arena, self._names, self._controls
+        arrivals = []
+        for i, length in enumerate(lengths):
+            name, host = i * _NAME, i * _PKTINFO_SPACE + _PKTINFO_ADDRESS
+            arrivals.append(
+                Arrival(
+                    bytes(arena[i * SLOT : i * SLOT + length]),
+                    TransportAddress(bytes(names[name + 2 : name + 8])),
+                    bytes(controls[host : host + 4]),
+                )
+            )
+            self._headers[i].msg_hdr.msg_controllen = _PKTINFO_SPACE  # the kernel put there what it used
+        return arrivals
+
+    def close(self) -> None:
+        self._socket.close()
 
     def receive_one(self) -> tuple[bytes, TransportAddress] | None:
         """For what is not measured."""

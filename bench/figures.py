@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import msgspec
 
-__all__ = ["Report", "Section", "Series", "Spread", "percentile", "ratio", "spread", "without_talk"]
+__all__ = ["Bar", "Report", "Section", "Series", "Spread", "Verdict", "percentile", "ratio", "spread"]
 
 
 class Spread(NamedTuple):
@@ -29,35 +29,86 @@ class Series(msgspec.Struct, kw_only=True):
     subject: str
     unit: str
     rounds: list[float]
+    own: list[float] = msgspec.field(default_factory=list)
+    """The part of each round's value that is the process's own code, in the same unit; the rest is the kernel's work for it."""
     is_reference: bool = False
 
 
+class Bar(msgspec.Struct, kw_only=True, frozen=True):
+    """What a subject has to keep to: a share of a reference under the same load, or without one a value."""
+
+    what: str
+    subject: str
+    reference: str | None
+    limit: float
+
+
+class Verdict(msgspec.Struct, kw_only=True, frozen=True):
+    """`reached` is the ratio (or the value) that a bar is about."""
+
+    bar: Bar
+    reached: Spread
+    met: bool
+    """By the median."""
+
+
 class Section(msgspec.Struct, kw_only=True):
-    """What one sub-command measured. Within a `what`, every reference is compared with the subject that is none."""
+    """What one sub-command measured."""
 
     title: str
     series: list[Series] = msgspec.field(default_factory=list)
+    bars: list[Bar] = msgspec.field(default_factory=list)
     notes: list[str] = msgspec.field(default_factory=list)
 
-    def add(self, what: str, subject: str, unit: str, value: float, *, is_reference: bool = False) -> None:
+    def add(
+        self,
+        what: str,
+        subject: str,
+        unit: str,
+        value: float,
+        *,
+        own: float | None = None,
+        is_reference: bool = False,
+    ) -> None:
         """One more round."""
-        for series in self.series:
-            if (series.what, series.subject) == (what, subject):
-                series.rounds.append(value)
-                return
-        self.series.append(Series(what=what, subject=subject, unit=unit, rounds=[value], is_reference=is_reference))
+        series = self.find(what, subject)
+        if series is None:
+            series = Series(what=what, subject=subject, unit=unit, rounds=[], is_reference=is_reference)
+            self.series.append(series)
+        series.rounds.append(value)
+        if own is not None:
+            series.own.append(own)
+
+    def hold(self, what: str, subject: str, limit: float, *, to: str | None = None) -> None:
+        """A bar: at most `limit`, times what the reference `to` has."""
+        self.bars.append(Bar(what=what, subject=subject, reference=to, limit=limit))
 
     def note(self, text: str) -> None:
         """Once, however many rounds have it to say."""
         if text not in self.notes:
             self.notes.append(text)
 
+    def find(self, what: str, subject: str) -> Series | None:
+        return next((series for series in self.series if (series.what, series.subject) == (what, subject)), None)
+
     def ratio_to(self, reference: Series) -> Spread | None:
-        """Of the subject that is no reference, to this one; None if there is no such subject."""
+        """Of the first subject under the same load that is no reference; None if there is no such subject."""
         for series in self.series:
             if series.what == reference.what and not series.is_reference:
                 return ratio(series.rounds, reference.rounds)
         return None
+
+    def verdict(self, bar: Bar) -> Verdict | None:
+        """None when one of the two was not measured."""
+        subject = self.find(bar.what, bar.subject)
+        reference = None if bar.reference is None else self.find(bar.what, bar.reference)
+        if subject is None or (reference is None) is not (bar.reference is None):
+            return None
+        reached = spread(subject.rounds) if reference is None else ratio(subject.rounds, reference.rounds)
+        return None if reached is None else Verdict(bar=bar, reached=reached, met=reached.median <= bar.limit)
+
+    def verdicts(self) -> list[Verdict]:
+        return [verdict for bar in self.bars if (verdict := self.verdict(bar)) is not None]
 
 
 class Report(msgspec.Struct, kw_only=True):
@@ -65,6 +116,8 @@ class Report(msgspec.Struct, kw_only=True):
     machine: dict[str, str | int | list[float]]
     seconds: float
     sections: list[Section]
+    verdicts: list[Verdict] = msgspec.field(default_factory=list)
+    """Of all sections; for whoever reads the file."""
 
 
 def spread(values: Sequence[float]) -> Spread:
@@ -85,10 +138,3 @@ def ratio(ours: Sequence[float], theirs: Sequence[float]) -> Spread | None:
     """Round by round; rounds that only one of them has are left out. None if nothing can be compared."""
     pairs = [own / other for own, other in zip(ours, theirs, strict=False) if other > 0]
     return spread(pairs) if pairs else None
-
-
-def without_talk(short: tuple[float, float], long: tuple[float, float]) -> float:
-    """Of two `(seconds of talk, cost)`: what it costs not to talk at all, if every second of talk costs the same."""
-    (short_talk, short_cost), (long_talk, long_cost) = short, long
-    per_second = (long_cost - short_cost) / (long_talk - short_talk)
-    return short_cost - per_second * short_talk

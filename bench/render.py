@@ -7,14 +7,16 @@ from collections.abc import Iterable
 from rich.console import RenderableType
 from rich.table import Table
 
-from bench.figures import Report, Section, spread
+from bench.figures import Bar, Report, Section, spread
 
-__all__ = ["render"]
+__all__ = ["number", "render"]
 
 
 def render(report: Report) -> Iterable[RenderableType]:
     for section in report.sections:
         yield _table(section)
+        for bar in section.bars:
+            yield _judged(section, bar)
         for note in section.notes:
             yield f"[yellow]{note}[/]"
     machine = report.machine
@@ -22,13 +24,25 @@ def render(report: Report) -> Iterable[RenderableType]:
         f"{machine['processor']}, {machine['cpus']} CPUs, kernel {machine['kernel']}, Python {machine['python']}; "
         f"load before {machine['load_before']}; {report.seconds:.0f} s"
     )
-    yield "Quote the ratios: the median over rounds of ours to that reference. Times drift with the machine."
+    yield "Quote the ratios, medians over rounds: times drift with the machine. Own code: what is not the kernel's."
+
+
+def _judged(section: Section, bar: Bar) -> str:
+    against = bar.subject if bar.reference is None else f"{bar.subject} / {bar.reference}"
+    verdict = section.verdict(bar)
+    if verdict is None:
+        return f"  {bar.what}: {against}: bar ≤ {bar.limit:g}: [yellow]not measured[/]"
+    reached = verdict.reached
+    between = f" ({number(reached.low)} – {number(reached.high)})" if reached.low != reached.high else ""
+    word = "[green]met[/]" if verdict.met else "[red]missed[/]"
+    return f"  {bar.what}: {against}: bar ≤ {bar.limit:g}: [bold]{number(reached.median)}[/]{between} {word}"
 
 
 def _table(section: Section) -> Table:
+    has_own = any(series.own for series in section.series)
     table = Table(title=section.title, title_justify="left", title_style="bold")
     table.add_column("")
-    for heading in ("median", "lowest – highest", "ours to it"):
+    for heading in ("median", "lowest – highest", *(["own code"] if has_own else []), "ours to it"):
         table.add_column(heading, justify="right", no_wrap=True)
     for what in dict.fromkeys(series.what for series in section.series):
         alike = [series for series in section.series if series.what == what]
@@ -36,15 +50,21 @@ def _table(section: Section) -> Table:
         for series in alike:
             value = spread(series.rounds)
             ratio = section.ratio_to(series) if series.is_reference else None
+            own = number(spread(series.own).median) if series.own else ""
             table.add_row(
                 f"  {series.subject}",
-                _number(value.median),
-                f"{_number(value.low)} – {_number(value.high)}" if len(series.rounds) > 1 else "",
-                "" if ratio is None else f"{ratio.median:.2f}",
+                number(value.median),
+                f"{number(value.low)} – {number(value.high)}" if len(series.rounds) > 1 else "",
+                *([own] if has_own else []),
+                "" if ratio is None else number(ratio.median),
                 end_section=series is alike[-1],
             )
     return table
 
 
-def _number(value: float) -> str:
-    return f"{value:.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 20 else f"{value:.2f}"
+def number(value: float) -> str:
+    """As many digits as say something."""
+    size = abs(value)
+    if not value or size >= 100:
+        return f"{value:.0f}"
+    return f"{value:.1f}" if size >= 20 else f"{value:.2f}" if size >= 0.1 else f"{value:.2g}"

@@ -1,75 +1,117 @@
-"""`just bench transceiver`: CPU time and memory that a talking call costs, beside aiortc driven by the same callers.
+"""`just bench transceiver`: CPU time that a talking call costs, beside Pion, aiortc and an echo in C, with the same callers.
 
-1. Relay, transceiver and agent (`echo`) start as `just up` starts them; the transceiver alone on one CPU, all else on the
-other. aiortc starts beside it on the transceiver's CPU and sleeps while it is not called. 2. A few calls to each, so that
-nothing that happens once is measured. 3. Rounds are interleaved: each server gets its calls (50 packets a second each way
-and a data message a second, from the load generator), and is measured while all of them talk.
+1. Our processes start as `just up` starts them, the transceiver on one CPU, all else on another; the references start on the
+transceiver's CPU. Only one party is ever given work; of the others only consent checks remain. 2. Each party gets its
+calls, by real signalling, ICE, DTLS and SCTP. 3. Rounds are interleaved: the calls of each party in turn talk for a while,
+50 packets a second each way, and the CPU of the process is read at the beginning and at the end.
 """
 
 from __future__ import annotations
 
+import tempfile
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from pathlib import Path
 
-from bench.caller import Outcome
-from bench.calls import CODING, OURS, Server, place_calls_on, start_servers
+from bench.calls import CODING, DIRECT, PASSING, RELAYED, SEPARATE, Party, Servers
 from bench.figures import Section
+from bench.orders import Talked
 from bench.progress import Progress
+from bench.reference.pion import PION
 
 __all__ = ["TransceiverOptions", "measure_transceiver"]
 
 # Implementation constants
-RATE = 20.0  # new calls per second
-WARM_CALLS = 2
-WARM_TALK = 0.3
-FRAMES_PER_SECOND = 50
-KEPT_UP = 0.98
+RATE, AIORTC_RATE = 50.0, 20.0  # new calls per second
+UNIT = "CPU ms/call-second"
+ALONE, OTHERS, GROWTH = "the process that terminates calls", "the others, apart", "growth: ours, no relay"
+FULL = 0.9  # of a CPU: who has less to spare would queue, and look cheaper or dearer than it is
 
 
 @dataclass(frozen=True, slots=True)
 class TransceiverOptions:
     calls: int
+    aiortc_calls: int
     coding_calls: int
+    """aiortc would not serve as many as the others on one CPU."""
+    growth: tuple[int, int]
     rounds: int
     seconds: float
+    """Of each round and party."""
 
 
 def measure_transceiver(options: TransceiverOptions, progress: Progress) -> Section:
     """Raises BenchFailed."""
-    section = Section(title=f"transceiver: {options.calls} calls talk")
-    if options.coding_calls:
-        section.note(f"{CODING}: only {options.coding_calls} calls, more would fill its CPU")
+    section = Section(title=f"transceiver: {options.calls} calls talk, 50 packets/s each way")
     with ExitStack() as stack:
-        progress.say("starting the stack and aiortc")
-        servers, cpu = start_servers(stack, calls=options.calls, coding_calls=options.coding_calls)
-        for server in servers:
-            place_calls_on(replace(server, calls=WARM_CALLS), rate=RATE, talk=WARM_TALK, cpu=cpu)
+        folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
+        progress.say("building the references, starting everything")
+        servers = Servers(stack, section, folder)
+        parties = _parties(servers, options, progress)
+        growing = [(servers.direct(), calls) for calls in options.growth]
+        for party, calls in growing:
+            progress.say(f"{calls} calls to {party.name}")
+            party.open(calls, RATE)
         for number in range(options.rounds):
-            for server in servers:
-                progress.say(f"round {number + 1} of {options.rounds}: {server.calls} calls to {server.name}")
-                outcome = place_calls_on(server, rate=RATE, seconds=options.seconds, cpu=cpu)
-                _add(section, server, outcome, first=number == 0)
+            for party in parties:
+                progress.say(f"round {number + 1} of {options.rounds}: {party.calls} calls to {party.name} talk")
+                _add(section, party, party.talk(options.seconds, section))
+            for party, calls in growing:
+                progress.say(f"round {number + 1} of {options.rounds}: {calls} calls to {party.name} talk")
+                talked = party.talk(options.seconds, section)
+                value, own = cost(talked, party.process)
+                few = calls == min(options.growth)
+                section.add(GROWTH, f"{calls} calls", UNIT, value, own=own, is_reference=few)
+    _hold(section, options)
     return section
 
 
-def _add(section: Section, server: Server, outcome: Outcome, *, first: bool) -> None:
-    call_seconds = server.calls * outcome.window
-    unit = "CPU ms/call-second"
-    cost = {name: seconds * 1000 / call_seconds for name, seconds in outcome.cpu.items()}
-    section.add("the process itself", server.name, unit, cost[server.process], is_reference=server.is_reference)
-    whole = sum(cost[name] for name in server.pids)
-    words = " + ".join(server.pids) if server.name == OURS else server.name
-    if server.name != CODING:
-        section.add("all that serves a call", words, unit, whole, is_reference=server.is_reference)
-    if server.name == OURS:
-        for name in list(server.pids)[1:]:
-            section.add("the others, apart", name, unit, cost[name])
-        section.add("the others, apart", "caller (load generator)", unit, cost["caller"])
-    if first:  # later rounds use memory again that this one left
-        process = server.process
-        kib = (outcome.resident[process] - outcome.resident_before[process]) / server.calls / 1024
-        section.add("memory", server.name, "KiB/call", kib, is_reference=server.is_reference)
-    if outcome.frames_sent < KEPT_UP * FRAMES_PER_SECOND * call_seconds or outcome.frames_skipped:
-        section.note(f"the load generator did not keep up: {outcome.frames_sent / call_seconds:.1f} packets/s a call")
-    if outcome.frames_received < KEPT_UP * outcome.frames_sent:
-        section.note(f"{server.name}: {outcome.frames_sent - outcome.frames_received} frames did not come back in time")
+def _parties(servers: Servers, options: TransceiverOptions, progress: Progress) -> list[Party]:
+    parties = []
+    for start, calls, rate in (
+        (servers.direct, options.calls, RATE),
+        (servers.relayed, options.calls, RATE),
+        (servers.separate, options.calls, RATE),
+        (servers.pion, options.calls, RATE),
+        (lambda: servers.c_echo(options.calls), 0, RATE),
+        (lambda: servers.aiortc("passing"), options.aiortc_calls, AIORTC_RATE),
+        (lambda: servers.aiortc("coding"), options.coding_calls, AIORTC_RATE),
+    ):
+        party = start()
+        if party is not None:
+            progress.say(f"{calls} calls to {party.name}")
+            if calls:
+                party.open(calls, rate)
+            parties.append(party)
+    return parties
+
+
+def _add(section: Section, party: Party, talked: Talked) -> None:
+    value, own = cost(talked, party.process)
+    section.add(ALONE, party.name, UNIT, value, own=own, is_reference=party.is_reference)
+    for name in list(party.pids)[1:]:
+        value, own = cost(talked, name)
+        section.add(OTHERS, f"{name}, with {party.name}", UNIT, value, own=own)
+    if party.name == DIRECT:
+        value, own = cost(talked, "caller")
+        section.add(OTHERS, "the callers", UNIT, value, own=own)
+    if party.name in (PASSING, CODING):
+        section.note(f"{party.name}: only {party.calls} calls; many more would fill its CPU")
+    if talked.usage[party.process].cpu > FULL * talked.seconds:
+        section.note(f"{party.name}, {party.calls} calls: its CPU was full, it could not do more")
+
+
+def cost(talked: Talked, process: str) -> tuple[float, float]:
+    """CPU ms for each call and second, and the part of it in the process's own code."""
+    call_seconds = talked.calls * talked.seconds
+    used = talked.usage[process]
+    return used.cpu * 1000 / call_seconds, used.own * 1000 / call_seconds
+
+
+def _hold(section: Section, options: TransceiverOptions) -> None:
+    for subject in (DIRECT, RELAYED):
+        for reference, limit in ((PION, 0.55), (PASSING, 0.35), (CODING, 0.03)):
+            section.hold(ALONE, subject, limit, to=reference)
+    section.hold(ALONE, SEPARATE, 0.70, to=PION)
+    few, many = options.growth
+    section.hold(GROWTH, f"{many} calls", 1.0, to=f"{few} calls")

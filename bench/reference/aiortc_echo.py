@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import fractions
+import os
 import signal
 import socket
 import sys
@@ -117,6 +118,7 @@ async def main(kind: str) -> None:
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, end.set)
     announce(http=[f"http://127.0.0.1:{listener.getsockname()[1]}/"])
     await serve(Starlette(routes=routes), config, shutdown_trigger=end.wait)  # type: ignore[arg-type]
+    os._exit(0)  # connections that are still closing would be complained about, each by itself
 
 
 if __name__ == "__main__":

@@ -8,16 +8,20 @@ from pathlib import Path
 
 from bench.processes import BenchFailed, Child, clean_environment
 
-__all__ = ["BATCH", "compile_forwarder", "start_forwarder"]
+__all__ = ["BATCH", "compile_forwarder", "find_compiler", "start_forwarder"]
 
 # Implementation constants
 BATCH = 64  # as our relay's default
 SOURCE = Path(__file__).with_name("forwarder.c")
 
 
+def find_compiler() -> str | None:
+    return next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
+
+
 def compile_forwarder(folder: Path) -> Path | None:
     """The program in `folder`; None without a compiler. Raises BenchFailed when it does not compile."""
-    compiler = next(filter(None, map(shutil.which, ("gcc", "cc", "clang"))), None)
+    compiler = find_compiler()
     if compiler is None:
         return None
     program = folder / "forwarder"

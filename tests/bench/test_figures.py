@@ -5,12 +5,14 @@ from __future__ import annotations
 import subprocess
 import sys
 from pathlib import Path
+from xml.etree import ElementTree
 
 import msgspec
 import pytest
 from rich.console import Console
 
-from bench.figures import Report, Section, percentile, ratio, spread, without_talk
+from bench.charts import file_name, section_chart
+from bench.figures import Report, Section, percentile, ratio, spread
 from bench.render import render
 
 ROOT = Path(__file__).parents[2]
@@ -31,8 +33,12 @@ def section_of_three_rounds() -> Section:
     return section
 
 
+def report_of(section: Section) -> Report:
+    return Report(command="just bench", machine=MACHINE, seconds=1.0, sections=[section])
+
+
 def printed(section: Section) -> str:
-    report = Report(command="just bench", machine=MACHINE, seconds=1.0, sections=[section])
+    report = report_of(section)
     console = Console(width=100, color_system=None)
     with console.capture() as capture:
         for part in render(report):
@@ -58,10 +64,6 @@ def test_rounds_without_a_counterpart_are_left_out_of_a_ratio():
     assert ratio([1.0, 9.0], [2.0]) == (0.5, 0.5, 0.5)
     assert ratio([1.0], []) is None
     assert ratio([1.0], [0.0]) is None
-
-
-def test_the_price_of_talking_is_taken_out_of_a_short_call():
-    assert without_talk((0.2, 12.0), (1.2, 22.0)) == pytest.approx(10.0)
 
 
 def test_rounds_of_one_subject_under_one_load_are_one_series():
@@ -107,8 +109,63 @@ def test_a_single_round_has_no_spread():
     assert "–" not in printed(section).replace("lowest – highest", "")
 
 
+def test_a_bar_is_met_by_the_median_of_the_ratios_and_may_be_reached_exactly():
+    section = section_of_three_rounds()
+    for limit in (0.59, 0.6):
+        section.hold("up", "relay", limit, to="forwarder")
+    missed, met = section.verdicts()
+    assert not missed.met
+    assert met.met
+    assert met.reached == pytest.approx((0.6, 0.5, 0.8))
+    lines = [line.strip() for line in printed(section).splitlines() if "bar ≤" in line]
+    assert lines == [
+        "up: relay / forwarder: bar ≤ 0.59: 0.60 (0.50 – 0.80) missed",
+        "up: relay / forwarder: bar ≤ 0.6: 0.60 (0.50 – 0.80) met",
+    ]
+
+
+def test_a_bar_without_a_reference_is_about_the_value_itself():
+    section = section_of_three_rounds()
+    section.hold("up", "relay", 3.0)
+    [verdict] = section.verdicts()
+    assert verdict.met
+    assert verdict.reached == (3.0, 2.0, 40.0)
+
+
+@pytest.mark.parametrize(("subject", "reference"), [("relay", "nginx"), ("router", "forwarder"), ("router", None)])
+def test_a_bar_of_what_was_not_measured_is_neither_met_nor_missed(subject: str, reference: str | None):
+    section = section_of_three_rounds()
+    section.hold("up", subject, 1.0, to=reference)
+    assert section.verdicts() == []
+    assert "bar ≤ 1: not measured" in printed(section)
+
+
+def test_what_a_process_spends_in_its_own_code_has_a_column_of_its_own():
+    section = section_of_three_rounds()
+    section.add("down", "relay", "µs", 9.0, own=1.25)
+    assert "1.25" in next(line for line in printed(section).splitlines() if "9.00" in line)
+    assert "own code" in printed(section)
+
+
+def test_a_picture_shows_each_subject_and_marks_where_ours_has_to_end():
+    section = section_of_three_rounds()
+    section.title = "relay <1>: packets"
+    section.hold("up", "relay", 0.5, to="forwarder")
+    svg = section_chart(section, report_of(section))
+    assert file_name(section) == "relay-<1>.svg"
+    picture = ElementTree.fromstring(svg)
+    space = {"": "http://www.w3.org/2000/svg"}
+    texts = ["".join(text.itertext()) for text in picture.iterfind("text", space)]
+    assert texts[:4] == ["relay <1>: packets", "up, µs", "relay", "3.00 0.60 ≤ 0.5 missed"]
+    ours, theirs = (float(bar.attrib["width"]) for bar in picture.iterfind("rect", space))
+    mark = next(path for path in picture.iterfind("path", space) if path.attrib["class"] == "bar")
+    zero = float(picture.find("rect", space).attrib["x"])
+    assert ours / theirs == pytest.approx(3.0 / 5.0, rel=0.01)
+    assert float(mark.attrib["d"][1:].partition(",")[0]) - zero == pytest.approx(theirs / 2, rel=0.01)
+
+
 def test_a_report_as_json_keeps_every_round():
-    report = Report(command="just bench", machine=MACHINE, seconds=1.0, sections=[section_of_three_rounds()])
+    report = report_of(section_of_three_rounds())
     again = msgspec.json.decode(msgspec.json.encode(report), type=Report)
     assert again == report
 
