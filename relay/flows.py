@@ -40,20 +40,19 @@ import numpy.typing as npt
 from protocol.address import TransportAddress
 from relay.index import Words
 from relay.layout import (
-    BOOT_WORD,
     ESTABLISHED,
     ESTABLISHED_WORD,
-    EVICTED_WORD,
-    EXPIRED_WORD,
+    FREE,
     HIGH_WORD,
-    LAPSED_WORD,
     MAX_FLOWS_WORD,
     MAX_PROBATIONARY_WORD,
     OLDEST_WORD,
     PROBATIONARY,
     PROBATIONARY_WORD,
+    ROW_COLUMNS,
     SEED_LENGTH,
     SWEEP_WORD,
+    TRANSCEIVERS_WORD,
     YOUNGEST_WORD,
     Block,
     Memory,
@@ -100,6 +99,9 @@ class FlowTable(FlowRows):
         self._max_probationary = block.head[MAX_PROBATIONARY_WORD]
         self._max_per_token = max_per_token
         self._idle = idle
+        self.expired = 0  # since this process has the table
+        self.lapsed = 0
+        self.evicted = 0
 
     @staticmethod
     def size(max_flows: int, max_probationary: int) -> int:
@@ -116,17 +118,16 @@ class FlowTable(FlowRows):
         max_per_token: int,
         idle: float,
         seed: bytes | None = None,
-        boot: int = 0,
     ) -> FlowTable:
         """A new table in memory that is all zero (a fresh memfd, say). Without memory it takes its own.
 
-        `seed` is 64 secret bytes, drawn here if not given; siblings that are to copy each other's flows wholly have the
-        same. `boot` is only kept.
+        `seed` is 64 secret bytes, drawn here if not given. The second half is the key of the digests: tables that take
+        flows from each other have the same.
         """
         if memory is None:
             flags = mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS
             memory = mmap.mmap(-1, block_size(max_flows, max_probationary), flags=flags)
-        block = Block.create(memory, max_flows, max_probationary, seed or secrets.token_bytes(SEED_LENGTH), boot)
+        block = Block.create(memory, max_flows, max_probationary, seed or secrets.token_bytes(SEED_LENGTH))
         return cls(block, max_per_token=max_per_token, idle=idle)
 
     @classmethod
@@ -135,10 +136,6 @@ class FlowTable(FlowRows):
         return cls(Block.open(memory), max_per_token=max_per_token, idle=idle)
 
     # ---- looking
-
-    @property
-    def boot(self) -> int:
-        return self._head[BOOT_WORD]
 
     @property
     def key(self) -> bytes:
@@ -160,18 +157,6 @@ class FlowTable(FlowRows):
     @property
     def probationary(self) -> int:
         return self._head[PROBATIONARY_WORD]
-
-    @property
-    def expired(self) -> int:
-        return self._head[EXPIRED_WORD]
-
-    @property
-    def lapsed(self) -> int:
-        return self._head[LAPSED_WORD]
-
-    @property
-    def evicted(self) -> int:
-        return self._head[EVICTED_WORD]
 
     @property
     def tokens(self) -> int:
@@ -306,6 +291,24 @@ class FlowTable(FlowRows):
         self._end()
         return row
 
+    def inherit(self, other: FlowTable) -> None:
+        """Instead of our own flows, those of a table with other bounds and the same key; if too many, the latest ones."""
+        theirs, ours = other.columns, self.columns
+        used = other._head[HIGH_WORD]
+        established = np.flatnonzero(theirs.state[:used] == ESTABLISHED)
+        probationary = np.flatnonzero(theirs.state[:used] == PROBATIONARY)
+        established = established[np.argsort(-theirs.seen[established], kind="stable")[: self._max_flows]]
+        probationary = probationary[np.argsort(-theirs.until[probationary], kind="stable")[: self._max_probationary]]
+        rows = np.concatenate((established, probationary))
+        self._begin()
+        for name, _ in ROW_COLUMNS:
+            getattr(ours, name)[1 : 1 + len(rows)] = getattr(theirs, name)[rows]
+        ours.state[1 + len(rows) : self._head[HIGH_WORD]] = FREE
+        ours.sockaddrs[:] = theirs.sockaddrs
+        self._head[TRANSCEIVERS_WORD] = other._head[TRANSCEIVERS_WORD]
+        self._head[HIGH_WORD] = max(self._head[HIGH_WORD], 1 + len(rows))
+        self._heal()  # only rows and addresses have come: the rest follows from them
+
     def expire(self, now: float) -> bool:
         """Forget what is over; bounded work. False while a sweep has more to look at: call again soon."""
         lapsed = self._expire_probationary(now)
@@ -329,7 +332,7 @@ class FlowTable(FlowRows):
             else:
                 head[YOUNGEST_WORD] = 0
             head[PROBATIONARY_WORD] -= len(gone)
-            head[LAPSED_WORD] += len(gone)
+            self.lapsed += len(gone)
             self._end()
         return len(gone) < _SLICE_REMOVALS
 
@@ -348,7 +351,7 @@ class FlowTable(FlowRows):
             self._begin()
             self._remove_all(gone)
             head[ESTABLISHED_WORD] -= len(gone)
-            head[EXPIRED_WORD] += len(gone)
+            self.expired += len(gone)
             self._end()
         head[SWEEP_WORD] = last if last < high else 1
         return last >= high
@@ -366,7 +369,7 @@ class FlowTable(FlowRows):
 
     def _evict(self, row: int) -> None:
         self._remove(row)
-        self._head[EVICTED_WORD] += 1
+        self.evicted += 1
 
     def _count_for(self, row: int, token: int) -> None:
         """The flow is one of this token's; if those of its kind are too many, the one longest silent makes room."""

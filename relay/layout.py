@@ -23,6 +23,7 @@ import numpy as np
 import numpy.typing as npt
 
 __all__ = [
+    "ESTABLISHED",
     "FREE",
     "MAX_TRANSCEIVERS",
     "Block",
@@ -45,7 +46,6 @@ VERSION = 1
     SIZE_WORD,
     MAX_FLOWS_WORD,
     MAX_PROBATIONARY_WORD,
-    BOOT_WORD,
     SEQUENCE_WORD,  # odd while the writer changes more than one thing
     HIGH_WORD,  # rows below it have been used at least once
     SPARE_WORD,  # first of the rows that are free again, linked by `link`
@@ -54,12 +54,9 @@ VERSION = 1
     OLDEST_WORD,  # of the probationary rows, in the order of their deadlines, linked by `younger` and `older`
     YOUNGEST_WORD,
     SWEEP_WORD,
-    EXPIRED_WORD,
-    LAPSED_WORD,
-    EVICTED_WORD,
     TRANSCEIVERS_WORD,  # slots below it have been used at least once
     FACTORS_WORD,  # four words: factors of the hash
-) = range(19)
+) = range(15)
 KEY_OFFSET = 8 * (FACTORS_WORD + 4)  # 32 bytes: key of the hash over USERNAME and token
 
 FREE, PROBATIONARY, ESTABLISHED = range(3)  # `state` of a row
@@ -72,7 +69,7 @@ MAX_TRANSCEIVERS = 65535  # a number of two bytes, and 0 is nobody
 _BUCKETS_PER_ROW = 2.25  # at least, and rounded up to a power of two: 22-44 % full, so most flows are the first there
 _PAGE = 4096
 _HEAD_WORDS = 64
-_ROW_COLUMNS = (
+ROW_COLUMNS = (
     ("word0", "Q"),
     ("word1", "Q"),
     ("word2", "Q"),
@@ -109,7 +106,7 @@ def _fields(max_flows: int, max_probationary: int) -> Iterator[_Field]:
     rows = 1 + max_flows + max_probationary
     offset = _PAGE
     for name, code, count in (
-        *((name, code, rows) for name, code in _ROW_COLUMNS),
+        *((name, code, rows) for name, code in ROW_COLUMNS),
         ("heads", "i", _buckets(rows)),
         ("token_heads", "i", rows),
         ("sockaddrs", "Q", 4 * (1 + MAX_TRANSCEIVERS)),
@@ -236,7 +233,7 @@ class Block:
         self.key = bytes(view[KEY_OFFSET : KEY_OFFSET + 32])
 
     @classmethod
-    def create(cls, memory: Memory, max_flows: int, max_probationary: int, seed: bytes, boot: int) -> Block:
+    def create(cls, memory: Memory, max_flows: int, max_probationary: int, seed: bytes) -> Block:
         """Write the head of a new table. `memory` must be all zero; `seed` is 64 secret bytes."""
         if len(seed) != SEED_LENGTH:
             raise ValueError(f"the seed of a flow table has {SEED_LENGTH} bytes")
@@ -250,7 +247,6 @@ class Block:
         head[SIZE_WORD] = block_size(max_flows, max_probationary)
         head[MAX_FLOWS_WORD] = max_flows
         head[MAX_PROBATIONARY_WORD] = max_probationary
-        head[BOOT_WORD] = boot
         head[HIGH_WORD] = head[SWEEP_WORD] = head[TRANSCEIVERS_WORD] = 1
         head[MAGIC_WORD] = MAGIC
         return block

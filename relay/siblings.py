@@ -19,7 +19,7 @@ import platform
 
 from relay.flows import FlowCopy
 from relay.index import WIDE, FlowIndex, Words
-from relay.layout import BOOT_WORD, ESTABLISHED, SEQUENCE_WORD, Block, Memory
+from relay.layout import ESTABLISHED, SEQUENCE_WORD, Block, Memory
 from relay.transceivers import read_transceiver
 
 __all__ = ["SiblingTable"]
@@ -40,10 +40,6 @@ class SiblingTable:
         self._block = Block.open(memory, writable=False)
         self._index = FlowIndex(self._block)
         self._same_key = self._block.key == key
-
-    @property
-    def boot(self) -> int:
-        return self._block.head[BOOT_WORD]
 
     def read_flow(self, words: Words) -> FlowCopy | None:
         """An established flow; None if there is none, or too much happens there just now."""

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import mmap
 import os
+import secrets
 import socket
 import time
 from contextlib import suppress
@@ -57,22 +58,30 @@ def work(place: Workplace, settings: Settings, serving: bool) -> None:
 
 
 def open_table(descriptor: int, config: RelayConfig) -> FlowTable:
-    """The flow table in that memory, or a new one in its place."""
-    size = FlowTable.size(config.max_flows, config.max_probationary)
-    if os.fstat(descriptor).st_size == size:
-        with suppress(LayoutError):
-            return FlowTable.attach(
-                mmap.mmap(descriptor, size), max_per_token=config.max_flows_per_token, idle=config.idle_seconds
-            )
-    os.ftruncate(descriptor, 0)  # also what a later release has left there
+    """The flow table in that memory: the same if its bounds are, one with the same flows if they are others, or a new one."""
+    idle, max_per_token = config.idle_seconds, config.max_flows_per_token
+    max_flows, max_probationary = config.max_flows, config.max_probationary
+    former = None
+    with suppress(LayoutError, ValueError):  # nothing there yet, or what another release has left
+        memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
+        former = FlowTable.attach(memory, max_per_token=max_per_token, idle=idle)
+        if (former.max_flows, former.max_probationary) == (max_flows, max_probationary):
+            return former
+        former = FlowTable.attach(bytearray(memory), max_per_token=max_per_token, idle=idle)
+    size = FlowTable.size(max_flows, max_probationary)
+    os.ftruncate(descriptor, 0)
     os.ftruncate(descriptor, size)
-    return FlowTable.create(
+    table = FlowTable.create(
         mmap.mmap(descriptor, size),
-        max_flows=config.max_flows,
-        max_probationary=config.max_probationary,
-        max_per_token=config.max_flows_per_token,
-        idle=config.idle_seconds,
+        max_flows=max_flows,
+        max_probationary=max_probationary,
+        max_per_token=max_per_token,
+        idle=idle,
+        seed=secrets.token_bytes(32) + (former.key if former else secrets.token_bytes(32)),
     )
+    if former:
+        table.inherit(former)
+    return table
 
 
 class _Worker:

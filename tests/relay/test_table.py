@@ -24,10 +24,12 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 import relay
 from protocol.address import TransportAddress, pack_address
+from relay.config import RelayConfig
 from relay.flows import FlowCopy, FlowTable, Proposal
 from relay.index import Chains, Words, flow_client, flow_words
 from relay.layout import ESTABLISHED, FREE, HIGH_WORD, OLDEST_WORD, SEQUENCE_WORD, SPARE_WORD, LayoutError
 from relay.siblings import SiblingTable
+from relay.worker import open_table
 
 TRANSCEIVERS = [pack_address("10.0.0.1", 5001), pack_address("10.0.0.2", 5001), pack_address("2001:db8::5", 5001)]
 CLIENTS = [
@@ -377,6 +379,48 @@ WORKS: dict[str, Callable[[FlowTable], object]] = {
     "learn": lambda table: table.learn(CLIENTS[15], TRANSCEIVERS[1], 105.0),
     "expire": lambda table: table.expire(161.0),
 }
+
+
+@pytest.mark.parametrize("bounds", [(8, 5), (40, 30), (3, 2)], ids=["the same", "more", "fewer"])
+def test_a_table_with_other_bounds_inherits_the_latest_flows(tmp_path: Path, bounds: tuple[int, int]):
+    """An upgrade may change the configuration, and loses no call that there is room for."""
+    file = tmp_path / "table"
+    file.touch()
+    descriptor = os.open(file, os.O_RDWR)
+
+    def open_with(max_flows: int, max_probationary: int) -> FlowTable:
+        limits = {"max_flows": max_flows, "max_probationary": max_probationary, "max_flows_per_token": 3}
+        return open_table(descriptor, RelayConfig(**limits, idle_seconds=60.0))  # type: ignore[arg-type]
+
+    former = open_with(8, 5)
+    for n in range(8):
+        former.learn(CLIENTS[n + 12], TRANSCEIVERS[n % 3], 100.0 + n)
+    for n in range(5):
+        former.open(CLIENTS[n], Proposal(TRANSCEIVERS[n % 3], n, 1 + n, 500, 210.0 + n), 200.0)
+    old = {words: describe(former, row) for words, row in audit(former).items()}
+    table = open_with(*bounds)
+    new = {words: describe(table, row) for words, row in audit(table).items()}
+    assert (table.max_flows, table.max_probationary) == bounds
+    kept = [*CLIENTS[20 - min(8, bounds[0]) : 20], *CLIENTS[5 - min(5, bounds[1]) : 5]]
+    assert new == {words: old[words] for words in kept}
+    assert table.digest(b"name") == former.digest(b"name")
+    assert (table.expired, table.lapsed, table.evicted) == (0, 0, 0)
+    table.open(CLIENTS[8], PROPOSAL._replace(until=220.0), 205.0)
+    assert len(audit(table)) == min(len(new) + 1, sum(bounds))
+    os.close(descriptor)
+
+
+def test_who_goes_on_with_a_table_counts_from_nothing():
+    """The ledger adds up what several workers have counted, so none may count what another has."""
+    memory = bytearray(FlowTable.size(8, 5))
+    table = make_table(memory)
+    for words in CLIENTS[:4]:
+        table.open(words, PROPOSAL, 100.0)
+    table.learn(CLIENTS[5], TRANSCEIVERS[0], 100.0)
+    table.expire(1000.0)
+    assert (table.expired, table.lapsed, table.evicted) == (1, 3, 1)
+    table = FlowTable.attach(memory, **BOUNDS)
+    assert (table.expired, table.lapsed, table.evicted) == (0, 0, 0)
 
 
 def describe(table: FlowTable, row: int) -> tuple[object, ...]:
