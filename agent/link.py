@@ -36,7 +36,6 @@ from protocol.agentlink import (
 )
 from protocol.codecs import codec_by_name
 from protocol.errors import DecodeError
-from protocol.websocket import Message
 from service.logs import get_logger
 from service.websocket import WebSocket, WebSocketClosed
 
@@ -99,49 +98,41 @@ class Link:
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write, nursery.cancel_scope)
             nursery.start_soon(self._keep_alive, nursery.cancel_scope)
-            messages = await self._greeting()
-            if messages is not None:
-                await self._read(messages, calls)
+            if await self._is_greeted():
+                await self._read(calls)
             nursery.cancel_scope.cancel()
 
-    async def _greeting(self) -> list[Message] | None:
-        """What came with the hello; None if there was no proper one."""
+    async def _is_greeted(self) -> bool:
         with trio.move_on_after(HELLO_SECONDS):
             try:
-                first, *more = await self._connection.receive()
-                hello = decode_transceiver_message_untrusted(first)
+                hello = decode_transceiver_message_untrusted(await self._connection.receive())
             except WebSocketClosed:
-                return None
+                return False
             except DecodeError as error:
                 self._drop(error.reason)
                 hello = None
             if isinstance(hello, TransceiverHello) and hello.version == LINK_VERSION:
                 log.info("link opened", transceiver=hello.transceiver)
-                return more
+                return True
         log.warning("link refused", why="no hello of this version of the protocol")
         with trio.move_on_after(HELLO_SECONDS):
             await self._connection.close(PROTOCOL_ERROR, f"expected a hello of version {LINK_VERSION}")
-        return None
+        return False
 
-    async def _read(self, messages: list[Message], calls: trio.Nursery) -> None:
+    async def _read(self, calls: trio.Nursery) -> None:
         while True:
-            for message in messages:
-                try:
-                    if isinstance(message, str):
-                        self._receive_control(decode_transceiver_message_untrusted(message), calls)
-                    else:
-                        self._receive_binary(message)
-                except DecodeError as error:
-                    self._drop(error.reason)
             try:
-                messages = await self._connection.receive()
+                message = await self._connection.receive()
             except WebSocketClosed as closed:
                 log.info("link closed", why=str(closed))
                 return
+            try:
+                if isinstance(message, str):
+                    self._receive_control(decode_transceiver_message_untrusted(message), calls)
+                else:
+                    self._receive_binary(message)
             except DecodeError as error:
                 self._drop(error.reason)
-                log.warning("link closed", why=error.reason)
-                return
 
     async def _write(self, link: trio.CancelScope) -> None:
         try:

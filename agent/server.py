@@ -10,12 +10,11 @@ from agent.link import Link
 from agent.live import Agent
 from agent.statistics import Statistics
 from protocol.agentlink import MAX_MESSAGE_BYTES
-from protocol.errors import DecodeError
 from service import websocket
 from service.addresses import parse_host_port, to_host_port
 from service.listening import open_tcp_at
 from service.logs import get_logger
-from service.websocket import WebSocket
+from service.websocket import HandshakeError, WebSocket, WebSocketClosed
 
 __all__ = ["AgentServer"]
 
@@ -50,14 +49,15 @@ class AgentServer:
 
     async def _handle(self, stream: trio.SocketStream) -> None:
         try:
-            async with stream:
+            async with stream, trio.open_nursery() as nursery:
                 with trio.fail_after(HANDSHAKE_SECONDS):
                     connection = await websocket.accept(
-                        stream, max_message_bytes=MAX_MESSAGE_BYTES, refuse=self._refuse_browsers
+                        nursery, stream, max_message_bytes=MAX_MESSAGE_BYTES, refuse=self._refuse_browsers
                     )
                 if connection is not None:
                     await self._run_link(connection)
-        except* (DecodeError, trio.BrokenResourceError, trio.TooSlowError):
+                nursery.cancel_scope.cancel()
+        except* (WebSocketClosed, HandshakeError, trio.BrokenResourceError, trio.TooSlowError):
             self.statistics.drops["link_handshake"] += 1
         except* Exception as group:  # one link's failure must not end the others
             log.error("link failed", exc_info=group)

@@ -46,7 +46,6 @@ from protocol.sdp import Capabilities, answer, parse_fragment_untrusted, parse_u
 from protocol.stun.binding import scan_binding_untrusted
 from protocol.stun.message import parse_message_untrusted
 from protocol.stun.peek import peek_username_untrusted
-from protocol.websocket import ClientHandshake, FrameReader, ServerHandshake, WebSocketEvent
 
 __all__ = ["PARSER_TARGETS"]
 
@@ -228,33 +227,7 @@ def _agent_link(data: bytes) -> None:
     refused(decode_transceiver_message_untrusted)(data)
 
 
-def _websocket(data: bytes) -> None:
-    """Whole, and cut into pieces as the first byte says: the same events, or refused both times."""
-    if not data:
-        return
-    size, data = data[0] % 32 + 1, data[1:]
-    for is_client in (True, False):
-        whole = _or_none(FrameReader(is_client=is_client, max_message_bytes=1000).decode_untrusted, data)
-        reader = FrameReader(is_client=is_client, max_message_bytes=1000)
-
-        def piecemeal(data: bytes, reader: FrameReader = reader) -> list[WebSocketEvent]:
-            return [
-                event for at in range(0, len(data), size) for event in reader.decode_untrusted(data[at : at + size])
-            ]
-
-        promise(_or_none(piecemeal, data) == whole, "frames in pieces are read differently")
-
-
-def _websocket_handshake(data: bytes) -> None:
-    refused(ClientHandshake("host", "/", seeded()).decode_untrusted)(data)
-    server = ServerHandshake()
-    if _or_none(server.decode_untrusted, data) and server.fault is None:
-        promise(server.accept()[0].startswith(b"HTTP/1.1 101 "), "a request was not answered")
-
-
 PARSER_TARGETS: tuple[Target, ...] = (
-    Target("websocket", _websocket),
-    Target("websocket-handshake", _websocket_handshake),
     Target("stun", _stun, 1100),
     Target("token", _token, 64),
     Target("trunk", _trunk, 1500),

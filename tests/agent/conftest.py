@@ -184,10 +184,11 @@ def open_link(nursery: trio.Nursery) -> Callable[..., Awaitable[LinkClient]]:
         statistics = Statistics()
 
         async def serve() -> None:
-            connection = await accept(far, max_message_bytes=MAX_MESSAGE_BYTES)
-            assert connection is not None
-            await Link(connection, agent, "under-test", statistics, max_calls).run()
-            await connection.close()
+            async with trio.open_nursery() as inner:
+                connection = await accept(inner, far, max_message_bytes=MAX_MESSAGE_BYTES)
+                assert connection is not None
+                await Link(connection, agent, "under-test", statistics, max_calls).run()
+                await connection.close()
 
         nursery.start_soon(serve)
         connection = await wrap_client_stream(nursery, near, "agent", "/")

@@ -478,7 +478,7 @@ async def test_a_transceiver_that_answers_no_ping_is_given_up(nursery: trio.Nurs
 
     async def serve() -> None:
         async with trio.open_nursery() as inner:
-            connection = await accept(far, max_message_bytes=MAX_MESSAGE_BYTES)
+            connection = await accept(inner, far, max_message_bytes=MAX_MESSAGE_BYTES)
             assert connection is not None
             await Link(connection, echo, "under-test", statistics, 10).run()
             ended.set()

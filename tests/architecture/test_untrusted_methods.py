@@ -39,7 +39,6 @@ from protocol.rtp import RtcpReporter
 from protocol.sctp import Association
 from protocol.sctp.cookie import CookieJar
 from protocol.srtp import Arena, SrtpProfile, SrtpTransport, library_named, profile_lengths
-from protocol.websocket import ClientHandshake, FrameReader, ServerHandshake
 from relay.config import RelayConfig
 from relay.core import RelayCore
 
@@ -187,13 +186,6 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
     "protocol.srtp.transport.SrtpTransport.unprotect_rtcp_in_place_untrusted": lambda: in_place(
         SrtpTransport(PROFILE, SRTP_KEY, SRTP_KEY).unprotect_rtcp_in_place_untrusted
     ),
-    "protocol.websocket.frames.FrameReader.decode_untrusted": lambda: (
-        FrameReader(is_client=True, max_message_bytes=1000).decode_untrusted
-    ),
-    "protocol.websocket.handshake.ClientHandshake.decode_untrusted": lambda: (
-        ClientHandshake("host", "/", entropy()).decode_untrusted
-    ),
-    "protocol.websocket.handshake.ServerHandshake.decode_untrusted": lambda: ServerHandshake().decode_untrusted,
     "relay.core.RelayCore.receive_clients_untrusted": lambda: batched(relay().receive_clients_untrusted, 0, 0.0),
     "relay.core.RelayCore.receive_trunk_untrusted": lambda: batched(relay().receive_trunk_untrusted, 0.0),
     "agent.codecs.g711.G711Decoder.decode_untrusted": lambda: G711Decoder("PCMU").decode_untrusted,

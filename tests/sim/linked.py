@@ -106,9 +106,10 @@ class LinkedWorld(World):
 
     async def _serve(self, stream: trio.abc.Stream) -> None:
         try:
-            connection = await accept(stream, max_message_bytes=MAX_MESSAGE_BYTES)
-            assert connection is not None
-            await Link(connection, self._agent, "simulated", self.statistics, 100).run()
+            async with trio.open_nursery() as nursery:
+                connection = await accept(nursery, stream, max_message_bytes=MAX_MESSAGE_BYTES)
+                assert connection is not None
+                await Link(connection, self._agent, "simulated", self.statistics, 100).run()
         finally:
             await trio.aclose_forcefully(stream)
 
