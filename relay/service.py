@@ -1,6 +1,8 @@
 """The packet loops of one relay worker and the tree of their tasks.
 
-    serve ├ front × listen address   clients → core → trunk
+    serve ├ pump                     all sockets, see relay.pump
+          │   or, on a system without recvmmsg:
+          ├ front × listen address   clients → core → trunk
           ├ back                     trunk → core → clients
           └ sweeper                  expiry; what the kernel refused goes into the log, at most once in ten seconds
 
@@ -18,8 +20,9 @@ from collections.abc import Callable, Mapping, Sequence
 import trio
 
 from relay.core import RelayCore
+from relay.pump import pump
 from service.logs import get_logger
-from udpio import UdpSocket
+from udpio import BatchSocket, UdpSocket
 
 __all__ = ["serve"]
 
@@ -39,9 +42,13 @@ async def serve(
 ) -> None:
     """Until cancelled. `names` are for the log; `tick` is called once a second."""
     async with trio.open_nursery() as nursery:
-        for ingress, front in enumerate(fronts):
-            nursery.start_soon(_front, core, front, ingress, back)
-        nursery.start_soon(_back, core, back, fronts)
+        in_arenas = [front for front in fronts if isinstance(front, BatchSocket)]
+        if isinstance(back, BatchSocket) and len(in_arenas) == len(fronts):
+            nursery.start_soon(pump, core, in_arenas, back, core.config.latency_budget_us / 1e6)
+        else:
+            for ingress, front in enumerate(fronts):
+                nursery.start_soon(_front, core, front, ingress, back)
+            nursery.start_soon(_back, core, back, fronts)
         nursery.start_soon(_sweep, core, names, tick)
 
 

@@ -45,6 +45,8 @@ _SHORT_NAME_LENGTHS = {socket.AF_INET: 16, socket.AF_INET6: 24}
 _NAME_WORDS = {socket.AF_INET: 1, socket.AF_INET6: 3}
 _MAPPED_PREFIX = b"\0" * 10 + b"\xff\xff"
 
+_FEW = 16  # datagrams: below it, Python adds up faster than numpy
+
 Words = npt.NDArray[np.uint64]
 
 try:
@@ -98,7 +100,7 @@ class ReceiveArena:
     `slots`      (count, slot_size) bytes
     `names`      (count, 1) words for IPv4, (count, 3) for IPv6
     `lengths`    (count,) true lengths: one above `slot_size` says that the datagram was cut
-    `is_cut`     whether there is such a one (set by BatchSocket.receive)
+    `is_cut`, `has_empty`   whether there is such a one, or one of no bytes: see `survey`
     `memory`     all slots, and what is between them
     `payloads`   a view of each slot; `cells` and `name_cells`: lengths and name words one by one, without numpy
     """
@@ -113,6 +115,7 @@ class ReceiveArena:
         "cells",
         "count",
         "family",
+        "has_empty",
         "is_cut",
         "lengths",
         "memory",
@@ -127,7 +130,8 @@ class ReceiveArena:
     def __init__(self, count: int, slot_size: int, family: int) -> None:
         if not 1 <= count <= MAX_MESSAGES:
             raise ValueError(f"a batch has 1 to {MAX_MESSAGES} datagrams")
-        self.count, self.slot_size, self.family, self.is_cut = count, slot_size, family, False
+        self.count, self.slot_size, self.family = count, slot_size, family
+        self.is_cut = self.has_empty = False
         # Slots a power of two apart would all begin in the same few sets of the processor's cache.
         stride = (slot_size // 128 + 1) * 128 + 64
         words = _NAME_WORDS[socket.AddressFamily(family)]
@@ -162,6 +166,20 @@ class ReceiveArena:
             self.lengths[:got] = self._raw_lengths[:got]
             return got
         return -ctypes.get_errno() if got < 0 else 0
+
+    def survey(self, count: int) -> int:
+        """How many bytes the first `count` slots were sent; whether any of them is empty or was cut is noted."""
+        if count <= _FEW:
+            lengths = self.cells[:count].tolist()
+            total, longest, shortest = sum(lengths), max(lengths), min(lengths)
+        else:
+            array = self.lengths[:count]
+            total, longest, shortest = (
+                int(ask(array)) for ask in (np.add.reduce, np.maximum.reduce, np.minimum.reduce)
+            )
+        self.is_cut = longest > self.slot_size
+        self.has_empty = shortest == 0
+        return total
 
     def addresses(self, count: int) -> list[TransportAddress]:
         """Who sent the first `count`. Mapped IPv4 addresses are folded to IPv4."""

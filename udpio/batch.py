@@ -22,8 +22,6 @@ from udpio.kernel import KernelSocket, SocketOptions, errno_name
 
 __all__ = ["BatchSocket"]
 
-_FEW = 16  # datagrams: below it, Python adds up faster than numpy
-
 
 class BatchSocket(KernelSocket):
     """UdpSocket by recvmmsg/sendmmsg."""
@@ -59,15 +57,7 @@ class BatchSocket(KernelSocket):
                 counters.receive_errors[errno_name(-count)] += 1
             return 0
         counters.datagrams_received += count
-        if count <= _FEW:
-            lengths = arena.cells[:count].tolist()
-            counters.bytes_received += sum(lengths)
-            longest = max(lengths)
-        else:
-            array = arena.lengths[:count]
-            counters.bytes_received += int(np.add.reduce(array))
-            longest = int(np.maximum.reduce(array))
-        arena.is_cut = longest > arena.slot_size
+        counters.bytes_received += arena.survey(count)
         if arena.is_cut:
             counters.truncated += int(np.count_nonzero(arena.lengths[:count] > arena.slot_size))
         return count

@@ -87,6 +87,13 @@ class KernelSocket:
         return self._address
 
     @property
+    def family(self) -> int:
+        return int(self._socket.family)
+
+    def fileno(self) -> int:
+        return self._socket.fileno()
+
+    @property
     def batch_size(self) -> int:
         return self._batch_size
 

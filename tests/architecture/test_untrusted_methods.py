@@ -41,6 +41,9 @@ from protocol.sctp.cookie import CookieJar
 from protocol.srtp import Arena, SrtpProfile, SrtpTransport, library_named, profile_lengths
 from relay.config import RelayConfig
 from relay.core import RelayCore
+from relay.rules import KINDS
+from relay.sockets import CLIENT_SLOT, TRUNK_SLOT
+from udpio import ReceiveArena
 
 ROOT = Path(__file__).parents[2]
 VECTORS = ROOT / "tests" / "vectors"
@@ -139,6 +142,21 @@ def in_place(method: Callable[[Arena, int, int], object]) -> Feed:
     return feed
 
 
+def received(size: int, take: Callable[[ReceiveArena], Callable[[int], object]]) -> Feed:
+    """The same datagram in 1 slot or in 20: one by one, and as arrays."""
+    arena = ReceiveArena(20, size, 2)
+    forward = take(arena)
+
+    def feed(data: bytes) -> None:
+        count = 20 if len(data) % 2 else 1
+        for index in range(count):
+            arena.put(index, data, CLIENT)
+        arena.survey(count)
+        forward(count)
+
+    return feed
+
+
 def reporter() -> RtcpReporter:
     return RtcpReporter(ssrc=1, cname="c", clock_rate=48000, entropy=entropy())
 
@@ -185,6 +203,15 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
     ),
     "protocol.srtp.transport.SrtpTransport.unprotect_rtcp_in_place_untrusted": lambda: in_place(
         SrtpTransport(PROFILE, SRTP_KEY, SRTP_KEY).unprotect_rtcp_in_place_untrusted
+    ),
+    "relay.downlink.Downlink.forward_untrusted": lambda: received(
+        TRUNK_SLOT, lambda arena: lambda count: list(relay().downlink(arena).forward_untrusted(count, 0.0))
+    ),
+    "relay.rules.FlowRules.route_untrusted": lambda: (
+        lambda data: relay().route_untrusted(KINDS[data[0]] if data else 0, memoryview(data), (5, 0, 0), 0, 0.0)
+    ),
+    "relay.uplink.Uplink.forward_untrusted": lambda: received(
+        CLIENT_SLOT, lambda arena: lambda count: relay().uplink(arena, 0, 2).forward_untrusted(count, 0.0)
     ),
     "relay.core.RelayCore.receive_clients_untrusted": lambda: batched(relay().receive_clients_untrusted, 0, 0.0),
     "relay.core.RelayCore.receive_trunk_untrusted": lambda: batched(relay().receive_trunk_untrusted, 0.0),

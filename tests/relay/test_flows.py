@@ -252,7 +252,7 @@ def test_spoofed_addresses_with_one_good_token_crowd_out_only_each_other(make_be
 
 
 def test_spoofed_addresses_with_many_good_tokens_crowd_out_only_what_nobody_answered(make_bench: MakeBench):
-    bench = make_bench(max_probationary=100)
+    bench = make_bench(max_probationary=100, stun_per_second=1e6)
     bench.establish()
     for n in range(1000):
         bench.up(bench.check(bench.token()), client=pack_address("203.0.113.1", 1000 + n))
