@@ -50,7 +50,9 @@ def arguments() -> argparse.Namespace:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     defaults = AgentConfig()
-    parser.add_argument("--agent", metavar="NAME", help=f"echo, parrot or module:function (default: {defaults.agent})")
+    parser.add_argument(
+        "--agent", metavar="NAME", help=f"echo, meter, parrot or module:function (default: {defaults.agent})"
+    )
     parser.add_argument(
         "--listen", metavar="HOST:PORT", help=f"where transceivers connect; port 0: any (default: {defaults.listen})"
     )

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 import sys
 from collections.abc import AsyncIterator
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import msgspec
@@ -15,7 +16,7 @@ from rich.console import Console
 from loadgen.driver import Driver
 from loadgen.fleet import Fleet, start_workers
 from loadgen.options import Options, parse_options, process_count
-from loadgen.ownstack import StackFailed, own_stack
+from loadgen.ownstack import OwnStack, StackFailed, own_stack
 from loadgen.page import render_page
 from loadgen.progress import show_progress
 from loadgen.report import Summary, render, summarize_result
@@ -35,8 +36,8 @@ def main() -> int:
             return EXIT_USAGE
     timeline = Timeline()
     try:
-        with nullcontext(options.url) if options.url is not None else own_stack(options.agent) as url:
-            result = _run(options, url, timeline)
+        with _stack(options) as stack:
+            result = _run(options, stack.url, timeline)
     except StackFailed as failed:
         print(f"just load: {failed}", file=sys.stderr)
         return EXIT_USAGE
@@ -45,6 +46,12 @@ def main() -> int:
     summary = summarize_result(result, options)
     _deliver(options, summary, timeline)
     return EXIT_WELL if summary.ok else EXIT_NOT_WELL
+
+
+def _stack(options: Options) -> AbstractContextManager[OwnStack]:
+    if options.url is not None:
+        return nullcontext(OwnStack(options.url, 0))
+    return own_stack(options.agent, dict(os.environ) | ({} if options.nack else {"ANTIPHON_TRANSCEIVER_NACK": "false"}))
 
 
 def _run(options: Options, url: str, timeline: Timeline) -> Result:

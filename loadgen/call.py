@@ -12,11 +12,10 @@ from __future__ import annotations
 import math
 from datetime import datetime
 
-import msgspec
-
 from loadgen.distribution import Histogram
 from loadgen.frames import PLAIN, PROTECTED
 from loadgen.tally import AudioTally, DataTally
+from loadgen.words import FAREWELL, METER_ANSWER, METER_QUESTION, read_farewell_untrusted, read_slots_untrusted
 from protocol import dtls
 from protocol.address import Path, TransportAddress
 from protocol.codecs import OPUS
@@ -45,11 +44,9 @@ __all__ = ["STAGES", "Call", "CallFigures"]
 
 # Specification constants
 EVENTS_LABEL = "oai-events"
-FAREWELL = "antiphon.call.ended"
 
 # Implementation constants
 MESSAGE_SECONDS = 1.0
-MAX_REASON = 40  # characters of a word that the other side chose
 
 STAGES = {
     "signalling": "start",  # offer posted → answer here
@@ -93,6 +90,7 @@ class Call:
         self.farewell: str | None = None  # the reason the other side gave for the end
         self.srtp_profile: int | None = None
         self.cipher_suite: str | None = None
+        self.slots: dict[str, int] | None = None  # what the agent says of our audio
         self.talking = False
         self.ended = False  # by the other side
         self.hung_up = False
@@ -275,6 +273,15 @@ class Call:
             self.talking = False
             self.audio.stop(now)
 
+    def ask_slots(self, now: float) -> None:
+        """Of an agent that meters. `slots` is the answer, if one comes."""
+        if self._peer is not None and self._channel is not None:
+            try:
+                self._peer.send_message(self._channel, METER_QUESTION, now)
+            except LocalError:  # the channel is closing
+                return
+            self._drain(now)
+
     def fail(self, reason: str) -> None:
         """The first reason stands."""
         if self.failure is None:
@@ -373,7 +380,9 @@ class Call:
 
     def _receive_message(self, message: str | bytes, now: float) -> None:
         if isinstance(message, str) and message not in self.data.pending and FAREWELL in message:
-            self.farewell = _reason_untrusted(message)
+            self.farewell = read_farewell_untrusted(message)
+        elif isinstance(message, str) and message.startswith(METER_ANSWER):
+            self.slots = read_slots_untrusted(message)
         elif isinstance(message, str) and '"antiphon.' in message:
             pass  # another word of the server's own, such as antiphon.draining
         else:
@@ -381,12 +390,3 @@ class Call:
 
     def _reach(self, stage: str, now: float) -> None:
         self.reached.setdefault(stage, now)
-
-
-def _reason_untrusted(message: str) -> str:
-    try:
-        event = msgspec.json.decode(message)
-    except (msgspec.DecodeError, RecursionError):
-        return "unknown"
-    reason = event.get("reason") if isinstance(event, dict) else None
-    return reason[:MAX_REASON] if isinstance(reason, str) else "unknown"

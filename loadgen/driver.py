@@ -62,6 +62,7 @@ class Line:
         "rebound_at",
         "scheduled_at",
         "socket",
+        "told",
         "under_way",
         "up",
     )
@@ -79,6 +80,7 @@ class Line:
         self.rebound_at: float | None = None  # since when nothing has come to the new socket
         self.ready = trio.Event()  # set up, or over
         self.answered = trio.Event()  # nothing is missing after it stopped talking, or over
+        self.told = trio.Event()  # the agent has said how well our audio came, or over
         self.over = trio.Event()
         self.scheduled_at = math.inf
 
@@ -343,12 +345,14 @@ class Driver:
             line.scheduled_at = due
             heapq.heappush(self._heap, (due, next(self._order), line))
         if call.is_over:
-            for event in (line.ready, line.answered, line.over):
+            for event in (line.ready, line.answered, line.told, line.over):
                 event.set()
         elif call.is_ready:
             line.ready.set()
             if not call.talking and call.is_answered:
                 line.answered.set()
+            if call.slots is not None:
+                line.told.set()
 
     def _flush(self, line: Line, now: float) -> None:
         if line.up is None:

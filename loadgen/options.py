@@ -39,6 +39,9 @@ mark in its padding that names its call, its place and its time. That takes an a
   on schedule       of the frames that were not early: back within 200 ms
   foreign, corrupt  of another call; not as it was sent
 
+With --agent meter the agent, an echo too, is asked at the end of each call how
+many of its 20 ms slots were filled in time.
+
 The options under "a bad network" put one between each call and the server,
 the same in both directions. What they lose, or what a rebinding costs, does
 not make the run a failure.
@@ -77,6 +80,8 @@ class Options:
     """A file for the page with plots."""
     fec: bool
     """Whether each frame of ours holds a copy of the one before (Opus in-band FEC)."""
+    nack: bool
+    """Whether the transceiver of the stack that is started asks for what was lost."""
     processes: int | None
     """0: one for each usable CPU; None: as many as the calls need, and there are CPUs."""
     network: Network
@@ -117,7 +122,7 @@ def _parser() -> argparse.ArgumentParser:
         "--rate", type=_positive(1000.0), default=DEFAULT_RATE, metavar="R", help="calls placed per second (20)"
     )
     parser.add_argument("--url", type=_url, metavar="URL", help="a running stack (one is started, and ended)")
-    parser.add_argument("--agent", default="echo", metavar="NAME", help="agent of the stack that is started (echo)")
+    parser.add_argument("--agent", default="echo", metavar="NAME", help="agent of the stack (echo; meter tells slots)")
     parser.add_argument(
         "--arrivals",
         type=Arrivals,
@@ -146,6 +151,9 @@ def _parser() -> argparse.ArgumentParser:
         help="STUN checks of a call, on average (5; Chromium does 2.65)",
     )
     parser.add_argument("--no-fec", dest="fec", action="store_false", help="frames without a copy of the one before")
+    parser.add_argument(
+        "--no-nack", dest="nack", action="store_false", help="the stack that is started asks for no packet again"
+    )
     parser.add_argument(
         "--processes",
         type=_processes,

@@ -12,10 +12,11 @@ import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import NamedTuple
 
 from service.children import die_with_parent
 
-__all__ = ["StackFailed", "own_stack"]
+__all__ = ["OwnStack", "StackFailed", "own_stack"]
 
 # Implementation constants, seconds
 START_LIMIT = 40.0
@@ -36,9 +37,15 @@ class StackFailed(Exception):
     """It did not come up; its own words are on standard error."""
 
 
+class OwnStack(NamedTuple):
+    url: str
+    """Of its signalling."""
+    pid: int
+
+
 @contextmanager
-def own_stack(agent: str, environ: Mapping[str, str] = os.environ) -> Iterator[str]:
-    """The address of its signalling. What the environment configures stands; only the rest is filled in."""
+def own_stack(agent: str, environ: Mapping[str, str] = os.environ) -> Iterator[OwnStack]:
+    """What the environment configures stands; only the rest is filled in."""
     # Blocking on purpose, before there is a loop: the kernel's signal at the parent's death is about the thread that forked.
     process = subprocess.Popen(
         [sys.executable, "-m", "stack", "--agent", agent],
@@ -50,7 +57,7 @@ def own_stack(agent: str, environ: Mapping[str, str] = os.environ) -> Iterator[s
         preexec_fn=die_with_parent(),
     )
     try:
-        yield _read_ready_line(process)
+        yield OwnStack(_read_ready_line(process), process.pid)
     finally:
         _stop(process)
 

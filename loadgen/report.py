@@ -19,6 +19,7 @@ from loadgen.driver import TICK_SECONDS
 from loadgen.options import Options
 from loadgen.result import AUDIO_COUNTS, CallResult, Result, collect
 from loadgen.scenario import Run
+from loadgen.words import SLOT_COUNTS
 from udpio.shaper import Conditions
 
 __all__ = ["STAGE_NAMES", "Summary", "render", "sentences", "summarize", "summarize_result"]
@@ -42,6 +43,8 @@ class Summary(msgspec.Struct, kw_only=True):
     setup_ms: dict[str, dict[str, float | None]]
     audio: dict[str, Any]
     data: dict[str, Any]
+    agent: dict[str, Any]
+    """The agent's view of our audio, if it was asked: slots of 20 ms, and which of them were filled in time."""
     generator: dict[str, Any]
     network: dict[str, Any]
     """What the run itself put between calls and server."""
@@ -96,6 +99,7 @@ def summarize_result(result: Result, options: Options) -> Summary:
             },
         },
         data=data | {"round_trip_ms": _spread(result.message_round_trips)},
+        agent=_agent(calls),
         generator=_generator(result, audio, seconds),
         network=_network(result, options),
         security=dict(Counter(call.security for call in calls if call.security is not None)),
@@ -110,6 +114,19 @@ def summarize_result(result: Result, options: Options) -> Summary:
         },
         each=[_one(call) for call in calls],
     )
+
+
+def _agent(calls: list[CallResult]) -> dict[str, Any]:
+    told = [call.slots for call in calls if call.slots is not None]
+    counts = {name: sum(slots.get(name, 0) for slots in told) for name in SLOT_COUNTS}
+    if not counts["expected"]:
+        return {}
+    missing = counts["expected"] - counts["in_time"] - counts["late"]
+    return counts | {
+        "calls": len(told),
+        "missing": missing,
+        "filled_in_time": _share(counts["in_time"], counts["expected"]),
+    }
 
 
 def _generator(result: Result, audio: dict[str, int], seconds: float) -> dict[str, Any]:
@@ -270,6 +287,14 @@ def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
     if (share := audio["on_schedule"]) is not None:
         late, lost = audio["late_permille"], audio["lost_permille"]
         yield "", f"{share:.2%} of the frames were back on schedule; {late:g} ‰ came late, {lost:g} ‰ never"
+    if agent := summary.agent:
+        of, copied = agent["expected"], agent["by_copy"]
+        yield (
+            "",
+            f"slots filled in time at the agent: {agent['filled_in_time']:.2%} of {of}; "
+            f"{agent['recovered'] / of:.2%} by what was sent again or twice, {copied / of:.2%} by a copy in the next frame; "
+            f"{agent['late'] / of:.2%} came late, {agent['missing'] / of:.2%} never",
+        )
     if network["conditions"] or network["rebindings"]:
         said = ", ".join(f"{name} {value:g}" for name, value in network["conditions"].items()) or "nothing lost"
         dropped = ", ".join(f"{count} {reason}" for reason, count in network["dropped"].items()) or "nothing"

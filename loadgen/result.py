@@ -56,6 +56,8 @@ class CallResult(msgspec.Struct, kw_only=True):
     security: str | None = None
     audio: dict[str, int] = {}
     data: dict[str, int] = {}
+    slots: dict[str, int] | None = None
+    """What the agent said of our audio, if it was asked."""
     longest_gap: float = 0.0
     longest_silence: float = 0.0
 
@@ -187,6 +189,7 @@ def _call(call: Call) -> CallResult:
         security=f"{SrtpProfile(call.srtp_profile or 0).name}, {call.cipher_suite}" if call.cipher_suite else None,
         audio={name: getattr(audio, name) for name in AUDIO_COUNTS} | {"lost": audio.missing},
         data={name: getattr(data, name) for name in DATA_COUNTS} | {"lost": len(data.pending)},
+        slots=call.slots,
         longest_gap=audio.longest_gap,
         longest_silence=audio.longest_silence,
     )

@@ -31,12 +31,16 @@ from loadgen.options import Arrivals, Options
 from loadgen.signalling import SignallingFailed, hang_up, new_client, post_offer
 from protocol.ice import IceFullConfig
 
-__all__ = ["Run", "Share", "arrivals", "place_calls"]
+__all__ = ["METER", "Run", "Share", "arrivals", "place_calls"]
 
 # Implementation constants, seconds
 ECHO_PATIENCE = 0.5
 FAREWELL_PATIENCE = 2.0
+METER_PATIENCE = 4.0  # two retransmissions of the question, or of its answer, are in it
 MAX_CONNECTIONS = 200
+
+METER = "meter"
+"""The agent that can be asked how well the audio came."""
 
 
 class Share(NamedTuple):
@@ -163,6 +167,11 @@ async def _talk(run: Run, line: Line) -> None:
     driver.touch(line)  # it may have nothing missing
     with trio.move_on_after(ECHO_PATIENCE):
         await line.answered.wait()
+    if run.options.agent == METER:
+        call.ask_slots(driver.clock())
+        driver.touch(line)
+        with trio.move_on_after(METER_PATIENCE):
+            await line.told.wait()
 
 
 async def _end(client: httpx.AsyncClient, line: Line, location: httpx.URL) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from agent.agents.echo import echo
+from agent.agents.meter import meter
 from agent.agents.parrot import parrot
 from agent.live import Agent
 
-__all__ = ["AGENTS", "echo", "parrot"]
+__all__ = ["AGENTS", "echo", "meter", "parrot"]
 
-AGENTS: dict[str, Agent] = {"echo": echo, "parrot": parrot}
+AGENTS: dict[str, Agent] = {"echo": echo, "meter": meter, "parrot": parrot}

@@ -25,6 +25,7 @@ from agent.codecs.opus import OpusDecoder, find_opus
 from loadgen.distribution import Histogram
 from loadgen.frames import read_frame_untrusted
 from loadgen.tally import AudioTally, DataTally
+from loadgen.words import read_farewell_untrusted, read_slots_untrusted
 from protocol.address import Path as NetworkPath
 from protocol.address import pack_address
 from protocol.codecs import KeyPresses
@@ -220,6 +221,8 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
         lambda data: G711Decoder("PCMU").recover_untrusted(data, 160)
     ),
     "loadgen.frames.read_frame_untrusted": lambda: read_frame_untrusted,
+    "loadgen.words.read_farewell_untrusted": lambda: lambda data: read_farewell_untrusted(data.decode("latin-1")),
+    "loadgen.words.read_slots_untrusted": lambda: lambda data: read_slots_untrusted(data.decode("latin-1")),
     "loadgen.tally.AudioTally.receive_untrusted": lambda: at_zero(
         AudioTally(bytes(8), 1, Histogram()).receive_untrusted
     ),

@@ -184,3 +184,34 @@ def test_a_closed_call_says_goodbye_once_and_is_silent(world):
     world.call.tick(99_999, 0.0, world.now + 60)
     assert world.call.take_datagrams() == []
     assert world.call.next_timeout() == float("inf")
+
+
+def test_the_counts_of_an_agent_that_meters_are_no_echo(world):
+    world.run_for(0.1)
+    word = '{"type":"meter.slots","expected":50,"in_time":49,"recovered":1,"by_copy":0,"late":1}'
+    world.server.peer.send_message(world.server.channel, word, world.now)
+    world.run_for(0.1)
+    assert world.call.slots == {"expected": 50, "in_time": 49, "recovered": 1, "by_copy": 0, "late": 1}
+    assert world.call.data.corrupt == 0
+
+
+def test_a_frame_that_the_other_side_asks_for_is_sent_again(world):
+    world.run_for(0.3)
+    lost: list[bytes] = []
+
+    def lose_one_frame(data: bytes) -> bool:
+        if lost or not is_media(data) or 192 <= data[1] <= 223:  # RTCP, by RFC 5761 §4
+            return True
+        lost.append(data)
+        return False
+
+    world.pass_up = lose_one_frame
+    world.run_for(0.1)
+    sequence, ssrc = int.from_bytes(lost[0][2:4], "big"), int.from_bytes(lost[0][8:12], "big")
+    received = world.call.audio.received
+    world.server.peer.request_audio(ssrc, (sequence,))
+    world.run_for(0.1)
+    world.call.stop_talking(world.now)
+    world.run_for(0.2)
+    assert world.call.audio.received > received
+    assert world.call.audio.missing == 0

@@ -128,3 +128,22 @@ async def test_a_server_that_sends_a_byte_now_and_then_holds_nobody_up(nursery, 
 
     with trio.fail_after(5):
         assert await post_to(nursery, respond) == "offer_timeout"
+
+
+@pytest.mark.parametrize(
+    ("word", "slots"),
+    [
+        ('{"type":"meter.slots",', None),
+        ('{"type":"meter.slots",' + "[" * 100_000, None),
+        ('{"type":"meter.slots","expected":[1]}', None),
+        ('{"type":"meter.slots","expected":-1,"late":99999999999999999999,"in_time":3}', {"in_time": 3}),
+        ('{"type":"meter.slots","expected":"many"}', {}),
+    ],
+    ids=["cut off", "nested", "list", "beyond all bounds", "word"],
+)
+def test_of_counts_that_cannot_be_none_is_believed(world, word: str, slots: dict[str, int] | None) -> None:
+    world.run_for(0.1)
+    world.server.peer.send_message(world.server.channel, word, world.now)
+    world.run_for(0.5)
+    assert world.call.slots == slots
+    assert world.call.failure is None
