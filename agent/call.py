@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Coroutine, Mapping
 from types import MappingProxyType
 from typing import Any
 
@@ -82,9 +82,9 @@ class Call:
         """The caller's data messages."""
         return self._inbox.messages()
 
-    async def send_frame(self, payload: bytes) -> None:
+    def send_frame(self, payload: bytes) -> Coroutine[Any, Any, None]:
         """Play one encoded frame after everything sent before. Waits while more than 5 s are still to be played."""
-        await self._downlink.send_frame(payload)
+        return self._downlink.send_frame(payload)
 
     async def send_message(self, data: str | bytes, channel: int | None = None) -> bool:
         """Send text or binary data; without `channel`, on `oai-events` or else on the channel that was opened first.

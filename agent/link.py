@@ -159,7 +159,7 @@ class Link:
         if isinstance(content, PlayedReports):
             for report in content.reports:
                 live = calls.get(report.handle)
-                if live is None or live.call.ended is not None:
+                if live is None or live.is_over:
                     drop("link_unknown_handle")
                 else:
                     live.report_played(report)
@@ -167,7 +167,7 @@ class Link:
         self._statistics.frames_received += len(content)
         for record in content:
             live = calls.get(record.handle)
-            if live is None or live.call.ended is not None:  # usual for a moment after we ended a call
+            if live is None or live.is_over:  # usual for a moment after we ended a call
                 drop("link_unknown_handle")
                 continue
             try:
@@ -233,7 +233,7 @@ class Link:
 
     def _live(self, handle: int) -> LiveCall:
         live = self._calls.get(handle)
-        if live is None or live.call.ended is not None:  # usual for a moment after we ended a call
+        if live is None or live.is_over:  # usual for a moment after we ended a call
             raise DecodeError("link_unknown_handle")
         return live
 

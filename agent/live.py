@@ -37,15 +37,11 @@ _FLAGS = tuple(
 # Implementation constants
 GRACE_SECONDS = 5.0
 
-MARKER, GAP = (
-    int(MediaFlags.MARKER),
-    int(MediaFlags.GAP),
-)  # the operators of IntFlag cost as much as the rest of a frame
-
 
 class LiveCall:
     def __init__(self, start: CallStart, codec: Codec | None, outbox: Outbox, statistics: Statistics) -> None:
         self.handle = start.handle
+        self.is_over = False
         self._codec = codec
         self._statistics = statistics
         self._inbox = Inbox(statistics)
@@ -110,6 +106,7 @@ class LiveCall:
             self.end("agent_overloaded")
 
     def _wind_down(self) -> None:
+        self.is_over = True
         self._inbox.close()
         self._scope.deadline = min(self._scope.deadline, trio.current_time() + GRACE_SECONDS)
 

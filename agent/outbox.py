@@ -37,8 +37,9 @@ class Outbox:
         self._rouse()
 
     def put_media(self, record: MediaRecord) -> None:
+        if not self._media:  # else the writer is awake
+            self._rouse()
         self._media.append(record)
-        self._rouse()
 
     def put_ordered(self, message: AgentMessage | DataMessage, written: Callable[[], None] | None = None) -> None:
         """`written` is called when the message has been handed to the operating system."""
