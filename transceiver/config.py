@@ -11,7 +11,10 @@ import msgspec
 from protocol.srtp import library_named
 from service.addresses import parse_host_port
 
-__all__ = ["Timeouts", "TransceiverConfig"]
+__all__ = ["INTERNAL_AGENTS", "Timeouts", "TransceiverConfig"]
+
+
+INTERNAL_AGENTS = ("internal:echo",)
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -63,7 +66,7 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Where signalling listens."""
     admin: str = "127.0.0.1:0"
     agents: tuple[str, ...] = ("ws://127.0.0.1:8790/",)
-    """WebSocket addresses of agents; calls are spread over them."""
+    """WebSocket addresses of agents; calls are spread over them. `internal:echo`: no agent, what comes goes back."""
     agent_gather: float = 0.004
     """Seconds for which frames are gathered into one message on a busy link to an agent; on a quiet one nothing waits."""
     web: str = ""
@@ -107,6 +110,8 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
                     raise ValueError(f"{key}: {error}") from None
         for url in self.agents:
             parts = urlsplit(url)
+            if url in INTERNAL_AGENTS:
+                continue
             if parts.scheme not in ("ws", "wss") or not parts.hostname:
                 raise ValueError(f"agents: {url!r} is not an address like ws://127.0.0.1:8790/")
         if not (math.isfinite(self.agent_gather) and 0 <= self.agent_gather <= 0.02):

@@ -252,8 +252,18 @@ class Engine:
         columns = zip(arena.name_cells[:count].tolist(), intake.offsets, arena.cells[:count].tolist())
         for index, (word, offset, length) in enumerate(columns):
             route = find(word)
-            if route is None or not self._follow_untrusted(route, srtp, offset, length, now):
+            if route is None:
                 self._receive_datagram_untrusted(index, offset, length, now)
+                continue
+            try:  # as in _follow_untrusted, whose call alone would cost what the look-up does
+                became = route.lane.receive_untrusted(srtp, offset, length, now)
+            except Exception as error:  # noqa: BLE001 - of this call, and it is logged there
+                self._fail(route.session, error, now)
+                continue
+            if became == LEFT:
+                self._receive_datagram_untrusted(index, offset, length, now)
+            elif became == SETTLE:
+                self._guard(route.session, now, route.session.settle, now)
 
     def _receive_datagram_untrusted(self, index: int, offset: int, length: int, now: float) -> None:
         arena = self._intake.arena

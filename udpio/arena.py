@@ -45,6 +45,11 @@ _SHORT_NAME_LENGTHS = {socket.AF_INET: 16, socket.AF_INET6: 24}
 _NAME_WORDS = {socket.AF_INET: 1, socket.AF_INET6: 3}
 _MAPPED_PREFIX = b"\0" * 10 + b"\xff\xff"
 
+# Implementation constants
+
+# Plain numbers: an IntFlag takes longer to be put together than a packet to be received.
+_RECEIVE_FLAGS = int(getattr(socket, "MSG_DONTWAIT", 0)) | int(getattr(socket, "MSG_TRUNC", 0))
+_SEND_FLAGS = int(getattr(socket, "MSG_DONTWAIT", 0))
 _FEW = 16  # datagrams: below it, Python adds up faster than numpy
 
 Words = npt.NDArray[np.uint64]
@@ -161,7 +166,7 @@ class ReceiveArena:
     def receive(self, fd: int) -> int:
         """How many datagrams were waiting, `count` at most; below 0: minus the errno. Never blocks."""
         # MSG_TRUNC: the real length comes back even when it did not fit, which tells the truncated ones apart.
-        got: int = _recvmmsg(fd, self._address, self.count, socket.MSG_DONTWAIT | socket.MSG_TRUNC, None)
+        got: int = _recvmmsg(fd, self._address, self.count, _RECEIVE_FLAGS, None)
         if got > 0:
             self.lengths[:got] = self._raw_lengths[:got]
             return got
@@ -224,6 +229,7 @@ class SendRing:
 
     __slots__ = (
         "_address",
+        "_result_cells",
         "_results",
         "family",
         "header_cells",
@@ -255,6 +261,7 @@ class SendRing:
         self.headers[:, _NAME_LENGTH] = self.name_length
         self.headers[:, _VECTOR] = np.uint64(self.vector_address) + steps * np.uint64(16)
         self.headers[:, _VECTOR_COUNT] = 1
+        self._result_cells = self.headers.data.cast("B").cast("I")[2 * _RESULT :]
         self._results = self.headers.view(np.uint32)[:, 2 * _RESULT]
         self._address = _address(self.headers)
         self.header_cells = _cells(self.headers, "Q")
@@ -277,11 +284,12 @@ class SendRing:
         """
         done = sent = volume = 0
         while done < count:
-            accepted: int = _sendmmsg(
-                fd, self._address + 64 * done, min(count - done, MAX_MESSAGES), socket.MSG_DONTWAIT
-            )
+            accepted: int = _sendmmsg(fd, self._address + 64 * done, min(count - done, MAX_MESSAGES), _SEND_FLAGS)
             if accepted > 0:
-                volume += int(np.add.reduce(self._results[done : done + accepted]))
+                if accepted <= _FEW:
+                    volume += sum(self._result_cells[16 * done : 16 * (done + accepted) : 16].tolist())
+                else:
+                    volume += int(np.add.reduce(self._results[done : done + accepted]))
                 done += accepted
                 sent += accepted
                 continue

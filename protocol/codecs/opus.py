@@ -113,6 +113,9 @@ def count_opus_samples_untrusted(payload: bytes) -> int:
     """The 48 kHz ticks this packet lasts. An empty payload is DTX and lasts nothing by itself (RFC 7587 §3.1.3)."""
     if not payload:
         return 0
+    toc = payload[0]
+    if not toc & 3 and len(payload) <= MAX_FRAME_BYTES + 1:  # one frame: nearly every packet
+        return _FRAME_SAMPLES[toc >> 3]
     return count_opus_frames_untrusted(payload) * _FRAME_SAMPLES[payload[0] >> 3]
 
 

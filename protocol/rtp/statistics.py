@@ -85,9 +85,10 @@ class ReceiverStatistics:
         self.packets_received += 1
         self.octets_received += octets
         self.last_arrival = self.last_heard = now
-        ahead = sequence - self._max_sequence & 0xFFFF
+        highest = self._max_sequence
+        ahead = sequence - highest & 0xFFFF
         if ahead < _MAX_DROPOUT:
-            if sequence < self._max_sequence:
+            if sequence < highest:
                 self._cycles += _SEQUENCES
             self._max_sequence = sequence
         elif ahead <= _SEQUENCES - _MAX_MISORDER:
@@ -98,16 +99,19 @@ class ReceiverStatistics:
             self._restart(sequence)
             self._transit = None
         self._received += 1
-        if timestamp == self._last_timestamp and self._transit is not None:
+        last = self._transit
+        if timestamp == self._last_timestamp and last is not None:
             return
         self._last_timestamp = timestamp
-        transit = int(now * self.clock_rate) - timestamp
-        if self._transit is not None:
-            d = transit - self._transit & 0xFFFFFFFF
+        rate = self.clock_rate
+        transit = int(now * rate) - timestamp
+        if last is not None:
+            d = transit - last & 0xFFFFFFFF
             if d >> 31:
                 d = 0x100000000 - d
-            if d <= _MAX_TRANSIT_STEP * self.clock_rate:
-                self._jitter += d - (self._jitter + 8 >> 4)
+            if d <= _MAX_TRANSIT_STEP * rate:
+                jitter = self._jitter
+                self._jitter = jitter + d - (jitter + 8 >> 4)
         self._transit = transit
 
     def sender_report(self, report: SenderReport, now: float) -> None:

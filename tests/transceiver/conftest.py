@@ -217,8 +217,8 @@ class ScriptedAttachment:
         records = self.call.uplink.take(7)
         self.audio += records
         if self.backend.echo:
-            for record in records:
-                self.post(record)
+            assert self.backend.engine is not None
+            self.backend.engine.post_media([(self.call, self, record) for record in records])
 
     def channel_opened(self, channel: int, label: str, protocol: str) -> None:
         self.channels[channel] = label

@@ -1,1 +1,1 @@
-"""Backends: what answers a call. Today the agent link alone."""
+"""Backends: what answers a call. The links to agents, and an echo in the process itself; `pool.BACKENDS` names them."""

@@ -6,10 +6,17 @@ import trio
 
 from protocol.codecs import CODECS, Codec, codec_by_name
 from transceiver.backends.agent_link import AgentLink
-from transceiver.backends.attachment import LinkAttachment
-from transceiver.backends.base import Call, Inbox
+from transceiver.backends.base import Attachment, Call, Inbox
+from transceiver.backends.internal import EchoAgent
 
-__all__ = ["AgentPool"]
+__all__ = ["BACKENDS", "AgentPool"]
+
+BACKENDS: tuple[tuple[str, type[AgentLink] | type[EchoAgent]], ...] = (
+    ("ws:", AgentLink),
+    ("wss:", AgentLink),
+    ("internal:echo", EchoAgent),
+)
+"""By what the entries of `agents` begin with."""
 
 
 class AgentPool:
@@ -17,7 +24,12 @@ class AgentPool:
 
     def __init__(self, urls: tuple[str, ...], identity: str, inbox: Inbox, gather_seconds: float = 0.0) -> None:
         self._first_up = trio.Event()
-        self.links = [AgentLink(url, identity, inbox, self._first_up.set, gather_seconds) for url in urls]
+        self.links = [
+            kind(url, identity, inbox, self._first_up.set, gather_seconds)
+            for url in urls
+            for beginning, kind in BACKENDS
+            if url.startswith(beginning)
+        ]
 
     async def run(self) -> None:
         """Keep all links up, until cancelled."""
@@ -25,7 +37,7 @@ class AgentPool:
             for link in self.links:
                 nursery.start_soon(link.run)
 
-    def open(self, call: Call) -> LinkAttachment | None:
+    def open(self, call: Call) -> Attachment | None:
         """Offer the call to the agent with the fewest."""
         link = min((link for link in self.links if link.is_usable), key=lambda link: link.calls, default=None)
         return link.open(call) if link is not None else None
