@@ -6,6 +6,8 @@ import argparse
 import sys
 import time
 from collections.abc import Callable, Sequence
+from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import msgspec
@@ -18,7 +20,7 @@ from bench.machine import describe, quiet_note
 from bench.memory import HalfOpenOptions, MemoryOptions, measure_half_open, measure_memory
 from bench.processes import BenchFailed
 from bench.progress import Progress
-from bench.relay import RelayOptions, measure_relay
+from bench.relay import RelayOptions, measure_relay, measure_survival, measure_table
 from bench.render import render
 from bench.setup import SetupOptions, measure_setup
 from bench.transceiver import TransceiverOptions, measure_transceiver
@@ -101,8 +103,15 @@ def main() -> int:
 
 def _measurements(options: argparse.Namespace) -> Sequence[Callable[[Progress], Section]]:
     quick = options.quick
-    flows = tuple(options.flows or ([1000] if quick else [100, 1000]))
-    relay = RelayOptions(flows, options.rounds or (2 if quick else 5), 0.2 if quick else 0.4, options.rate)
+    relay = RelayOptions(
+        flows=tuple(options.flows or [1000]),
+        rounds=options.rounds or (2 if quick else 5),
+        seconds=0.2 if quick else 0.5,
+        rate=options.rate,
+        upgrades=2 if quick else 20,
+        kills=1 if quick else 5,
+        table_flows=20_000 if quick else 1_000_000,
+    )
     rounds, calls = options.rounds or (1 if quick else 3), options.calls or (20 if quick else 200)
     transceiver = TransceiverOptions(
         calls=calls,
@@ -116,15 +125,15 @@ def _measurements(options: argparse.Namespace) -> Sequence[Callable[[Progress], 
     memory = MemoryOptions(calls, min(calls, 80), rounds)
     half_open = HalfOpenOptions(500, 50) if quick else HalfOpenOptions(5000, 200)
     channel = ChannelOptions(rounds, 0.5 if quick else 1.5)
-    every: dict[str, Callable[[Progress], Section]] = {
-        "relay": lambda progress: measure_relay(relay, progress),
-        "transceiver": lambda progress: measure_transceiver(transceiver, progress),
-        "setup": lambda progress: measure_setup(setup, progress),
-        "memory": lambda progress: measure_memory(memory, progress),
-        "half-open": lambda progress: measure_half_open(half_open, progress),
-        "channel": lambda progress: measure_channel(channel, progress),
+    every: dict[str, Sequence[Callable[[Progress], Section]]] = {
+        "relay": (partial(measure_relay, relay), partial(measure_survival, relay), partial(measure_table, relay)),
+        "transceiver": (partial(measure_transceiver, transceiver),),
+        "setup": (partial(measure_setup, setup),),
+        "memory": (partial(measure_memory, memory),),
+        "half-open": (partial(measure_half_open, half_open),),
+        "channel": (partial(measure_channel, channel),),
     }
-    return list(every.values()) if options.what == "all" else [every[options.what]]
+    return list(chain(*every.values())) if options.what == "all" else every[options.what]
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -141,7 +150,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rounds", type=_count(1, 100), metavar="N", help="rounds (relay 5, else 3)")
     parser.add_argument("--calls", type=_count(1, 500), metavar="N", help="calls at once (200)")
     parser.add_argument(
-        "--flows", type=_count(1, 50_000), nargs="+", metavar="N", help="flows through the relay (100 1000)"
+        "--flows", type=_count(1, 50_000), nargs="+", metavar="N", help="flows through the relay (1000)"
     )
     parser.add_argument(
         "--rate", type=_count(100, 100_000), default=20_000, metavar="N", help="packets/s of the paced load (20000)"

@@ -20,7 +20,7 @@ __all__ = ["Arrival", "Crowd", "Post"]
 
 # Implementation constants
 RECEIVE_COUNT = 128
-SLOT = 2048
+SLOT = 9216  # a jumbo frame
 BUFFER = 8 << 20
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
@@ -103,6 +103,11 @@ class Post:
         self._address = ctypes.addressof(self._headers)
         self._next = 0
 
+    @property
+    def next_letter(self) -> int:
+        """Its place in the ring."""
+        return self._next
+
     def send(self, fd: int, count: int) -> int:
         """The next `count` of the ring; how many the kernel took."""
         sent = 0
@@ -140,6 +145,7 @@ class Crowd:
         self.port: int = self._socket.getsockname()[1]
         self.fd = self._socket.fileno()
         self._arena = bytearray(RECEIVE_COUNT * SLOT)
+        self._view = memoryview(self._arena)
         pin = (ctypes.c_char * len(self._arena)).from_buffer(self._arena)
         self._headers = (_MultiMessageHeader * RECEIVE_COUNT)()
         self._vectors = (_IoVector * RECEIVE_COUNT)()
@@ -188,6 +194,10 @@ class Crowd:
 
     def close(self) -> None:
         self._socket.close()
+
+    def datagram(self, index: int, length: int) -> memoryview:
+        """Of those whose lengths `receive_lengths` gave last; good until it is called again."""
+        return self._view[index * SLOT : index * SLOT + length]
 
     def receive_one(self) -> tuple[bytes, TransportAddress] | None:
         """For what is not measured."""

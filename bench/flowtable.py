@@ -13,6 +13,7 @@ what it does to the caches.
 from __future__ import annotations
 
 import mmap
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -164,4 +165,4 @@ def _resident() -> int:
 
 
 if __name__ == "__main__":
-    print(msgspec.json.format(msgspec.json.encode(measure_flow_table())).decode())
+    print(msgspec.json.format(msgspec.json.encode(measure_flow_table(*map(int, sys.argv[1:])))).decode())

@@ -8,9 +8,10 @@
       with sendmmsg.
 
    plain: one datagram in, one datagram out, both ways: a table entry for each client and each server address.
-   trunk: towards the server, the frames of a batch share datagrams as our relay's do (protocol/routing/trunk.py: head of 10
-          bytes, then 0 port(2) ip(4) length(2) payload); towards clients each frame names its client. The 8 bytes of tag are
-          left zero and never checked: the difference to our relay is the tag, proof, expiry, counters, and Python. */
+   trunk: towards the server, the frames of a batch share datagrams as our relay's do (protocol/routing/trunk.py: head of 16
+          bytes with their number, then length(2) port(2) ip(4) of each, then the payloads, sent from where they were received);
+          towards clients each frame names its client. The 8 bytes of tag are left zero and never checked: the difference to our
+          relay is the tag, proof, expiry, counters, and Python. */
 
 #define _GNU_SOURCE
 #include <arpa/inet.h>
@@ -24,7 +25,7 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAX_BATCH = 1024, SLOT = 2048, MTU = 1452, HEAD = 10, FRAME_HEAD = 9, ROUNDS = 8, MAX_OUT = 4 * MAX_BATCH };
+enum { MAX_BATCH = 1024, SLOT = 2048, MTU = 1452, HEAD = 16, DESCRIPTOR = 8, ROUNDS = 8, MAX_OUT = 4 * MAX_BATCH };
 
 struct entry { uint64_t key; struct sockaddr_in to; };
 
@@ -34,7 +35,7 @@ static int batch;
 
 static unsigned char slots[MAX_BATCH][SLOT], bundles[MAX_BATCH][SLOT];
 static struct sockaddr_in from[MAX_BATCH], to[MAX_OUT];
-static struct iovec in_vectors[MAX_BATCH], out_vectors[MAX_OUT];
+static struct iovec in_vectors[MAX_BATCH], out_vectors[MAX_OUT]; /* at most two for each packet received, or one for each sent */
 static struct mmsghdr in[MAX_BATCH], out[MAX_OUT];
 
 static void die(const char *what) { perror(what); exit(1); }
@@ -97,10 +98,10 @@ static void send_all(int fd, int count) {
     }
 }
 
-static int put(int count, const struct sockaddr_in *target, void *data, size_t length) {
-    if (count == MAX_OUT) return count;
+static int put(int count, const struct sockaddr_in *target, struct iovec *vectors, int length) {
     to[count] = *target;
-    out_vectors[count] = (struct iovec){data, length};
+    out[count].msg_hdr.msg_iov = vectors;
+    out[count].msg_hdr.msg_iovlen = length;
     return count + 1;
 }
 
@@ -108,49 +109,63 @@ static int plain(int n) {
     int count = 0;
     for (int i = 0; i < n; i++) {
         struct entry *e = slot_of(key_of(&from[i]));
-        if (e->key) count = put(count, &e->to, slots[i], in[i].msg_len);
+        if (!e->key) continue;
+        out_vectors[count] = (struct iovec){slots[i], in[i].msg_len};
+        count = put(count, &e->to, &out_vectors[count], 1);
     }
     return count;
 }
 
+static int finish(int count, const struct sockaddr_in *target, struct iovec *vectors, int frames) {
+    unsigned char *head = vectors[0].iov_base;
+    memcpy(head, "\xC5\x20\0\0\0\0\0\0\0\0\0\0\0\0\0\0", HEAD);
+    head[4] = frames >> 8; head[5] = frames;
+    vectors[0].iov_len = HEAD + frames * DESCRIPTOR;
+    return put(count, target, vectors, 1 + frames);
+}
+
 static int bundle(int n) {
-    int count = 0;
+    int count = 0, frames = 0;
     size_t used = 0;
     struct sockaddr_in target = {0};
+    struct iovec *first = out_vectors;
     for (int i = 0; i < n; i++) {
         struct entry *e = slot_of(key_of(&from[i]));
         unsigned length = in[i].msg_len;
-        if (!e->key || length + HEAD + FRAME_HEAD > SLOT) continue;
-        if (used && (used + FRAME_HEAD + length > MTU || key_of(&target) != key_of(&e->to))) {
-            count = put(count, &target, bundles[count], used);
-            used = 0;
+        if (!e->key) continue;
+        if (frames && (used + DESCRIPTOR + length > MTU || key_of(&target) != key_of(&e->to))) {
+            count = finish(count, &target, first, frames);
+            first += 1 + frames;
+            frames = 0;
         }
-        unsigned char *start = bundles[count];
-        if (!used) { memcpy(start, "\xC5\x10\0\0\0\0\0\0\0\0", HEAD); used = HEAD; target = e->to; }
-        unsigned char *frame = start + used;
-        frame[0] = 0;
-        memcpy(frame + 1, &from[i].sin_port, 2);
-        memcpy(frame + 3, &from[i].sin_addr, 4);
-        frame[7] = length >> 8; frame[8] = length;
-        memcpy(frame + FRAME_HEAD, slots[i], length);
-        used += FRAME_HEAD + length;
+        if (!frames) { used = HEAD; target = e->to; first[0].iov_base = bundles[count]; }
+        unsigned char *descriptor = bundles[count] + HEAD + frames * DESCRIPTOR;
+        descriptor[0] = length >> 8; descriptor[1] = length;
+        memcpy(descriptor + 2, &from[i].sin_port, 2);
+        memcpy(descriptor + 4, &from[i].sin_addr, 4);
+        first[1 + frames++] = (struct iovec){slots[i], length};
+        used += DESCRIPTOR + length;
     }
-    return used ? put(count, &target, bundles[count], used) : count;
+    return frames ? finish(count, &target, first, frames) : count;
 }
 
 static int unbundle(int n) {
     int count = 0;
-    for (int i = 0; i < n; i++)
-        for (size_t at = HEAD, end = in[i].msg_len; at + FRAME_HEAD <= end;) {
-            unsigned char *frame = slots[i] + at;
-            size_t length = (size_t)frame[7] << 8 | frame[8];
+    for (int i = 0; i < n; i++) {
+        unsigned char *head = slots[i];
+        size_t frames = (size_t)head[4] << 8 | head[5], at = HEAD + frames * DESCRIPTOR, end = in[i].msg_len;
+        for (size_t frame = 0; frame < frames && count < MAX_OUT; frame++) {
+            unsigned char *descriptor = head + HEAD + frame * DESCRIPTOR;
             struct sockaddr_in client = {.sin_family = AF_INET};
-            if (at + FRAME_HEAD + length > end) break;
-            memcpy(&client.sin_port, frame + 1, 2);
-            memcpy(&client.sin_addr, frame + 3, 4);
-            count = put(count, &client, frame + FRAME_HEAD, length);
-            at += FRAME_HEAD + length;
+            size_t length = (size_t)descriptor[0] << 8 | descriptor[1];
+            if (at + length > end) break;
+            memcpy(&client.sin_port, descriptor + 2, 2);
+            memcpy(&client.sin_addr, descriptor + 4, 4);
+            out_vectors[count] = (struct iovec){head + at, length};
+            count = put(count, &client, &out_vectors[count], 1);
+            at += length;
         }
+    }
     return count;
 }
 
@@ -163,7 +178,7 @@ int main(int argc, char **argv) {
         in[i].msg_hdr = (struct msghdr){.msg_name = &from[i], .msg_iov = &in_vectors[i], .msg_iovlen = 1};
     }
     for (int i = 0; i < MAX_OUT; i++)
-        out[i].msg_hdr = (struct msghdr){.msg_name = &to[i], .msg_namelen = sizeof to[i], .msg_iov = &out_vectors[i], .msg_iovlen = 1};
+        out[i].msg_hdr = (struct msghdr){.msg_name = &to[i], .msg_namelen = sizeof to[i]};
     read_flows();
     printf("ready {\"listen\":[\"127.0.0.1:%d\"],\"trunk\":\"127.0.0.1:%d\"}\n", client_port, trunk_port);
     fflush(stdout);
