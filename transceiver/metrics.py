@@ -25,6 +25,7 @@ def collect(
     yield _counter("turns", "Turns of the media loop.", engine.turns)
     yield _counter("trunk_frames_sent", "Frames sent through relays.", engine.outbox.frames_sent)
     yield _by("dropped", "Datagrams and frames that were dropped.", "reason", engine.drops + registry.drops)
+    yield _by("repair", "Audio lost, asked for, made good; feedback; of calls that ended.", "kind", registry.repairs)
     for way in ("received", "sent"):
         yield _counter(f"datagrams_{way}", f"UDP datagrams {way}.", getattr(udp, f"datagrams_{way}"))
         yield _counter(f"bytes_{way}", f"UDP bytes {way}.", getattr(udp, f"bytes_{way}"))

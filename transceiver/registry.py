@@ -84,6 +84,7 @@ class Registry:
         self.refused: Counter[str] = Counter()  # offers, by code
         self.ended: Counter[str] = Counter()  # calls, by reason
         self.drops: Counter[str] = Counter()  # of calls that ended, by what was dropped
+        self.repairs: Counter[str] = Counter()  # of calls that ended: what became of lost audio, and feedback
         self._config = config
         self._engine = engine
         self._backend = backend
@@ -320,6 +321,9 @@ class Registry:
         reason = session.reason or CloseReason.INTERNAL_ERROR
         self.ended[reason.value] += 1
         self.drops.update(session.all_drops(self._clock()))
+        self.repairs.update(session.peer.statistics(self._clock()).rtcp)
+        if session.uplink is not None:
+            self.repairs.update(session.uplink.counters)
         if self.draining and not self.sessions:
             self._empty.set()
 

@@ -8,7 +8,8 @@ It is not a playout buffer: it adds no delay while packets come in order.
    `delay` is as long as it pays to wait, `min_delay` to `max_delay`: until packets out of order have come by the jitter of
    this path, and until what was asked for has come, twice if there is time; not at all for what would come too late.
 3. A packet behind what was handed on is dropped, and counted as late (its place was given up) or duplicate.
-4. Loss is judged by sequence numbers alone: a silent sender (DTX) jumps in time without a gap, which is no loss.
+4. Loss is judged by sequence numbers: a silent sender (DTX) jumps in time without a gap, which is no loss. A gap in which
+   no time is missing held packets without payload (padding that probes the bandwidth): nothing is waited for.
 5. Time is extended as frames leave, in their order: it never goes back, wraps of the 32-bit timestamp are followed, and
    when the sender's clock jumps (another SSRC, another capture) the time goes on by what has passed on our clock, and the frame
    bears the marker.
@@ -38,6 +39,7 @@ _STRAGGLER_TIME = 2.0  # seconds in which packets of the SSRC before this one ar
 _GIVEN_UP_REMEMBERED = 128  # sequence numbers given up, to tell late packets from duplicates
 _MAX_CLOCK_LEAD = 10.0  # seconds the timestamp may run ahead of our clock before we take it for another clock
 _MAX_CLOCK_STEP_BACK = 1.0  # seconds a timestamp may go back (RFC 4733 events name their start) and be the same clock
+_LONGEST_FRAME = 0.060  # seconds; a longer step from packet to packet is a silence
 _JITTER_FACTOR = 3.0  # RFC 3550's jitter is a mean deviation: few packets are later than three of them
 _UNKNOWN_DELAY = 0.060  # seconds, before anything is known of the path
 
@@ -50,7 +52,7 @@ class FrameOrigin(enum.IntEnum):
     REDUNDANT = 2  # as a copy in a packet behind it (RFC 2198)
 
 
-_ORIGIN_NAMES = ("sent", "resent", "redundant")
+_ORIGIN_NAMES = ("sent", "recovered", "red_recovered")
 
 
 class PathEstimate(NamedTuple):
@@ -93,7 +95,8 @@ class JitterBuffer:
 
     `estimate` is asked what is known of the path, whenever a gap opens. `counters`: late, duplicate, lost, straggler, empty,
     overflow (a gap given up because `capacity` was reached), unread (oldest thing dropped because nobody took it),
-    source_changed, clock_jump; resent and redundant (frames by their origin), requested (packets asked for, each time).
+    source_changed, clock_jump, padding_lost; recovered and red_recovered (frames by their origin), requested (packets asked
+    for, each time).
     """
 
     __slots__ = (
@@ -106,6 +109,7 @@ class JitterBuffer:
         "_last_arrival",
         "_last_time",
         "_last_timestamp",
+        "_longest",
         "_next",
         "_old_ssrc",
         "_ready",
@@ -113,6 +117,7 @@ class JitterBuffer:
         "_source_since",
         "_ssrc",
         "_stale",
+        "_step",
         "_timeout",
         "counters",
         "delay",
@@ -125,6 +130,7 @@ class JitterBuffer:
         self._requests = ResendRequests(requests) if requests is not None else None
         self.delay = self._choose_delay(PathEstimate())
         self._clock_rate = self._config.clock_rate
+        self._longest = int(_LONGEST_FRAME * self._clock_rate)
         self.counters: collections.Counter[str] = collections.Counter()
         self._ready: collections.deque[Frame | Gap] = collections.deque()
         # By sequence number: (packet, its arrival, origin)
@@ -140,6 +146,9 @@ class JitterBuffer:
         self._last_timestamp = 0
         self._last_arrival = -math.inf
         self._stale = True  # the next timestamp does not continue the last one
+        self._step = (
+            0  # from one frame's timestamp to the next one's, of late; less than 0: do not learn it from the next frame
+        )
 
     @property
     def is_plain(self) -> bool:
@@ -157,11 +166,19 @@ class JitterBuffer:
                 self._release(packet, now, self._origin(packet.sequence, now))
                 self._release_consecutive()
             else:
+                self._learn_step(packet.timestamp)
                 self._release(packet, now)
         elif ahead < 0x8000:
             self._hold(packet, now)
         else:
             self._behind(packet.sequence, now)
+
+    def _learn_step(self, timestamp: int) -> None:
+        step = timestamp - self._last_timestamp & 0xFFFFFFFF
+        if self._step < 0 or self._stale:
+            self._step = 0
+        elif 0 < step <= self._longest:
+            self._step = step
 
     def push_copy(self, packet: RtpPacket, now: float) -> None:
         """Take a copy that another packet brought (RFC 2198). Push the oldest first, and the packet itself behind them all.
@@ -204,9 +221,11 @@ class JitterBuffer:
         if sequence != self._next or ssrc != self._ssrc or self._held or self._ready or self._stale:
             return -1
         advance = timestamp - self._last_timestamp & 0xFFFFFFFF
-        if advance > self._clock_rate:
+        if advance > self._longest or self._step < 0:  # a silence, another clock; see `_release`
             return -1
         self._next = sequence + 1 & 0xFFFF
+        if advance:
+            self._step = advance
         self._last_timestamp = timestamp
         self._last_arrival = now
         self._last_time += advance
@@ -232,6 +251,12 @@ class JitterBuffer:
             self.counters["duplicate"] += 1
             return
         if not self._held:
+            if origin == FrameOrigin.SENT and self._lacks_nothing(packet):
+                missing = sequence - self._next & 0xFFFF
+                self.counters["padding_lost"] += missing
+                self._next = sequence + 1 & 0xFFFF
+                self._release(packet, now)
+                return
             self._edge = self._next
         beyond = sequence - self._edge & 0xFFFF
         if beyond < 0x8000:
@@ -244,6 +269,12 @@ class JitterBuffer:
         while len(self._held) > self._config.capacity:
             self.counters["overflow"] += 1
             self._give_up_first_gap()
+
+    def _lacks_nothing(self, packet: RtpPacket) -> bool:
+        """Whether no time is missing between the last frame and this packet. One without payload has the timestamp of the
+        frame before it."""
+        step = packet.timestamp - self._last_timestamp & 0xFFFFFFFF
+        return not self._stale and (0 < step <= self._step if packet.payload else step == 0)
 
     def _miss(self, packets: int, now: float) -> None:
         """So many packets from the edge on are missing."""
@@ -315,6 +346,7 @@ class JitterBuffer:
         self._given_up.clear()
         if self._requests is not None:
             self._requests.clear()
+        self._step = 0
         self._next = packet.sequence
         self._stale = True
         return True
@@ -324,6 +356,8 @@ class JitterBuffer:
     def _release(self, packet: RtpPacket, arrival: float, origin: int = FrameOrigin.SENT) -> None:
         if not packet.payload:
             self.counters["empty"] += 1
+            if packet.timestamp != self._last_timestamp:
+                self._step = -1  # it has a place of its own: the next step is not from frame to frame
             return
         if origin:
             self.counters[_ORIGIN_NAMES[origin]] += 1

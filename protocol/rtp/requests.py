@@ -21,6 +21,7 @@ _ANSWER_SLACK = 0.010  # seconds: a sender looks at its RTCP now and then, not a
 _UNKNOWN_ROUND_TRIP = 0.060  # seconds, before anything was measured
 _MIN_ANSWER = 0.005
 _REORDER_FACTOR = 1.5
+_TOO_SOON = 0.4  # round trips after asking: what comes sooner was on its way already
 _HOPELESS = 0.2  # of what was asked for came; below it nothing is waited for
 _MAX_TRACKED = 128  # packets; the oldest are forgotten
 
@@ -53,13 +54,14 @@ class ResendRequests:
     `due` is when `take` has something: infinity while nothing is missed.
     """
 
-    __slots__ = ("_answer", "_config", "_hope", "_missing", "_reorder", "_tokens", "_tokens_at", "due")
+    __slots__ = ("_answer", "_config", "_hope", "_missing", "_reorder", "_round_trip", "_tokens", "_tokens_at", "due")
 
     def __init__(self, config: RequestConfig | None = None) -> None:
         self._config = config or RequestConfig()
         self._missing: dict[int, _Missing] = {}  # by sequence number, in the order they were missed
         self._answer: float | None = None  # seconds from asking to the packet, smoothed
         self._hope = 1.0  # of the packets that were asked for came
+        self._round_trip = 0.0  # as last told
         self._reorder = 0.0  # seconds by which packets out of order were late
         self._tokens = self._config.burst
         self._tokens_at = -math.inf
@@ -92,7 +94,7 @@ class ResendRequests:
         if missing is None:
             return False
         self._schedule()
-        if not missing.asked or now - missing.asked_at < self._answer_time(None) / 2:
+        if now - missing.asked_at < _TOO_SOON * self._round_trip:  # or not asked for at all
             self._reorder = max(now - missing.missed_at, 0.9 * self._reorder)
             return False
         self._reorder *= 0.98
@@ -121,6 +123,7 @@ class ResendRequests:
         """The packets to ask for now, in order."""
         if now < self.due:
             return ()
+        self._round_trip = round_trip or 0.0
         again = self._answer_time(round_trip) + _ANSWER_SLACK
         self._fill_tokens(now)
         taken = []

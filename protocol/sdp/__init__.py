@@ -24,6 +24,7 @@ from protocol.sdp.negotiation import (
     Negotiated,
     NegotiatedAudio,
     NegotiatedData,
+    Redundancy,
 )
 from protocol.sdp.offer import AudioOffer, DataOffer, Offer, OfferedSection, read_offer
 from protocol.sdp.reoffer import Agreement, answer_again
@@ -51,6 +52,7 @@ __all__ = [
     "OfferUnsupported",
     "OfferedSection",
     "PayloadFormat",
+    "Redundancy",
     "Section",
     "SessionDescription",
     "Transport",

@@ -12,17 +12,21 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from datetime import UTC, datetime
 from functools import partial
+from random import Random
+from typing import Any
 
 import trio
 
 from protocol.address import Path, unpack_address
+from protocol.agentlink import MediaRecord
 from protocol.codecs import CODECS, Codec
 from protocol.dtls import DtlsEndpoint, Identity, Role
 from protocol.ice import Candidate, IceCredentials, IceLite
 from protocol.peer import AudioParameters, AudioReceived, DtlsConnected, PathSelected, Peer, SendTo
 from protocol.rtp import RtpPacket, ntp_from_unix
-from protocol.sdp import Capabilities, answer, parse_untrusted, read_offer
+from protocol.sdp import Capabilities, NegotiatedAudio, Redundancy, answer, parse_untrusted, read_offer
 from protocol.srtp import SERVER_PREFERENCE
+from transceiver.media import Uplink
 from udpio import open_udp
 
 OFFER = """(async () => {
@@ -37,11 +41,27 @@ PAGE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 15\r\nCon
 
 
 class DirectPeer:
-    """`answer` an offer, then `run`."""
+    """`answer` an offer, then `run`. With `repair`, all that repairs losses is agreed on, and `uplink` puts in order what is
+    heard; `loss` is the share of media datagrams that come to nothing, each way."""
 
-    def __init__(self, host: str, codecs: tuple[Codec, ...] = CODECS) -> None:
+    def __init__(
+        self,
+        host: str,
+        codecs: tuple[Codec, ...] = CODECS,
+        *,
+        repair: bool = False,
+        red: Redundancy = "decline",
+        loss: float = 0.0,
+    ) -> None:
+        self.uplink: Uplink | None = None
+        self.negotiated: NegotiatedAudio | None = None
+        self._repair = repair
+        self._red: Redundancy = red
+        self._loss = loss
+        self._chance = Random(5)
         self.talking = True
         self.heard: list[RtpPacket] = []
+        self.frames: list[MediaRecord] = []  # the same in order
         self.events: list[object] = []
         self.codec: Codec | None = None
         self.peer: Peer | None = None
@@ -61,10 +81,14 @@ class DirectPeer:
             cname="direct",
             candidates=(Candidate("1", 1, "udp", 1, self._host, port, "host"),),
             codecs=self._codecs,
+            nack=self._repair,
+            transport_cc=self._repair,
+            red=self._red,
         )
         settled = answer(read_offer(parse_untrusted(offer)), ours)
         assert settled.audio is not None
-        self.codec = settled.audio.codec
+        self.negotiated = audio = settled.audio
+        self.codec = audio.codec
         self.peer = Peer(
             ice=IceLite(ours.ice, settled.remote_ice, entropy=os.urandom),
             dtls=DtlsEndpoint(
@@ -75,15 +99,27 @@ class DirectPeer:
                 entropy=os.urandom,
             ),
             audio=AudioParameters(
-                settled.audio.payload_type,
-                settled.audio.codec.clock_rate,
+                audio.payload_type,
+                audio.codec.clock_rate,
                 ours.ssrc,
                 ours.cname,
-                settled.audio.telephone_event_payload_type,
+                audio.telephone_event_payload_type,
                 ntp_from_unix(time.time() - trio.current_time()),
+                reduced_size=self._repair and audio.rtcp_rsize,
+                transport_cc_id=audio.transport_cc_id,
+                request=self._repair,
+                resend=audio.nack,
             ),
             data=None,
             entropy=os.urandom,
+        )
+        self.uplink = Uplink(
+            audio.payload_type,
+            audio.codec.clock_rate,
+            red_payload_type=audio.red_payload_type,
+            fec=audio.codec.carries_fec_untrusted,
+            nack=self._repair,
+            estimate=self.peer.path_estimate,
         )
         return settled.sdp
 
@@ -91,17 +127,31 @@ class DirectPeer:
         assert self.peer is not None
         tick = trio.current_time()
         while True:
-            with trio.move_on_at(min(self.peer.next_timeout(), tick)):
+            uplink = self.uplink
+            assert uplink is not None
+            with trio.move_on_at(min(self.peer.next_timeout(), tick, uplink.next_timeout())):
                 await self._socket.wait_readable()
             for data, source in self._socket.receive_batch():
+                if self._is_lost(data):
+                    continue
                 self.peer.receive_untrusted(bytes(data), Path(b"", source), trio.current_time())
                 self._drain(self.peer)
             now = trio.current_time()
             self.peer.handle_timeout(now)
+            uplink.handle_timeout(now)
+            self._request(self.peer, uplink, now)
             while tick <= now:
                 tick += 0.02
                 self._speak(self.peer, now)
             self._drain(self.peer)
+
+    def _is_lost(self, data: bytes | memoryview) -> bool:
+        return 128 <= data[0] < 192 and self._chance.random() < self._loss
+
+    def _request(self, peer: Peer, uplink: Uplink, now: float) -> None:
+        if sequences := uplink.take_requests(now):
+            peer.request_audio(uplink.ssrc, sequences)
+        self.frames += uplink.take(0)
 
     def _speak(self, peer: Peer, now: float) -> None:
         assert self.codec is not None
@@ -115,10 +165,15 @@ class DirectPeer:
             for output in outputs:
                 match output:
                     case SendTo():
+                        if self._is_lost(output.data):
+                            continue
                         self._socket.send_batch([(output.data, output.path.remote)])
                         continue
                     case AudioReceived():
                         self.heard.append(output.packet)
+                        assert self.uplink is not None
+                        self.uplink.push(output.packet, now)
+                        self._request(peer, self.uplink, now)
                         continue
                     case PathSelected():
                         peer.start_dtls(now)
@@ -146,13 +201,19 @@ async def empty_page() -> AsyncIterator[str]:
 
 
 @asynccontextmanager
-async def direct_call(page, host: str, codecs: tuple[Codec, ...] = CODECS) -> AsyncIterator[DirectPeer]:
+async def direct_call(
+    page,
+    host: str,
+    codecs: tuple[Codec, ...] = CODECS,
+    offer: str = OFFER,
+    **options: Any,  # noqa: ANN401
+) -> AsyncIterator[DirectPeer]:
     """A browser's page in a call with a `DirectPeer`."""
-    direct = DirectPeer(host, codecs)
+    direct = DirectPeer(host, codecs, **options)
     try:
         async with empty_page() as url, trio.open_nursery() as nursery:
             await page.goto(url)
-            text = direct.answer(await page.evaluate(OFFER))
+            text = direct.answer(await page.evaluate(offer))
             nursery.start_soon(direct.run)
             await page.evaluate(ANSWER.replace("SDP", json.dumps(text)))
             yield direct

@@ -61,10 +61,10 @@ def test_a_copy_fills_the_place_of_the_packet_that_was_lost_at_once():
         (3, MediaFlags.RECOVERED, frame(3)),
         (4, 0, frame(4)),
     ]
-    assert uplink.counters == {"redundant": 2}
+    assert uplink.counters == {"red_recovered": 2}
     uplink.push(plain(3, frame(3)), 0.07)  # late after all
     assert taken(uplink) == []
-    assert uplink.counters == {"redundant": 2, "duplicate": 1}
+    assert uplink.counters == {"red_recovered": 2, "duplicate": 1}
 
 
 def test_of_a_longer_loss_the_end_is_filled_and_the_rest_is_a_gap():
@@ -94,7 +94,7 @@ def test_copies_of_somebody_else_or_without_end_do_nothing():
     many = [frame(n) for n in range(27, 39)]
     uplink.push(redundant(39, *many, frame(39)), 0.6)
     uplink.handle_timeout(2.0)
-    assert uplink.counters["redundant"] == 4
+    assert uplink.counters["red_recovered"] == 4
     assert [time for time, _, _ in taken(uplink)] == [9, 35, 36, 37, 38, 39]
     uplink.push(redundant(40, frame(0))._replace(payload=b"\xef"), 2.0)  # none at all
     uplink.push(plain(41, frame(41)), 2.02)

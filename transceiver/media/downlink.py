@@ -7,7 +7,9 @@
 3. RTP timestamps go on without holes through a talkspurt. After a silence they have moved by the time that passed,
    and the first frame bears the marker (RFC 3551 §4.1).
 4. A late tick is caught up gently: no tick sends more than twice its time.
-5. `flush` drops what was not sent (the caller has begun to speak) and says how far playing got.
+5. An agent that speaks in real time by a clock of its own is followed (`ClockFollower`): its frames neither gather here nor
+   run out.
+6. `flush` drops what was not sent (the caller has begun to speak) and says how far playing got.
 """
 
 from __future__ import annotations
@@ -19,6 +21,7 @@ from typing import NamedTuple
 from protocol.agentlink import PlayedReason
 from protocol.codecs import Codec
 from protocol.errors import DecodeError
+from transceiver.media.drift import ClockFollower
 
 __all__ = ["PACE_SECONDS", "Downlink", "OutgoingFrame", "Played"]
 
@@ -62,12 +65,14 @@ class Downlink:
         "_buffered",
         "_codec",
         "_due",
+        "_follower",
         "_played_to",
         "_queue",
         "_rate",
         "_report",
         "_reported_at",
         "_resuming",
+        "_tick",
         "_timestamp",
         "drops",
         "frames_sent",
@@ -77,6 +82,8 @@ class Downlink:
     def __init__(self, codec: Codec, first_timestamp: int) -> None:
         self._codec = codec
         self._rate = codec.clock_rate
+        self._tick = 1 / codec.clock_rate  # seconds that a sample lasts, by the agent's clock
+        self._follower = ClockFollower()
         self._queue: deque[_Queued] = deque()
         self._buffered = 0  # samples in the queue
         self._timestamp = first_timestamp  # of the next frame if it continues the one before
@@ -105,6 +112,9 @@ class Downlink:
             return
         if not self._queue and now - self._due > SPURT_END_SECONDS:
             self._resuming = True
+            self._follower.restart(now)
+        elif not self._resuming:
+            self._observe(self._due + self._buffered * self._tick - now, now)
         self._queue.append(_Queued(rtp_time, samples, payload))
         self._buffered = ahead
         self.playing = True
@@ -121,14 +131,23 @@ class Downlink:
             return -1
         if not samples:
             return -1
+        self._observe(due - now, now)
         timestamp = self._timestamp
         self._timestamp = timestamp + samples
-        self._due = due + samples / self._rate
+        self._due = due + samples * self._tick
         self._played_to = rtp_time + samples & 0xFFFFFFFF
         self.frames_sent += 1
         if now - self._reported_at >= REPORT_SECONDS:
             self._put_report(PlayedReason.PROGRESS, now)
         return timestamp & 0xFFFFFFFF
+
+    def _observe(self, lead: float, now: float) -> None:
+        follower = self._follower
+        if lead > follower.best:
+            follower.best = lead
+        if now >= follower.judge_at:
+            follower.judge(now)
+            self._tick = (1.0 - follower.correction) / self._rate
 
     def flush(self, now: float) -> None:
         """Drop what was not sent. Always answered by a report."""
@@ -187,7 +206,7 @@ class Downlink:
             self._due = now
         frame = OutgoingFrame(payload, self._timestamp & 0xFFFFFFFF, marker)
         self._timestamp += samples
-        self._due += samples / self._rate
+        self._due += samples * self._tick
         self._played_to = rtp_time + samples & 0xFFFFFFFF
         self.frames_sent += 1
         return frame

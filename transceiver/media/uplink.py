@@ -130,8 +130,8 @@ class Uplink:
 
     @property
     def counters(self) -> Counter[str]:
-        """What became of losses: requested, resent, redundant, lost, late, …, as `JitterBuffer` says; of the lost, those that
-        in-band FEC makes good (fec_available), and the rest (concealed)."""
+        """What became of losses: requested, recovered, red_recovered, lost, late, …, as `JitterBuffer` says; of the lost,
+        those that in-band FEC makes good (fec_available), and the rest (concealed)."""
         return self._buffer.counters
 
     @property

@@ -139,7 +139,7 @@ def test_what_was_asked_for_comes_in_its_place_and_says_so():
         (b"4", FrameOrigin.SENT),
     ]
     assert jitter.next_timeout() == math.inf
-    assert jitter.counters == {"requested": 1, "resent": 1}
+    assert jitter.counters == {"requested": 1, "recovered": 1}
 
 
 def test_a_packet_out_of_order_is_not_asked_for_and_teaches_patience():
@@ -280,6 +280,32 @@ def test_a_loss_on_a_path_whose_answers_take_longer_than_said_is_waited_for_as_l
     recovery = requests.recovery_time(0.02)
     assert recovery is not None
     assert 0.09 < recovery < 0.11
+
+
+def test_a_gap_without_missing_time_was_padding_and_nobody_waits_for_it():
+    jitter = buffer()
+    heard = []
+
+    def send(number: int, frame: int, payload: bytes = b"x") -> None:
+        jitter.push(RtpPacket(False, 111, number, frame * 960, 7, payload=payload), frame * TICK)
+        heard.extend(drain(jitter, frame * TICK))
+
+    for number in range(5):
+        send(number, number)
+    send(5, 4, b"")  # padding bears the timestamp of the frame before it
+    send(9, 5)  # three of those were lost
+    send(10, 5, b"")
+    send(12, 5, b"")
+    send(13, 6)
+    assert jitter.is_plain
+    assert [thing.sequence for thing in heard] == [0, 1, 2, 3, 4, 9, 13]
+    assert jitter.counters == {"empty": 3, "padding_lost": 4}
+    send(15, 8)  # a frame is missing here
+    assert not jitter.is_plain
+    assert jitter.take_requests(8 * TICK + 0.02) == (14,)
+    send(14, 7)
+    send(17, 9, b"")  # and here: this padding stands behind the next frame
+    assert jitter.take_requests(9 * TICK + 0.02) == (16,)
 
 
 # Sending again

@@ -1,0 +1,121 @@
+"""Clocks that do not run alike, for an hour of virtual time: nothing gathers, nothing runs out, nothing is torn."""
+
+from __future__ import annotations
+
+import math
+import random
+from dataclasses import dataclass
+
+import pytest
+
+from protocol.codecs import OPUS
+from protocol.rtp import RtpPacket
+from transceiver.media import PACE_SECONDS, Downlink, OutgoingFrame, Uplink
+
+
+@dataclass
+class Hour:
+    deepest: float = 0.0  # seconds that waited, at the end of any minute but the first
+    sent: int = 0
+    markers: int = 0
+    holes: int = 0
+    largest_step: float = 0.0  # between two frames that leave, in seconds
+
+
+def speak_for(seconds: float, ppm: float, *, jitter: float = 0.0, by_lane: bool = False) -> tuple[Hour, Downlink]:
+    """An agent that sends a frame each 20 ms of its own clock; the pacer ticks by ours."""
+    chance = random.Random(ppm + jitter)
+    downlink, hour = Downlink(OPUS, 0), Hour()
+    frame, tick, last, last_at = 0, 0, -960, 0.0
+    arrival = 0.0
+    while True:
+        pace = tick * PACE_SECONDS
+        now = min(arrival, pace)
+        if now >= seconds:
+            return hour, downlink
+        leaving: list[OutgoingFrame] = []
+        if arrival <= pace:
+            timestamp = downlink.follow(frame * 960, OPUS.silence, now) if by_lane else -1
+            if timestamp >= 0:
+                leaving = [OutgoingFrame(OPUS.silence, timestamp, False)]
+            else:
+                downlink.push(frame * 960, OPUS.silence, now)
+                leaving = downlink.take_due(now)
+            frame += 1
+            arrival = max(arrival, frame * 0.02 / (1 + ppm * 1e-6) + jitter * chance.random())
+        else:
+            leaving = downlink.take_due(now)
+            tick += 1
+            if now > 60 and tick % 50 == 0:
+                hour.deepest = max(hour.deepest, downlink._buffered / 48_000)
+        for sent in leaving:
+            hour.sent += 1
+            hour.markers += sent.marker
+            hour.holes += sent.timestamp != (last + 960 & 0xFFFFFFFF)
+            last = sent.timestamp
+            hour.largest_step = max(hour.largest_step, now - last_at)
+            last_at = now
+
+
+def check(hour: Hour, downlink: Downlink, seconds: float, ppm: float) -> None:
+    assert not downlink.drops
+    assert hour.markers == 1, "one talkspurt"
+    assert hour.holes == 0
+    assert hour.deepest < 0.080
+    assert abs(hour.sent - seconds * 50 * (1 + ppm * 1e-6)) <= 5
+    assert hour.largest_step < 0.080
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("ppm", "by_lane"), [(1000, False), (-1000, True)])
+def test_for_five_minutes_an_agent_with_another_clock_is_followed(ppm: float, by_lane: bool):
+    hour, downlink = speak_for(300, ppm, jitter=0.02, by_lane=by_lane)
+    check(hour, downlink, 300, ppm)
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("ppm", [-1000, -100, 0, 100, 1000])
+@pytest.mark.parametrize("jitter", [0.0, 0.03])
+def test_for_an_hour_an_agent_with_another_clock_is_followed(ppm: float, jitter: float):
+    hour, downlink = speak_for(3600, ppm, jitter=jitter)
+    check(hour, downlink, 3600, ppm)
+
+
+def test_who_speaks_ahead_of_time_is_paced_by_our_clock_alone():
+    downlink = Downlink(OPUS, 0)
+    sent = [0] * 61
+    frame = 0
+    for tick in range(60 * 50):
+        now = tick * PACE_SECONDS
+        while downlink._buffered < 3 * 48_000 and frame < 60 * 50 + 200:
+            downlink.push(frame * 960, OPUS.silence, now)
+            frame += 1
+        sent[int(now)] += len(downlink.take_due(now))
+    assert set(sent[1:59]) == {50}
+    assert downlink._tick == 1 / 48_000
+
+
+def test_a_stall_is_no_drift():
+    downlink = Downlink(OPUS, 0)
+    for number in range(3000):
+        arrival = number * 0.02 + (0.15 if number > 1500 else 0.0)
+        downlink.push(number * 960, OPUS.silence, arrival)
+        downlink.take_due(arrival)
+    assert abs(downlink._follower.correction) <= 0.003
+    assert math.isclose(downlink._tick * 48_000, 1.0, abs_tol=0.003)
+    assert not downlink.drops
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("ppm", [-1000, 1000])
+def test_for_an_hour_a_caller_with_another_clock_is_heard_as_he_sent_it(ppm: float):
+    uplink = Uplink(111, 48_000, nack=True)
+    for number in range(3600 * 50):
+        now = number * 0.02 / (1 + ppm * 1e-6)
+        timestamp = 0xFFFF_0000 + number * 960 & 0xFFFFFFFF
+        uplink.push(RtpPacket(False, 111, number & 0xFFFF, timestamp, 7, payload=b"\x78x"), now)
+        (record,) = uplink.take(1)
+        assert record.rtp_time == timestamp
+        assert record.flags == 0
+    assert not uplink.counters
+    assert not uplink.drops
