@@ -23,8 +23,8 @@ from collections.abc import Callable, Sequence
 import trio
 
 from relay.core import RelayCore
-from relay.tick import Tick
 from udpio import BatchSocket, SendRing
+from udpio.tick import Tick
 
 __all__ = ["pump"]
 
@@ -37,7 +37,7 @@ _LEAST_SLEEP = 20e-6
 
 
 async def pump(core: RelayCore, fronts: Sequence[BatchSocket], back: BatchSocket, budget: float) -> None:
-    """Until cancelled, or until a socket is closed. `budget`: seconds, see relay.tick."""
+    """Until cancelled, or until a socket is closed. `budget`: seconds, see udpio.tick."""
     with select.epoll() as ready:
         turns: dict[int, Callable[[], int]] = {}
         for ingress, front in enumerate(fronts):

@@ -84,6 +84,8 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
     srtp: Literal["auto", "in place", "public"] = "auto"
     """How libsrtp is reached inside pylibsrtp: `in place` by its own handle, without copies; `public` by its documented
     classes; `auto`, the first of these that there is."""
+    latency_budget_us: int = 2000
+    """Microseconds that a packet may wait for others while many come, up to 20000; 0: never. Few are never made to wait."""
     identity: str = ""
     """What we call ourselves to agents and in logs; empty: made up from the UDP address."""
     nack: bool = True
@@ -126,6 +128,8 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
             library_named(self.srtp)
         except ValueError as error:
             raise ValueError(f"srtp: {error}") from None
+        if not 0 <= self.latency_budget_us <= 20_000:
+            raise ValueError("latency_budget_us: must be 0-20000")
         for key in ("max_sessions", "max_half_open", "max_connections", "max_connections_per_address"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1")

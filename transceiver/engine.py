@@ -10,6 +10,9 @@ A turn, without an await in it:
 4. Every 20 ms while any agent speaks: the pacer, all calls in one pass.
 5. The agent links are told that frames wait.
 
+A call costs little, waking up costs as much as many packets. So while many come, the loop does not wait for the next one but
+sleeps for `latency_budget` seconds, and then takes all that have gathered (`udpio.tick`); while few come it adds no delay.
+
 A turn does a bounded amount of each, then lets the other tasks run. A call that raises is ended by itself, with the
 reason `internal_error` (with `strict`, for tests, the exception goes on).
 """
@@ -42,7 +45,7 @@ from transceiver.routes import Route, RouteTable, Sender
 from transceiver.session.reasons import CloseReason
 from transceiver.session.session import Session
 from transceiver.session.tables import Transport
-from udpio import UdpSocket
+from udpio import Tick, UdpSocket
 
 __all__ = ["Engine"]
 
@@ -73,6 +76,7 @@ class Engine:
         direct: bool,
         mtu: int = 1452,
         strict: bool = False,
+        latency_budget: float = 0.0,
         srtp: SrtpLibrary | None = None,
     ) -> None:
         library = srtp or library_named()
@@ -98,6 +102,8 @@ class Engine:
         self._playing: dict[Session, None] = {}
         self._next_tick = math.inf
         self._sleep: trio.CancelScope | None = None
+        self._tick = Tick(latency_budget)
+        self._packets = 0  # that came in this turn
         self._clock: Callable[[], float] | None = None  # in `run`: how long a turn takes
 
     # What other tasks do
@@ -166,11 +172,17 @@ class Engine:
     async def run(self) -> None:
         """Until cancelled, or until the socket is closed."""
         self._clock = trio.current_time
+        now = trio.current_time()
         while True:
-            with trio.CancelScope(deadline=self.next_timeout()) as self._sleep:
-                await self._socket.wait_readable()
-            self._sleep = None
-            self.turn(trio.current_time())
+            if pause := self._tick.next_sleep(self._packets, now):
+                await trio.sleep_until(min(now + pause, self.next_timeout()))
+            else:
+                with trio.CancelScope(deadline=self.next_timeout()) as self._sleep:
+                    await self._socket.wait_readable()
+                self._sleep = None
+            now = trio.current_time()
+            self._packets = 0
+            self.turn(now)
 
     def turn(self, now: float) -> None:
         """One turn."""
@@ -236,6 +248,7 @@ class Engine:
         intake = self._intake
         for _ in range(MAX_BATCHES):
             count = intake.receive()
+            self._packets += count
             if intake.is_words and self._direct and not intake.arena.is_cut:
                 self._receive_words_untrusted(count, now)
             else:
@@ -289,6 +302,7 @@ class Engine:
         except DecodeError as error:
             self.drops[error.reason] += 1
             return
+        self._packets += len(clients) - 1
         local = relay_local(relay, ingress)
         routes, srtp = self.routes.trunk.get(local, _NO_ROUTES), self._intake.srtp
         for length, client in clients:

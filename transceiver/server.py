@@ -74,7 +74,13 @@ class Transceiver:
             keys, trunk = _routing(config, routing, address)
             library = library_named(config.srtp)
             self.engine = Engine(
-                self._udp, trunk, direct=config.direct, mtu=routing.trunk_mtu, strict=strict, srtp=library
+                self._udp,
+                trunk,
+                direct=config.direct,
+                mtu=routing.trunk_mtu,
+                strict=strict,
+                latency_budget=config.latency_budget_us / 1e6,
+                srtp=library,
             )
             self.agents = AgentPool(
                 config.agents, config.identity or format_address(address), self.engine, config.agent_gather

@@ -13,6 +13,7 @@ from udpio.memory import MemoryNetwork, MemorySocket
 from udpio.nat import Nat
 from udpio.plain import PlainSocket
 from udpio.shaper import Conditions, Shaper
+from udpio.tick import Tick
 
 __all__ = [
     "BatchSocket",
@@ -27,6 +28,7 @@ __all__ = [
     "SendRing",
     "Shaper",
     "SocketOptions",
+    "Tick",
     "UdpCounters",
     "UdpSocket",
     "adopt_udp",

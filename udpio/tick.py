@@ -1,7 +1,7 @@
-"""When the relay reads its sockets again: at once while little comes, after a short sleep while much does.
+"""When a packet loop reads its sockets again: at once while little comes, after a short sleep while much does.
 
 A wake-up costs several times what a packet costs. So with `rate × budget ≥ MANY` packets to be expected within the latency
-budget, the pump sleeps for that long and then takes all of them; with fewer it waits in the kernel and is woken by the first
+budget, the loop sleeps for that long and then takes all of them; with fewer it waits in the kernel and is woken by the first
 one. A socket that still holds a full batch is read on without any sleep.
 
 The rate is that of the last 20 ms or so. Who has begun to sleep goes on until the rate is half of what began it, so a

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from relay.tick import Tick
+from udpio.tick import Tick
 
 BUDGET = 200e-6
 
