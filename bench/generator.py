@@ -296,11 +296,12 @@ class Generator:
             time.sleep(0.002)
             while (heard := self.server.receive_one()) is not None:
                 datagram, relay = heard
+                source = SERVER, int.from_bytes(relay[:2], "big")
                 try:
                     frames = trunk.decode_untrusted(datagram)
                 except DecodeError:
+                    self.server.send_one(datagram, SERVER, source)  # its hello, sent back: it asks no more
                     continue
-                source = SERVER, int.from_bytes(relay[:2], "big")
                 for answer in trunk.encode([Frame(client, index, packet(0)) for client, index, _ in frames], 1452):
                     self.server.send_one(answer, SERVER, source)
                 for client, _, _ in frames:

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from protocol.address import TransportAddress, pack_address
-from protocol.routing import Frame, KeyRing, RoutingConfig, Trunk
+from protocol.routing import Frame, KeyRing, RoutingConfig, Trunk, TrunkKind
 from protocol.stun import Class, Message, Method
 from service.addresses import parse_host_port
 from udpio import UdpSocket, open_udp
@@ -138,6 +138,9 @@ class Traffic:
         found: list[tuple[Frame, TransportAddress]] = []
         while batch := self._transceiver.receive_batch():
             for data, relay in batch:
+                if self._trunk.open_untrusted(data).kind is not TrunkKind.FRAMES:
+                    self._transceiver.send_batch([(data, relay)])  # its hello, sent back: it is heard
+                    continue
                 frames = self._trunk.decode_untrusted(data)
                 found += [(Frame(client, ingress, bytes(payload)), relay) for client, ingress, payload in frames]
         return found

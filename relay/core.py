@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import ctypes
 import math
+import secrets
 import socket
 from collections.abc import Callable, Iterator, Sequence
 from itertools import groupby
 
 from protocol.address import TransportAddress
-from protocol.routing import KeyRing, Trunk
+from protocol.routing import BOOT_LENGTH, KeyRing, Trunk
 from relay.config import RelayConfig
 from relay.downlink import Downlink
 from relay.flows import FlowTable
+from relay.greeter import Greeter
 from relay.rules import FlowRules
 from relay.sockets import CLIENT_SLOT, TRUNK_SLOT
 from relay.uplink import Uplink
@@ -35,7 +37,10 @@ _SWEEP_INTERVAL = 1.0
 
 
 class RelayCore(FlowRules):
-    """One worker's packet logic. `wall_time` is for the age of tokens only. Without `flows`, a table of its own."""
+    """One worker's packet logic. `wall_time` is for the age of tokens only. Without `flows`, a table of its own.
+
+    `boot` is drawn if it is not given. Whoever passes on what the trunk brought sends what `greeter` has to say, too.
+    """
 
     def __init__(
         self,
@@ -45,9 +50,13 @@ class RelayCore(FlowRules):
         *,
         wall_time: Callable[[], float],
         flows: FlowTable | None = None,
+        boot: bytes | None = None,
     ) -> None:
         super().__init__(config, keys, wall_time=wall_time, flows=flows)
         self._trunk = trunk
+        self.greeter = Greeter(
+            trunk, boot or secrets.token_bytes(BOOT_LENGTH)
+        )  # its hellos leave with what the trunk brought
         self._sweep_at = -math.inf
         self._uplinks: dict[tuple[int, int], tuple[ReceiveArena, Uplink]] = {}
         self._downlinks: dict[int, tuple[ReceiveArena, Downlink]] = {}
@@ -58,7 +67,7 @@ class RelayCore(FlowRules):
 
     def downlink(self, arena: ReceiveArena) -> Downlink:
         """For what the trunk's socket receives into `arena`."""
-        return Downlink(self, self._trunk, self._keys.prefix, arena, len(self.config.listen))
+        return Downlink(self, self._trunk, self._keys.prefix, arena, len(self.config.listen), self.greeter)
 
     def handle_timeout(self, now: float) -> None:
         """Safe to call early."""

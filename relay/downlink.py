@@ -1,6 +1,7 @@
 """From transceivers to clients: a batch of trunk datagrams becomes client datagrams, and no payload is copied.
 
-1. Datagram by datagram: who sent it, its head, its tag. What is not right is dropped before any of it is used.
+1. Datagram by datagram: who sent it, its head, its tag. What is not right is dropped before any of it is used. Whoever does
+   not know yet that this worker has begun is to be told (relay.greeter); an announcement of calls makes flows.
 2. The descriptors of all datagrams for one ingress are one array then. Lengths are added up, and a datagram whose sum is
    wrong is dropped with all its frames. 3. A descriptor becomes the socket address it goes to by one operation, the running
    sum of the lengths becomes where each payload lies. 4. The flow table is asked, to note which flows were heard of; what
@@ -23,6 +24,7 @@ import numpy.typing as npt
 from protocol.address import TransportAddress
 from protocol.errors import DecodeError
 from protocol.routing import DATAGRAM_OVERHEAD, Prefix, Trunk, TrunkHead, TrunkKind
+from relay.greeter import Greeter
 from relay.index import flow_words
 from relay.rules import FlowRules, is_goodbye, is_talk
 from udpio import ReceiveArena, SendRing, name_words
@@ -74,7 +76,16 @@ class _Chunk(NamedTuple):
 
 
 class Downlink:
-    def __init__(self, rules: FlowRules, trunk: Trunk, prefix: Prefix, arena: ReceiveArena, ingresses: int) -> None:
+    def __init__(
+        self,
+        rules: FlowRules,
+        trunk: Trunk,
+        prefix: Prefix,
+        arena: ReceiveArena,
+        ingresses: int,
+        greeter: Greeter,
+    ) -> None:
+        self._greeter = greeter
         self._rules, self._trunk, self._arena, self._ingresses = rules, trunk, arena, ingresses
         self._contains = prefix.contains
         self._sources: dict[tuple[int, ...], TransportAddress | None] = {}
@@ -92,10 +103,13 @@ class Downlink:
         parts: dict[tuple[int, bool], list[_Part]] = {}
         for slot in range(count):
             try:
-                head, part = self._open_untrusted(slot)
+                opened = self._open_untrusted(slot, now)
             except DecodeError as refused:
                 self._rules.drops[refused.reason] += 1
                 continue
+            if opened is None:
+                continue
+            head, part = opened
             key = head.ingress, head.is_ipv6
             if key in parts:
                 parts[key].append(part)
@@ -107,7 +121,7 @@ class Downlink:
             else:
                 yield from self._deliver_many(ingress, is_ipv6, some, now)
 
-    def _open_untrusted(self, slot: int) -> tuple[TrunkHead, _Part]:
+    def _open_untrusted(self, slot: int, now: float) -> tuple[TrunkHead, _Part] | None:
         arena = self._arena
         source = self._source(slot)
         if source is None:  # even a replayed datagram teaches us nobody outside the prefix
@@ -116,10 +130,16 @@ class Downlink:
         if length > arena.slot_size:
             raise DecodeError("truncated")
         head = self._trunk.open_untrusted(arena.payloads[slot][:length])
-        if head.kind is not TrunkKind.FRAMES:
-            raise DecodeError("trunk_kind")
         if head.ingress >= self._ingresses:
             raise DecodeError("trunk_ingress")
+        if head.kind is not TrunkKind.FRAMES:
+            announcement = self._greeter.hear_untrusted(head.kind, arena.payloads[slot][:length], source)
+            if announcement is not None:
+                for client in announcement.clients:
+                    self._rules.announced(flow_words(client, head.ingress), source, now)
+            return None
+        if source not in self._greeter.known:
+            self._greeter.meet(source, length, now)
         return head, _Part(slot, source, head.frames, length)
 
     def _source(self, slot: int) -> TransportAddress | None:

@@ -97,7 +97,7 @@ def _front(core: RelayCore, front: BatchSocket, ingress: int, back: BatchSocket)
 
 def _back(core: RelayCore, back: BatchSocket, fronts: Sequence[BatchSocket]) -> Callable[[], int]:
     downlink = core.downlink(back.arena)
-    forward, receive = downlink.forward_untrusted, back.receive
+    forward, receive, greeter = downlink.forward_untrusted, back.receive, core.greeter
     sends: list[Callable[[SendRing, int], int]] = [front.send for front in fronts]
     full, now = back.batch_size, time.monotonic
 
@@ -109,6 +109,8 @@ def _back(core: RelayCore, back: BatchSocket, fronts: Sequence[BatchSocket]) -> 
                 for ingress, ring, datagrams in forward(count, now()):
                     packets += datagrams
                     sends[ingress](ring, datagrams)
+                if greeter.waiting:
+                    back.send_batch(greeter.take())
             if count < full:
                 return packets
         return -packets

@@ -173,6 +173,13 @@ class FlowRules:
         cells.budget[row] = budget - length
         return cells.pending[row]
 
+    def announced(self, words: Words, source: TransportAddress, now: float) -> None:
+        """A transceiver says that the call of this client is with it: as good as a reply, and no better."""
+        row = self.flows.find_words(words)
+        target = self.flows.cells.target[row]
+        if not target or self.flows.transceivers.addresses[target] != source:
+            self.learn(row, words, source, b"", now)
+
     def learn(self, row: int, words: Words, source: TransportAddress, payload: bytes | memoryview, now: float) -> None:
         """A reply from a transceiver that is not (yet) the target of the flow."""
         if len(payload) >= 2 and (payload[0] & 1, payload[1] & 0x10) == _ERROR_CLASS and payload[0] <= 3:

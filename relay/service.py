@@ -75,6 +75,8 @@ async def _back(core: RelayCore, back: UdpSocket, fronts: Sequence[UdpSocket]) -
             for front, datagrams in zip(fronts, core.receive_trunk_untrusted(batch, now()), strict=True):
                 if datagrams:
                     front.send_batch(datagrams)
+            if core.greeter.waiting:
+                back.send_batch(core.greeter.take())
 
 
 async def _sweep(core: RelayCore, sockets: Mapping[str, UdpSocket], tick: Callable[[], None]) -> None:

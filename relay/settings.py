@@ -17,19 +17,8 @@ __all__ = ["SECTIONS", "Settings", "check_routing", "kept", "load_settings"]
 
 SECTIONS: dict[str, type[msgspec.Struct]] = {"relay": RelayConfig, "routing": RoutingConfig, "log": LogConfig}
 
-# What belongs to the process that stays: its sockets, its admin port, its shared memory.
-_KEPT = (
-    "listen",
-    "trunk",
-    "workers",
-    "admin",
-    "control",
-    "reuse_port",
-    "receive_buffer",
-    "send_buffer",
-    "max_flows",
-    "max_probationary",
-)
+# What belongs to the process that stays: its sockets and its admin port.
+_KEPT = ("listen", "trunk", "workers", "admin", "control", "reuse_port", "receive_buffer", "send_buffer")
 
 
 class Settings(msgspec.Struct, frozen=True):

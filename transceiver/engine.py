@@ -6,7 +6,7 @@ A turn, without an await in it:
 2. Datagrams, batch by batch: trunk datagrams are taken apart into frames; each goes to its call, STUN requests by the
    ufrag in them, everything else by the path it came along. What this causes leaves before the next batch is read.
    Handshakes are dear: a few go on in each turn, others wait for the next one.
-3. Deadlines that have passed, from one heap for all calls.
+3. Deadlines that have passed, from one heap for all calls; those of the relays (transceiver.relays).
 4. Every 20 ms while any agent speaks: the pacer, all calls in one pass.
 5. The agent links are told that frames wait.
 
@@ -23,7 +23,7 @@ import heapq
 import itertools
 import math
 from collections import Counter, deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
 
@@ -33,7 +33,7 @@ from protocol.address import Path, TransportAddress
 from protocol.demux import TRUNK_FIRST_BYTE
 from protocol.errors import DecodeError
 from protocol.peer import LEFT, SETTLE
-from protocol.routing import Trunk
+from protocol.routing import Trunk, is_notice
 from protocol.srtp import Arena, SrtpLibrary, library_named
 from protocol.stun import peek_username_untrusted
 from service.logs import get_logger
@@ -41,7 +41,8 @@ from transceiver.backends.base import Attachment, BackendEvent, Call, MediaFrame
 from transceiver.intake import Intake
 from transceiver.media import PACE_SECONDS
 from transceiver.outbox import Outbox, relay_local
-from transceiver.routes import Route, RouteTable, Sender
+from transceiver.relays import Relays
+from transceiver.routes import Route, RouteTable, Sender, holds
 from transceiver.session.reasons import CloseReason
 from transceiver.session.session import Session
 from transceiver.session.tables import Transport
@@ -86,6 +87,7 @@ class Engine:
         self.outbox = Outbox(socket, trunk, mtu, library)
         self._intake = Intake(socket, library)
         self.routes = RouteTable(self.outbox, self.drops, is_words=self._intake.is_words)
+        self.relays = Relays(trunk, mtu, self._proven_paths) if trunk is not None else None
         self.on_connected: Callable[[Session], None] = _ignore
         self.on_release: Callable[[Session], None] = _ignore
         self.on_turn_end: Callable[[], None] = _nothing  # the agent links gather what a turn brought
@@ -191,6 +193,8 @@ class Engine:
         self.outbox.flush()
         self._receive(now)
         self._run_deadlines(now)
+        if self.relays is not None and (notices := self.relays.handle_timeout(now)):
+            self._socket.send_batch(notices)
         self._pace(now)
         self.on_turn_end()
         self._run_inbox(now)  # what an agent in this very process answered
@@ -207,7 +211,8 @@ class Engine:
         """When the next turn is due, if no datagram comes before."""
         if self._inbox or self._touched or self._handshakes:
             return -math.inf
-        return min(self._heap[0][0] if self._heap else math.inf, self._next_tick)
+        due = min(self._heap[0][0] if self._heap else math.inf, self._next_tick)
+        return due if self.relays is None else min(due, self.relays.next_timeout())
 
     def _run_inbox(self, now: float) -> None:
         for _ in range(len(self._inbox)):
@@ -294,15 +299,19 @@ class Engine:
             self._receive_client_untrusted(data, Path(b"", source), now)
 
     def _receive_trunk_untrusted(self, datagram: memoryview, offset: int, relay: TransportAddress, now: float) -> None:
-        if self._trunk is None:
+        if self._trunk is None or self.relays is None:
             self.drops["no_trunk"] += 1
             return
         try:
+            if is_notice(datagram):
+                self.relays.hear_untrusted(datagram, relay, now)
+                return
             ingress, position, clients = self._trunk.split_untrusted(datagram)
         except DecodeError as error:
             self.drops[error.reason] += 1
             return
         self._packets += len(clients) - 1
+        self.relays.heard(relay, now)
         local = relay_local(relay, ingress)
         routes, srtp = self.routes.trunk.get(local, _NO_ROUTES), self._intake.srtp
         for length, client in clients:
@@ -311,6 +320,12 @@ class Engine:
                 path = Path(local, TransportAddress(client))
                 self._receive_client_untrusted(datagram[position : position + length], path, now)
             position += length
+
+    def _proven_paths(self) -> Iterator[Path | None]:
+        """Of every call, for a relay that has forgotten them."""
+        for session in list(self.sessions.values()):
+            path = session.peer.ice.selected
+            yield path if path is not None and holds(session, path) else None
 
     def _follow_untrusted(self, route: Route, srtp: Arena, offset: int, length: int, now: float) -> bool:
         """The short way of a packet of a call: whether it has taken it. If not, it has not been touched."""

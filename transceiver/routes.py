@@ -22,7 +22,7 @@ from transceiver.session.session import Session
 from transceiver.session.tables import Transport
 from udpio import name_words
 
-__all__ = ["Route", "RouteTable"]
+__all__ = ["Route", "RouteTable", "holds"]
 
 # Implementation constants
 MAX_PATHS_PER_CALL = 16  # remembered; the ICE agent keeps fewer valid
@@ -67,7 +67,7 @@ class RouteTable:
             return
         holder = self.by_path.get(path)
         if holder is not None and holder is not session:
-            if _holds(holder, path):
+            if holds(holder, path):
                 self._drops["path_taken"] += 1
                 return
             self.close(holder)
@@ -117,6 +117,7 @@ class RouteTable:
             del self.trunk[local]
 
 
-def _holds(session: Session, path: Path) -> bool:
+def holds(session: Session, path: Path) -> bool:
+    """Whether this call has proven that path, and goes along it."""
     ice = session.peer.ice
     return ice.selected == path and ice.proven and session.transport in (Transport.HANDSHAKING, Transport.SECURE)

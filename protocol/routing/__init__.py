@@ -1,6 +1,16 @@
 """How a datagram finds the transceiver that owns its call: route tokens, the transceivers' prefix, the trunk."""
 
 from protocol.routing.config import RoutingConfig
+from protocol.routing.notices import (
+    BOOT_LENGTH,
+    NO_BOOT,
+    Announcement,
+    announce,
+    hello,
+    is_notice,
+    read_announcement_untrusted,
+    read_hello_untrusted,
+)
 from protocol.routing.prefix import Prefix
 from protocol.routing.token import UFRAG_LENGTH, KeyRing, RouteToken
 from protocol.routing.trunk import (
@@ -15,9 +25,12 @@ from protocol.routing.trunk import (
 )
 
 __all__ = [
+    "BOOT_LENGTH",
     "DATAGRAM_OVERHEAD",
     "MAX_INGRESS",
+    "NO_BOOT",
     "UFRAG_LENGTH",
+    "Announcement",
     "Bundle",
     "Frame",
     "KeyRing",
@@ -27,5 +40,10 @@ __all__ = [
     "Trunk",
     "TrunkHead",
     "TrunkKind",
+    "announce",
     "frame_overhead",
+    "hello",
+    "is_notice",
+    "read_announcement_untrusted",
+    "read_hello_untrusted",
 ]

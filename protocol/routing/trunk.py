@@ -8,6 +8,7 @@
     kind 0        frames: descriptors and payloads
     kind 1        hello: a body instead, no descriptors
     kind 2        announce: descriptors alone, their lengths 0
+                  (what hello and announce say is in protocol.routing.notices)
 
 The ingress says which public address of the relay the clients spoke to; a reply repeats it, and with the client's address
 in the descriptor the relay needs no state to deliver it. All frames of a datagram share ingress and address family, as

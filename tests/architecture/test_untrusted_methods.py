@@ -35,15 +35,17 @@ from protocol.errors import DecodeError, LocalError
 from protocol.ice import IceCredentials, IceFull, IceLite
 from protocol.peer import AudioParameters, DataParameters, Peer
 from protocol.peer.audio import AudioStream
-from protocol.routing import KeyRing, RoutingConfig, Trunk
+from protocol.routing import KeyRing, RoutingConfig, Trunk, TrunkHead, TrunkKind
 from protocol.rtp import RtcpReporter
 from protocol.sctp import Association
 from protocol.sctp.cookie import CookieJar
 from protocol.srtp import Arena, SrtpProfile, SrtpTransport, library_named, profile_lengths
 from relay.config import RelayConfig
 from relay.core import RelayCore
+from relay.greeter import Greeter
 from relay.rules import KINDS
 from relay.sockets import CLIENT_SLOT, TRUNK_SLOT
+from transceiver.relays import Relays
 from udpio import ReceiveArena
 
 ROOT = Path(__file__).parents[2]
@@ -118,6 +120,19 @@ def relay() -> RelayCore:
 
 
 Feed = Callable[[bytes], object]
+
+
+def notices() -> Feed:
+    """As genuine ones of either kind."""
+    greeter = Greeter(TRUNK, b"12345678")
+    return lambda data: greeter.hear_untrusted(TrunkKind.HELLO if len(data) % 2 else TrunkKind.ANNOUNCE, data, CLIENT)
+
+
+def hellos() -> Feed:
+    """As the body of a hello under the trunk's key, from a relay that is known."""
+    relays = Relays(TRUNK, 1452, lambda: iter(()))
+    relays.heard(CLIENT, 0.0)
+    return lambda data: relays.hear_untrusted(TRUNK.seal(TrunkHead(TrunkKind.HELLO, False, 0, 0), data), CLIENT, 0.0)
 
 
 def at_zero(method: Callable[[bytes, float], object]) -> Feed:
@@ -216,6 +231,8 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
     ),
     "relay.core.RelayCore.receive_clients_untrusted": lambda: batched(relay().receive_clients_untrusted, 0, 0.0),
     "relay.core.RelayCore.receive_trunk_untrusted": lambda: batched(relay().receive_trunk_untrusted, 0.0),
+    "relay.greeter.Greeter.hear_untrusted": notices,
+    "transceiver.relays.Relays.hear_untrusted": hellos,
     "agent.codecs.g711.G711Decoder.decode_untrusted": lambda: G711Decoder("PCMU").decode_untrusted,
     "agent.codecs.g711.G711Decoder.recover_untrusted": lambda: (
         lambda data: G711Decoder("PCMU").recover_untrusted(data, 160)

@@ -45,6 +45,24 @@ def test_a_restarted_relay_has_a_talking_call_back_with_the_next_frame():
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("habit", Habit)
+def test_a_restarted_relay_has_an_echoed_call_back_before_anybody_checks(habit: Habit):
+    world = World(1, up=CALM)
+    caller = world.talk(world.new_caller(habit))
+    world.run_for(3)
+    killed = world.now
+    world.kill_relay()
+    world.after(0.5, world.start_relay)
+    world.run_for(0.5 + 0.05 + 0.005)  # a hello every 50 ms; its answer and the announcement at once
+    assert world.relay is not None
+    assert world.relay.learned == 1
+    world.run_for(3)
+    assert caller.call.failure is None
+    # A frame may come 20 ms later, and the transceiver's jitter buffer waits for those that were lost before it.
+    assert longest_silence(caller, killed) < 0.5 + 0.05 + 0.02 + 0.1
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(("habit", "most"), [(Habit.CHROMIUM, 3.3), (Habit.FIREFOX, 6.1), (Habit.OLD_PION, 4.5)])
 def test_a_restarted_relay_has_a_silent_call_back_with_the_next_check(habit: Habit, most: float):
     world = World(1, up=CALM)

@@ -103,6 +103,7 @@ class World:
         self._transceiver = transceiver or {}
         self.relay: RelayCore | None = None
         self.engine: Engine | None = None
+        self._boots = 0
         self.start_relay()
         self.start_transceiver()
 
@@ -112,7 +113,9 @@ class World:
         """A relay with an empty table, at the addresses of the last one."""
         self._relay_socket = self._open(*TRUNK)
         config = RelayConfig(listen=(f"{RELAY_HOST}:{RELAY_PORT}",))
-        self.relay = RelayCore(config, self._keys, self._trunk, wall_time=self.wall_time)
+        self._boots += 1
+        boot = self._boots.to_bytes(8, "big")
+        self.relay = RelayCore(config, self._keys, self._trunk, wall_time=self.wall_time, boot=boot)
 
     def kill_relay(self) -> None:
         self.relay = None
@@ -269,6 +272,7 @@ class World:
             for datagrams in relay.receive_trunk_untrusted(batch, now):
                 for data, destination in datagrams:
                     self._to_client(bytes(data), destination)
+            self._relay_socket.send_batch(relay.greeter.take())
         if relay.next_timeout() <= now:
             relay.handle_timeout(now)
 

@@ -29,7 +29,7 @@ from protocol.peer import (
     PeerClosed,
     TransportFailed,
 )
-from protocol.routing import Frame, KeyRing, RoutingConfig, Trunk
+from protocol.routing import Frame, KeyRing, RoutingConfig, Trunk, TrunkKind
 from protocol.rtp import RtpPacket
 from protocol.sctp import ChannelMessage, ChannelOpened
 from protocol.sdp import Capabilities, create_offer, parse_untrusted, read_answer
@@ -296,6 +296,8 @@ class RelayedSocket:
     def receive_batch(self) -> list[tuple[memoryview, TransportAddress]]:
         received = []
         for datagram, _ in self._socket.receive_batch():
+            if self._trunk.open_untrusted(datagram).kind is not TrunkKind.FRAMES:
+                continue  # hello: this relay never restarts
             frames = self._trunk.decode_untrusted(datagram)
             self.frames_in_one_datagram = max(self.frames_in_one_datagram, len(frames))
             for client, ingress, payload in frames:
