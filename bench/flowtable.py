@@ -3,7 +3,8 @@
 1. The table grows from nothing: every flow is opened by a check with a token and established by a reply, as in a relay.
    The longest single operation and the growth of the process's memory are noted.
 2. Flows drawn at random are looked up, one by one and by the batch, and what the packet path does beside that is done:
-   the target is taken and the time noted.
+   the target is taken and the time noted. Beside that, the whole way of a batch through `relay.uplink`: everything a relay
+   does with 256 packets of 160 bytes but the system calls, heads and tags of the trunk's datagrams included.
 3. A sweep that finds nothing, the mending of a table whose writer was killed, and a sweep that takes all flows out.
 
 Times are CPU times of this thread, page faults included: what else runs on the machine is not counted as a pause, only as
@@ -13,6 +14,7 @@ what it does to the caches.
 from __future__ import annotations
 
 import mmap
+import socket
 import sys
 import time
 from collections.abc import Callable
@@ -22,8 +24,12 @@ import msgspec
 import numpy as np
 
 from protocol.address import pack_address
+from protocol.routing import KeyRing, RoutingConfig, Trunk
+from relay.config import RelayConfig
+from relay.core import RelayCore
 from relay.flows import FlowTable, Proposal
 from relay.layout import SEQUENCE_WORD
+from udpio import ReceiveArena
 
 __all__ = ["FlowTableFigures", "measure_flow_table"]
 
@@ -41,6 +47,7 @@ class FlowTableFigures(msgspec.Struct, frozen=True, kw_only=True):
     vector: dict[int, float]
     scalar: dict[int, float]
     lookup_256: float  # ns a key, the look-up alone
+    uplink_256: float  # ns a packet, all of relay.uplink
     bytes_a_flow: float  # resident
     establish_us: float  # open and establish, on the average
     longest_operation_ms: float  # while growing
@@ -70,6 +77,7 @@ def measure_flow_table(flows: int = 1_000_000, *, seed: int = 1) -> FlowTableFig
     vector = {size: _vector(table, words, size, source, touch=True) for size in (1, 4, 8, 16, 32, 64, 128, 256)}
     scalar = {size: _scalar(table, words, size, source) for size in (1, 16, 256)}
     lookup = _vector(table, words, 256, source, touch=False)
+    uplink = _uplink(table, words, source)
     idle = _longest_slice(table, 0.0)
     attach = _spent(lambda: FlowTable.attach(memory, max_per_token=16, idle=_IDLE))
     memoryview(memory).cast("Q")[SEQUENCE_WORD] += 1
@@ -80,6 +88,7 @@ def measure_flow_table(flows: int = 1_000_000, *, seed: int = 1) -> FlowTableFig
         vector=vector,
         scalar=scalar,
         lookup_256=lookup,
+        uplink_256=uplink,
         bytes_a_flow=resident / flows,
         establish_us=establish_us,
         longest_operation_ms=longest * 1e3,
@@ -143,6 +152,28 @@ def _scalar(
             if target[row]:
                 seen[row] = 1.0
     return (time.thread_time() - began) / len(batches) / size * 1e9
+
+
+def _uplink(table: FlowTable, words: np.ndarray[tuple[int], np.dtype[np.uint64]], source: np.random.Generator) -> float:
+    """For eight transceivers, with the MTU of Ethernet."""
+    routing = RoutingConfig(keys=("1:" + "5a" * 32,), trunk_keys=("a5" * 32,), prefix="10.0.0.0/8")
+    config = RelayConfig(batch_size=256)
+    core = RelayCore(config, KeyRing.parse(routing), Trunk.parse(routing), wall_time=time.time, flows=table)
+    arena = ReceiveArena(256, 2048, socket.AF_INET)
+    for index in range(256):
+        arena.put(index, b"\x80\x6f" + bytes(158), _TRANSCEIVERS[0])
+    arena.survey(256)
+    uplink = core.uplink(arena, 0, socket.AF_INET)
+    family = np.uint64(int.from_bytes(socket.AF_INET.to_bytes(2, sys.byteorder) + bytes(6), sys.byteorder))
+    batches = [words[source.integers(0, len(words), 256)] + family for _ in range(_LOOKS // 256)]
+    spent = 0.0
+    for batch in batches:
+        arena.names[:, 0] = batch
+        began = time.thread_time()
+        uplink.forward_untrusted(256, 1.0)
+        spent += time.thread_time() - began
+    assert core.frames_up == 256 * len(batches)
+    return spent / len(batches) / 256 * 1e9
 
 
 def _longest_slice(table: FlowTable, now: float) -> float:

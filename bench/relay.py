@@ -304,6 +304,7 @@ def measure_table(options: RelayOptions, progress: Progress) -> Section:
     for path, by_size in (("vector", figures.vector), ("scalar", figures.scalar)):
         for size, nanoseconds in by_size.items():
             section.add(look, f"{path}, batch {size}", "ns/packet", nanoseconds)
+    section.add("the whole way to the trunk but the system calls", "uplink, batch 256", "ns/packet", figures.uplink_256)
     section.add("memory", "flow table", "bytes/flow", figures.bytes_a_flow)
     for words, value in (
         ("longest operation while growing", figures.longest_operation_ms),
