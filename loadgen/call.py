@@ -105,6 +105,7 @@ class Call:
             cname=entropy(8).hex(),
             ice_lite=False,
             codecs=(OPUS,),
+            red="accept",  # sent when the answer prefers it, as Chromium does
             telephone_event=False,
             nack=True,
         )
@@ -169,6 +170,7 @@ class Call:
                 self._capabilities.cname,
                 reduced_size=audio.rtcp_rsize,
                 resend=True,  # whether agreed or not, as both browsers do
+                send_red_as=audio.red_payload_type if audio.red_first else None,
             ),
             data=DataParameters(data.remote_sctp_port, data.remote_max_message_size, data.local_sctp_port),
             entropy=self._entropy,

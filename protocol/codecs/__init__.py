@@ -5,7 +5,7 @@ from __future__ import annotations
 from protocol.codecs.codec import FRAME_SECONDS, Codec
 from protocol.codecs.g711 import PCMA, PCMU
 from protocol.codecs.opus import OPUS
-from protocol.codecs.red import RedBlock, parse_red_untrusted
+from protocol.codecs.red import RedBlock, RedWriter, parse_red_untrusted
 from protocol.codecs.telephone_event import (
     TELEPHONE_EVENT,
     TELEPHONE_EVENT_RANGE,
@@ -25,6 +25,7 @@ __all__ = [
     "Codec",
     "KeyPresses",
     "RedBlock",
+    "RedWriter",
     "TelephoneEvent",
     "codec_by_name",
     "parse_red_untrusted",

@@ -16,11 +16,13 @@ from typing import NamedTuple
 
 from protocol.errors import DecodeError
 
-__all__ = ["MAX_RED_BLOCKS", "RedBlock", "parse_red_untrusted"]
+__all__ = ["MAX_RED_BLOCKS", "RedBlock", "RedWriter", "parse_red_untrusted"]
 
 # Specification constants
 _FOLLOWED = 0x80  # the F bit
 _REPEATED_HEADER = 4
+_MAX_OFFSET = (1 << 14) - 1
+_MAX_LENGTH = (1 << 10) - 1
 
 # Implementation constants
 MAX_RED_BLOCKS = 32  # browsers send two or three
@@ -61,3 +63,27 @@ def parse_red_untrusted(payload: bytes, payload_type: int) -> tuple[RedBlock, ..
         blocks.append(RedBlock(kind, offset, payload[position : position + length]))
         position += length
     return (*blocks, RedBlock(first & 0x7F, 0, payload[position:]))
+
+
+class RedWriter:
+    """Of one stream: makes each payload one of redundant audio, with a copy of the payload before it."""
+
+    __slots__ = ("_last", "_last_timestamp", "_payload_type")
+
+    def __init__(self, payload_type: int) -> None:
+        """`payload_type`: the codec's."""
+        self._payload_type = payload_type
+        self._last = b""
+        self._last_timestamp = 0
+
+    def write(self, payload: bytes, timestamp: int, most: int) -> bytes:
+        """The payload with its copy in front; without it, if that would be too old or make it longer than `most` bytes."""
+        last, offset = self._last, timestamp - self._last_timestamp & 0xFFFFFFFF
+        self._last, self._last_timestamp = payload, timestamp
+        head = bytes((self._payload_type,))
+        length = len(last)
+        fits = 0 < length <= _MAX_LENGTH and length + _REPEATED_HEADER + 1 + len(payload) <= most
+        if not fits or not 0 < offset <= _MAX_OFFSET:
+            return head + payload
+        word = (_FOLLOWED | self._payload_type) << 24 | offset << 10 | length
+        return word.to_bytes(_REPEATED_HEADER, "big") + head + last + payload

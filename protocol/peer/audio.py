@@ -12,6 +12,7 @@ from __future__ import annotations
 
 from collections import Counter
 
+from protocol.codecs import RedWriter
 from protocol.dtls import SrtpKeys
 from protocol.errors import DecodeError
 from protocol.peer.events import AudioParameters
@@ -54,6 +55,7 @@ class AudioStream:
             reduced_size=parameters.reduced_size,
         )
         self.resend = ResendBuffer() if parameters.resend else None  # what the peer may ask for again
+        self.red = RedWriter(parameters.payload_type) if parameters.send_red_as is not None else None
         self.arrivals = ArrivalLog() if parameters.transport_cc_id is not None else None
         self.drops: Counter[str] = Counter()
         self._srtp = SrtpTransport(SrtpProfile(keys.profile), keys.local, keys.remote, library=library)
@@ -106,7 +108,11 @@ class AudioStream:
         sequence = self._sequence
         self._sequence = sequence + 1 & 0xFFFF
         wire_timestamp = timestamp + self._timestamp_offset & 0xFFFFFFFF
-        plain = serialize_rtp(parameters.payload_type, sequence, wire_timestamp, parameters.ssrc, payload, marker)
+        payload_type = parameters.payload_type
+        if self.red is not None and parameters.send_red_as is not None:
+            payload_type = parameters.send_red_as
+            payload = self.red.write(payload, wire_timestamp, MAX_PAYLOAD)
+        plain = serialize_rtp(payload_type, sequence, wire_timestamp, parameters.ssrc, payload, marker)
         self.reporter.packet_sent(wire_timestamp, len(payload), now)
         protected = self._srtp.protect_rtp(plain)
         if self.resend is not None:

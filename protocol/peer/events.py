@@ -39,6 +39,8 @@ class AudioParameters:
     """The NTP time at which `now` is 0: what our sender reports tell."""
     reduced_size: bool = False
     """RTCP of ours need not be compound (a=rtcp-rsize)."""
+    send_red_as: int | None = None
+    """Send redundant audio (RFC 2198), under this payload type."""
     transport_cc_id: int | None = None
     """The header extension with transport-wide sequence numbers; feedback about them is sent."""
     request: bool = True

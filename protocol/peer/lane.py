@@ -184,6 +184,7 @@ class MediaLane:
             or self._breaker.tripped is not None
             or srtp.rtp_left <= 0
             or srtp.rtcp_left <= 0
+            or audio.red is not None
         ):
             return 0
         sequence = audio._sequence

@@ -22,6 +22,7 @@ _UNKNOWN_ROUND_TRIP = 0.060  # seconds, before anything was measured
 _MIN_ANSWER = 0.005
 _REORDER_FACTOR = 1.5
 _TOO_SOON = 0.4  # round trips after asking: what comes sooner was on its way already
+_TRIES_IN_VAIN = 8
 _HOPELESS = 0.2  # of what was asked for came; below it nothing is waited for
 _MAX_TRACKED = 128  # packets; the oldest are forgotten
 
@@ -54,7 +55,18 @@ class ResendRequests:
     `due` is when `take` has something: infinity while nothing is missed.
     """
 
-    __slots__ = ("_answer", "_config", "_hope", "_missing", "_reorder", "_round_trip", "_tokens", "_tokens_at", "due")
+    __slots__ = (
+        "_answer",
+        "_config",
+        "_hope",
+        "_missing",
+        "_reorder",
+        "_round_trip",
+        "_tokens",
+        "_tokens_at",
+        "_vain",
+        "due",
+    )
 
     def __init__(self, config: RequestConfig | None = None) -> None:
         self._config = config or RequestConfig()
@@ -63,6 +75,7 @@ class ResendRequests:
         self._hope = 1.0  # of the packets that were asked for came
         self._round_trip = 0.0  # as last told
         self._reorder = 0.0  # seconds by which packets out of order were late
+        self._vain = 0
         self._tokens = self._config.burst
         self._tokens_at = -math.inf
         self.due = math.inf
@@ -98,9 +111,9 @@ class ResendRequests:
             self._reorder = max(now - missing.missed_at, 0.9 * self._reorder)
             return False
         self._reorder *= 0.98
-        if missing.asked == 1:
-            took = now - missing.asked_at
-            self._answer = took if self._answer is None else self._answer + (took - self._answer) / 4
+        # Asked for twice, it may have been the second time that was answered: such a time counts for less.
+        took, weight = now - missing.asked_at, 4 if missing.asked == 1 else 8
+        self._answer = took if self._answer is None else self._answer + (took - self._answer) / weight
         self._hope += (1.0 - self._hope) / 4
         return True
 
@@ -131,9 +144,8 @@ class ResendRequests:
             if not missing.asks_left:
                 continue
             if missing.due <= now:
-                in_time = now + again - _ANSWER_SLACK <= missing.deadline
-                # Where asking seemed vain it is still tried, once: that is how a change is noticed.
-                if self._tokens < 1.0 or not (in_time or (self._hope < _HOPELESS and not missing.asked)):
+                in_time = now + again - _ANSWER_SLACK <= missing.deadline and self._hope >= _HOPELESS
+                if self._tokens < 1.0 or not (in_time or self._tries_in_vain(missing)):
                     missing.asks_left = 0
                     continue
                 self._tokens -= 1.0
@@ -149,6 +161,11 @@ class ResendRequests:
         """Another source: what is missed of the last one will not come."""
         self._missing.clear()
         self.due = math.inf
+
+    def _tries_in_vain(self, missing: _Missing) -> bool:
+        """Where asking seems of no use it is still tried now and then, once: that is how a change is noticed."""
+        self._vain += 1
+        return self._vain % _TRIES_IN_VAIN == 0 and not missing.asked
 
     def _schedule(self) -> None:
         self.due = min((missing.due for missing in self._missing.values() if missing.asks_left), default=math.inf)

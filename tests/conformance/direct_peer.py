@@ -17,7 +17,7 @@ from typing import Any
 
 import trio
 
-from protocol.address import Path, unpack_address
+from protocol.address import Path, TransportAddress, unpack_address
 from protocol.agentlink import MediaRecord
 from protocol.codecs import CODECS, Codec
 from protocol.dtls import DtlsEndpoint, Identity, Role
@@ -27,7 +27,7 @@ from protocol.rtp import RtpPacket, ntp_from_unix
 from protocol.sdp import Capabilities, NegotiatedAudio, Redundancy, answer, parse_untrusted, read_offer
 from protocol.srtp import SERVER_PREFERENCE
 from transceiver.media import Uplink
-from udpio import open_udp
+from udpio import Conditions, Shaper, open_udp
 
 OFFER = """(async () => {
   const pc = window.pc = new RTCPeerConnection();
@@ -42,7 +42,7 @@ PAGE = b"HTTP/1.1 200 OK\r\nContent-Type: text/html\r\nContent-Length: 15\r\nCon
 
 class DirectPeer:
     """`answer` an offer, then `run`. With `repair`, all that repairs losses is agreed on, and `uplink` puts in order what is
-    heard; `loss` is the share of media datagrams that come to nothing, each way."""
+    heard; `network` is what lies between, each way."""
 
     def __init__(
         self,
@@ -51,14 +51,14 @@ class DirectPeer:
         *,
         repair: bool = False,
         red: Redundancy = "decline",
-        loss: float = 0.0,
+        network: Conditions = Conditions(),  # noqa: B008  (frozen)
     ) -> None:
         self.uplink: Uplink | None = None
         self.negotiated: NegotiatedAudio | None = None
         self._repair = repair
         self._red: Redundancy = red
-        self._loss = loss
-        self._chance = Random(5)
+        self._inward: Shaper[tuple[bytes, TransportAddress]] = Shaper(network, Random(5))
+        self._outward: Shaper[tuple[bytes, TransportAddress]] = Shaper(network, Random(6))
         self.talking = True
         self.heard: list[RtpPacket] = []
         self.frames: list[MediaRecord] = []  # the same in order
@@ -129,14 +129,15 @@ class DirectPeer:
         while True:
             uplink = self.uplink
             assert uplink is not None
-            with trio.move_on_at(min(self.peer.next_timeout(), tick, uplink.next_timeout())):
+            timers = (self.peer, uplink, self._inward, self._outward)
+            with trio.move_on_at(min(tick, *(timer.next_timeout() for timer in timers))):
                 await self._socket.wait_readable()
             for data, source in self._socket.receive_batch():
-                if self._is_lost(data):
-                    continue
-                self.peer.receive_untrusted(bytes(data), Path(b"", source), trio.current_time())
-                self._drain(self.peer)
+                self._inward.send((bytes(data), source), len(data), trio.current_time())
             now = trio.current_time()
+            for datagram, source in self._inward.poll(now):
+                self.peer.receive_untrusted(datagram, Path(b"", source), now)
+                self._drain(self.peer)
             self.peer.handle_timeout(now)
             uplink.handle_timeout(now)
             self._request(self.peer, uplink, now)
@@ -144,9 +145,6 @@ class DirectPeer:
                 tick += 0.02
                 self._speak(self.peer, now)
             self._drain(self.peer)
-
-    def _is_lost(self, data: bytes | memoryview) -> bool:
-        return 128 <= data[0] < 192 and self._chance.random() < self._loss
 
     def _request(self, peer: Peer, uplink: Uplink, now: float) -> None:
         if sequences := uplink.take_requests(now):
@@ -165,9 +163,7 @@ class DirectPeer:
             for output in outputs:
                 match output:
                     case SendTo():
-                        if self._is_lost(output.data):
-                            continue
-                        self._socket.send_batch([(output.data, output.path.remote)])
+                        self._outward.send((output.data, output.path.remote), len(output.data), now)
                         continue
                     case AudioReceived():
                         self.heard.append(output.packet)
@@ -180,6 +176,7 @@ class DirectPeer:
                     case DtlsConnected():
                         peer.start_media()
                 self.events.append(output)
+        self._socket.send_batch(self._outward.poll(now))
 
     def close(self) -> None:
         self._socket.close()

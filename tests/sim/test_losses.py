@@ -63,3 +63,20 @@ def test_lost_audio_is_asked_for_and_most_of_it_comes_in_time():
     assert recovered == counters["recovered"] > 100
     assert counters["nack_sent"] >= counters["recovered"] / 2
     assert counters["requested"] < 2 * 0.06 * 3000, "hardly anything is asked for that was not lost"
+
+
+@pytest.mark.slow
+def test_where_an_answer_would_come_too_late_redundant_audio_fills_most_gaps():
+    far = Conditions(loss=0.05, delay=0.3, jitter=0.005)
+    asked, _, _ = listen(30, up=far)
+    share, counters, recovered = listen(30, up=far, red="prefer")
+    assert asked < 0.97
+    assert share > 0.99
+    assert recovered > 50
+    assert counters["requested"] < 10, "what would come too late is asked for only now and then"
+
+
+@pytest.mark.slow
+def test_redundant_audio_is_not_sent_when_the_answer_only_understands_it():
+    _, counters, _ = listen(10, red="accept")
+    assert "red_recovered" not in counters

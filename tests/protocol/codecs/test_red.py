@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from protocol.codecs import RedBlock, parse_red_untrusted
+from protocol.codecs import RedBlock, RedWriter, parse_red_untrusted
 from protocol.codecs.red import MAX_RED_BLOCKS
 from protocol.errors import DecodeError
 
@@ -87,3 +87,18 @@ def test_every_shorter_packet_is_refused_or_ends_in_the_newest_block():
     data = serialize((RedBlock(111, 1920, b"first"), RedBlock(111, 960, b"second"), RedBlock(111, 0, b"third")))
     for size in range(len(data) - len(b"third")):
         assert refused(data[:size]) == "red_truncated"
+
+
+@given(st.lists(st.tuples(st.binary(max_size=1100), st.integers(1, 30_000)), min_size=1, max_size=20))
+def test_a_stream_that_is_written_carries_each_payload_and_the_one_before_it(payloads: list[tuple[bytes, int]]):
+    writer, timestamp, last = RedWriter(111), 0xFFFF_F000, b""
+    for payload, step in payloads:
+        timestamp += step
+        packet = writer.write(payload, timestamp & 0xFFFFFFFF, 1172)
+        assert len(packet) <= max(1172, len(payload) + 1)
+        *copies, newest = parse_red_untrusted(packet, 63)
+        assert newest == RedBlock(111, 0, payload)
+        assert copies in ([], [RedBlock(111, step, last)])
+        fits = 0 < len(last) < 1024 and len(last) + len(payload) + 5 <= 1172 and step < 1 << 14
+        assert bool(copies) == fits or (not last)
+        last = payload

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import random
 
 import pytest
 from hypothesis import given, settings
@@ -191,18 +190,26 @@ def test_of_a_long_gap_only_the_end_is_asked_for():
 
 
 def test_the_rate_of_requests_is_bounded_whatever_is_lost():
-    jitter = buffer(round_trip=0.01)
-    chance = random.Random(4)
-    asked = 0
-    for number in range(5000):
+    requests, asked = ResendRequests(), 0
+    for number in range(4000):  # 200 a second, and all that were asked for come
+        now = number * 0.005
+        requests.miss(range(number, number + 1), now, now + 0.2)
+        for sequence in requests.take(now, 0.01):
+            asked += 1
+            requests.arrived(sequence, now + 0.01)
+    assert 900 < asked <= 50 * 20 + 32
+    assert len(requests._missing) <= 128
+
+
+def test_of_what_would_come_too_late_one_in_eight_is_asked_for():
+    jitter, asked = buffer(round_trip=0.3), 0
+    for number in range(0, 2000, 2):
         now = number * TICK
-        while jitter.next_timeout() <= now:
-            asked += len(jitter.take_requests(jitter.next_timeout()))
-            drain(jitter, now)
-        if chance.random() < 0.4:
-            jitter.push(packet(number), now)
-            drain(jitter, now)
-    assert 2000 < asked <= 50 * 100 + 32
+        jitter.push(packet(number), now)
+        while (due := jitter.next_timeout()) < now + TICK:
+            asked += len(jitter.take_requests(due))
+            drain(jitter, due)
+    assert 0.1 < asked / 1000 < 0.15
 
 
 def test_where_nobody_resends_waiting_ends_and_where_somebody_begins_to_it_comes_back():
