@@ -47,6 +47,13 @@ sim *arguments: (_env "dev")
 load *arguments: (_env "run")
     @exec {{ python }} -m loadgen "$@"
 
+# Ten minutes of 300 calls on a stack of our own: late frames, memory of every process, flat or not; a page and JSON.
+[no-exit-message]
+soak-calls *arguments: (_env "run")
+    @mkdir -p run
+    @exec {{ python }} -m loadgen --soak --agent meter --calls 300 --seconds 600 \
+        --report run/soak-calls.html --json run/soak-calls.json "$@"
+
 # Look at this machine as a relay would: ports, socket buffers, public address, NAT (--help tells the options).
 [no-exit-message]
 doctor *arguments: (_env "run")

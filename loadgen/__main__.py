@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import shlex
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -13,17 +13,17 @@ import msgspec
 import trio
 from rich.console import Console
 
-from loadgen.driver import Driver
-from loadgen.fleet import Fleet, start_workers
+from loadgen.accounts import Accounts
+from loadgen.endurance import Capacity, find_capacity, process_figures
+from loadgen.fleet import Alone, Fleet, Worker, start_workers
 from loadgen.options import Options, parse_options, process_count
 from loadgen.ownstack import OwnStack, StackFailed, own_stack
 from loadgen.page import render_page
 from loadgen.progress import show_progress
 from loadgen.report import Summary, render, summarize_result
-from loadgen.result import Progress, Result, collect, progress_of
-from loadgen.scenario import Run, place_calls
-from loadgen.timeline import Timeline, sample
-from service.ready import calm_collector, stop_signals
+from loadgen.result import Result
+from loadgen.timeline import INTERVAL, Timeline
+from service.ready import stop_signals
 
 EXIT_WELL, EXIT_NOT_WELL, EXIT_USAGE = range(3)
 
@@ -34,16 +34,15 @@ def main() -> int:
         if file not in (None, "-") and (problem := _unwritable(Path(file))) is not None:
             print(f"just load: {name}: {problem}", file=sys.stderr)
             return EXIT_USAGE
-    timeline = Timeline()
     try:
         with _stack(options) as stack:
-            result = _run(options, stack.url, timeline)
+            result, timeline, capacity = _run(options, stack)
     except StackFailed as failed:
         print(f"just load: {failed}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:  # before there were calls
         return EXIT_NOT_WELL
-    summary = summarize_result(result, options)
+    summary = summarize_result(result, options, process_figures(timeline.samples), capacity)
     _deliver(options, summary, timeline)
     return EXIT_WELL if summary.ok else EXIT_NOT_WELL
 
@@ -54,52 +53,42 @@ def _stack(options: Options) -> AbstractContextManager[OwnStack]:
     return own_stack(options.agent, dict(os.environ) | ({} if options.nack else {"ANTIPHON_TRANSCEIVER_NACK": "false"}))
 
 
-def _run(options: Options, url: str, timeline: Timeline) -> Result:
+def _run(options: Options, stack: OwnStack) -> tuple[Result, Timeline, Capacity | None]:
     count = process_count(options)
-    if count == 1:
-        return trio.run(_run_here, options, url, timeline, strict_exception_groups=True)
-    with start_workers(count) as workers:
-        return trio.run(_run_fleet, Fleet(options, url, workers), timeline, strict_exception_groups=True)
+    with start_workers(count if count > 1 else 0) as workers:
+        names = {worker.pid: f"generator {number}" for number, worker in enumerate(workers, 1)}
+        timeline = Timeline(Accounts(stack.pid, names or {os.getpid(): "generator"}))
+        result, capacity = trio.run(_follow, options, stack.url, workers, timeline, strict_exception_groups=True)
+    return result, timeline, capacity
 
 
-async def _run_here(options: Options, url: str, timeline: Timeline) -> Result:
-    calm_collector()
-    run = Run(options, Driver(network=options.network))
+async def _follow(
+    options: Options, url: str, workers: Sequence[Worker], timeline: Timeline
+) -> tuple[Result, Capacity | None]:
+    generator = Fleet(options, url, workers) if workers else Alone(options, url)
+    found: list[Capacity] = []
 
-    def look() -> tuple[float, Progress]:
-        return trio.current_time() - run.started_at, progress_of(run)
+    async def stop_at_limit() -> None:
+        while (capacity := find_capacity(timeline.samples)) is None:  # noqa: ASYNC110 - one sample a second
+            await trio.sleep(INTERVAL)
+        found.append(capacity)
+        await generator.stop()
+
+    async def stop_on_signal(signals: AsyncIterator[int]) -> None:
+        async for _ in signals:
+            await generator.stop()
 
     with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
-            nursery.start_soon(_end_on_signal, signals, nursery.cancel_scope)
-            nursery.start_soon(show_progress, look, options.calls, Console(stderr=True))
-            nursery.start_soon(timeline.watch, look)
-            await place_calls(run, url)
-            timeline.add(sample(*look()))
+            nursery.start_soon(stop_on_signal, signals)
+            nursery.start_soon(show_progress, generator.look, options.calls, Console(stderr=True))
+            nursery.start_soon(timeline.watch, generator.look)
+            if options.find_capacity:
+                nursery.start_soon(stop_at_limit)
+            await generator.run()
+            timeline.take(*generator.look())
             nursery.cancel_scope.cancel()
-    return collect(run)
-
-
-async def _run_fleet(fleet: Fleet, timeline: Timeline) -> Result:
-    with stop_signals() as signals:
-        async with trio.open_nursery() as nursery:
-            nursery.start_soon(_stop_on_signal, signals, fleet)
-            nursery.start_soon(show_progress, fleet.look, fleet.options.calls, Console(stderr=True))
-            nursery.start_soon(timeline.watch, fleet.look)
-            await fleet.run()
-            nursery.cancel_scope.cancel()
-    return fleet.result()
-
-
-async def _stop_on_signal(signals: AsyncIterator[int], fleet: Fleet) -> None:
-    async for _ in signals:
-        await fleet.stop()
-
-
-async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -> None:
-    async for _ in signals:
-        scope.cancel()
-        return
+    return generator.result(), found[0] if found else None
 
 
 def _unwritable(file: Path) -> str | None:

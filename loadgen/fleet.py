@@ -18,12 +18,15 @@ from typing import IO
 
 import trio
 
+from loadgen.driver import Driver
 from loadgen.messages import Begin, Order, Ready, read_from_worker, say
 from loadgen.options import Options
-from loadgen.result import CallResult, ProcessResult, Progress, Result, merge, merge_progress
+from loadgen.result import CallResult, ProcessResult, Progress, Result, collect, merge, merge_progress, progress_of
+from loadgen.scenario import Run, place_calls
 from service.children import die_with_parent
+from service.ready import calm_collector
 
-__all__ = ["Fleet", "start_workers"]
+__all__ = ["Alone", "Fleet", "Worker", "start_workers"]
 
 # Implementation constants, seconds
 LEAD = 0.05  # from the word to begin until the first call is due, so that it reaches every worker
@@ -70,7 +73,35 @@ def _start() -> Worker:
     )
 
 
+class Alone:
+    """The generator as this process alone; to be made where trio runs."""
+
+    def __init__(self, options: Options, url: str) -> None:
+        calm_collector()
+        self._run = Run(options, Driver(network=options.network))
+        self._url = url
+        self._scope = trio.CancelScope()
+
+    def look(self) -> tuple[float, Progress]:
+        """Seconds of the run, and what has been reached in them."""
+        return trio.current_time() - self._run.started_at, progress_of(self._run)
+
+    def result(self) -> Result:
+        return collect(self._run)
+
+    async def run(self) -> None:
+        with self._scope:
+            await place_calls(self._run, self._url)
+
+    async def stop(self) -> None:
+        """End the calls early: they say goodbye."""
+        await trio.lowlevel.checkpoint()
+        self._scope.cancel()
+
+
 class Fleet:
+    """The generator as several processes, in the same words."""
+
     def __init__(self, options: Options, url: str, workers: Sequence[Worker]) -> None:
         self.options = options
         self.url = url

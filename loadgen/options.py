@@ -21,7 +21,9 @@ MAX_CALLS = 20_000  # a socket, a DTLS association and an SCTP association each
 MAX_PROCESSES = 64
 CALLS_OF_A_PROCESS = 250  # that it drives without being late itself, on a core of its own
 MAX_SECONDS = 86_400.0
-DEFAULT_RATE = 20.0  # set-up costs two signatures and two key agreements at either end
+# Set-up costs two signatures and two key agreements at either end: it must not be what a ramp measures.
+MEASURE: dict[str, float] = {"calls": 20, "seconds": 10.0, "rate": 20.0}
+RAMP: dict[str, float] = {"calls": 2000, "seconds": MAX_SECONDS, "rate": 4.0}
 DEFAULT_SETUP_SECONDS = 15.0
 DEFAULT_CHECK_SECONDS = 5.0  # RFC 7675 §5.1
 
@@ -45,6 +47,9 @@ many of its 20 ms slots were filled in time.
 The options under "a bad network" put one between each call and the server,
 the same in both directions. What they lose, or what a rebinding costs, does
 not make the run a failure.
+
+--find-capacity tells at how many calls something was at its limit first, and
+what each process cost for a second of a call; then all calls end.
 
 exit status:
   0  all is well
@@ -82,6 +87,10 @@ class Options:
     """Whether each frame of ours holds a copy of the one before (Opus in-band FEC)."""
     nack: bool
     """Whether the transceiver of the stack that is started asks for what was lost."""
+    soak: bool
+    """Memory that does not stay flat makes the run a failure."""
+    find_capacity: bool
+    """Calls come and stay until something is at its limit."""
     processes: int | None
     """0: one for each usable CPU; None: as many as the calls need, and there are CPUs."""
     network: Network
@@ -96,6 +105,10 @@ def parse_options(arguments: Sequence[str] | None = None) -> Options:
         given["network"] = Network(Conditions(**conditions), given.pop("rebind_seconds"), given.pop("seed"))
     except ValueError as error:
         parser.error(f"a bad network: {error}")
+    defaults = RAMP if given["find_capacity"] else MEASURE
+    given |= {name: value for name, value in defaults.items() if given[name] is None}
+    if given["url"] is not None and (given["soak"] or given["find_capacity"]):
+        parser.error("--soak and --find-capacity look at the processes of a stack of our own: not with --url")
     given["allow_loss"] |= given["network"].loses
     return Options(**given)
 
@@ -116,11 +129,9 @@ def _parser() -> argparse.ArgumentParser:
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--calls", type=_count, default=20, metavar="N", help="how many calls (20)")
-    parser.add_argument("--seconds", type=_positive(MAX_SECONDS), default=10.0, metavar="S", help="each talks for (10)")
-    parser.add_argument(
-        "--rate", type=_positive(1000.0), default=DEFAULT_RATE, metavar="R", help="calls placed per second (20)"
-    )
+    parser.add_argument("--calls", type=_count, metavar="N", help="how many calls (20)")
+    parser.add_argument("--seconds", type=_positive(MAX_SECONDS), metavar="S", help="each talks for (10)")
+    parser.add_argument("--rate", type=_positive(1000.0), metavar="R", help="calls placed per second (20)")
     parser.add_argument("--url", type=_url, metavar="URL", help="a running stack (one is started, and ended)")
     parser.add_argument("--agent", default="echo", metavar="NAME", help="agent of the stack (echo; meter tells slots)")
     parser.add_argument(
@@ -151,6 +162,14 @@ def _parser() -> argparse.ArgumentParser:
         help="STUN checks of a call, on average (5; Chromium does 2.65)",
     )
     parser.add_argument("--no-fec", dest="fec", action="store_false", help="frames without a copy of the one before")
+    parser.add_argument(
+        "--soak", action="store_true", help="fail, too, if the memory of a process of the stack grows on and on"
+    )
+    parser.add_argument(
+        "--find-capacity",
+        action="store_true",
+        help="let ever more calls come, and stay, until frames are late or a process has no CPU left",
+    )
     parser.add_argument(
         "--no-nack", dest="nack", action="store_false", help="the stack that is started asks for no packet again"
     )

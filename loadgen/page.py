@@ -12,6 +12,8 @@ from loadgen.timeline import Sample
 
 __all__ = ["render_page"]
 
+MIB = 1 << 20
+
 STYLE = """\
 :root { color-scheme: light dark; font: 15px/1.45 system-ui, sans-serif }
 body { max-width: 60rem; margin: 2rem auto; padding: 0 1rem }
@@ -48,6 +50,7 @@ def render_page(summary: Summary, samples: Sequence[Sample], command: str) -> st
             ["", "audio frames", "data messages"],
             ([name, _cell(summary.audio[name]), _cell(summary.data.get(name))] for name in counts),
         ),
+        *_processes(summary),
         "<h2>the generator itself</h2>",
         _table(["", ""], ([name.replace("_", " "), _cell(value)] for name, value in summary.generator.items())),
         "<h2>the network between</h2>",
@@ -57,6 +60,16 @@ def render_page(summary: Summary, samples: Sequence[Sample], command: str) -> st
         f'<meta charset="utf-8"><title>Antiphon: load of {summary.calls["wanted"]} calls</title><style>{STYLE}</style>'
     )
     return f'<!doctype html><html lang="en"><head>{head}</head><body>{"".join(body)}</body></html>\n'
+
+
+def _processes(summary: Summary) -> Iterable[str]:
+    if summary.processes:
+        heads = list(next(iter(summary.processes.values())))
+        yield "<h2>the processes, while all calls talked</h2>"
+        yield _table(
+            ["", *(head.replace("_", " ") for head in heads)],
+            ([name, *map(_cell, figures.values())] for name, figures in summary.processes.items()),
+        )
 
 
 def _plots(summary: Summary, samples: Sequence[Sample]) -> Iterable[str]:
@@ -73,6 +86,10 @@ def _plots(summary: Summary, samples: Sequence[Sample]) -> Iterable[str]:
         "seconds",
         "calls",
     )
+    yield line_chart("late", [("late", _late(samples))], "seconds", "‰ of the frames that came back")
+    if names := list(dict.fromkeys(name for one in samples for name in one.processes)):
+        yield line_chart("memory", [(name, _memory(samples, name)) for name in names], "seconds", "MiB")
+        yield line_chart("CPU", [(name, _cpu(samples, name)) for name in names], "seconds", "cores")
     yield line_chart(
         "frames a second",
         [(name, _rates(samples, name)) for name in ("sent", "received", "late")],
@@ -86,6 +103,26 @@ def _rates(samples: Sequence[Sample], name: str) -> list[Point]:
         (after.at, (getattr(after, name) - getattr(before, name)) / (after.at - before.at))
         for before, after in pairwise(samples)
         if after.at > before.at
+    ]
+
+
+def _late(samples: Sequence[Sample]) -> list[Point]:
+    return [
+        (after.at, 1000 * (after.late - before.late) / (after.received - before.received))
+        for before, after in pairwise(samples)
+        if after.received > before.received
+    ]
+
+
+def _memory(samples: Sequence[Sample], name: str) -> list[Point]:
+    return [(one.at, one.processes[name].resident / MIB) for one in samples if name in one.processes]
+
+
+def _cpu(samples: Sequence[Sample], name: str) -> list[Point]:
+    return [
+        (after.at, (after.processes[name].cpu - before.processes[name].cpu) / (after.at - before.at))
+        for before, after in pairwise(samples)
+        if name in before.processes and name in after.processes and after.at > before.at
     ]
 
 

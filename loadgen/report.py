@@ -16,6 +16,7 @@ from rich.table import Table
 from loadgen.call import STAGES
 from loadgen.distribution import Histogram, percentile
 from loadgen.driver import TICK_SECONDS
+from loadgen.endurance import CORE, Capacity
 from loadgen.options import Options
 from loadgen.result import AUDIO_COUNTS, CallResult, Result, collect
 from loadgen.scenario import Run
@@ -45,6 +46,10 @@ class Summary(msgspec.Struct, kw_only=True):
     data: dict[str, Any]
     agent: dict[str, Any]
     """The agent's view of our audio, if it was asked: slots of 20 ms, and which of them were filled in time."""
+    processes: dict[str, dict[str, Any]]
+    """Of our own stack and of the generator, while all calls talked: see `loadgen.endurance`."""
+    capacity: dict[str, Any]
+    """If it was looked for: calls, and what was at its limit."""
     generator: dict[str, Any]
     network: dict[str, Any]
     """What the run itself put between calls and server."""
@@ -60,7 +65,14 @@ def summarize(run: Run) -> Summary:
     return summarize_result(collect(run), run.options)
 
 
-def summarize_result(result: Result, options: Options) -> Summary:
+def summarize_result(
+    result: Result,
+    options: Options,
+    processes: dict[str, dict[str, Any]] | None = None,
+    capacity: Capacity | None = None,
+) -> Summary:
+    """`processes` as from `loadgen.endurance.process_figures`."""
+    processes = processes or {}
     calls = result.calls
     audio = {name: sum(call.audio.get(name, 0) for call in calls) for name in (*AUDIO_COUNTS, "lost")}
     due = audio["sent"] - audio["early"]
@@ -72,16 +84,21 @@ def summarize_result(result: Result, options: Options) -> Summary:
     gaps = [call.longest_gap * 1000 for call in heard]
     silences = [call.longest_silence * 1000 for call in heard]
     failures = Counter(call.failure for call in calls if call.failure is not None)
-    failed = failures.total() + options.calls - len(calls)
+    if options.find_capacity:  # they were ended by us
+        del failures["interrupted"]
+    not_placed = 0 if options.find_capacity else options.calls - len(calls)
+    failed = failures.total() + not_placed
+    wanted = len(calls) + not_placed
+    flat = not options.soak or all(figures["flat"] is not False for figures in processes.values())
     seconds = max((process.seconds for process in result.processes), default=0.0)
     return Summary(
-        ok=_judge(failed, audio, data, options.allow_loss),
+        ok=_judge(failed, audio, data, options.allow_loss or options.find_capacity) and flat,
         calls={
-            "wanted": options.calls,
-            "succeeded": options.calls - failed,
+            "wanted": wanted,
+            "succeeded": wanted - failed,
             "failed": failed,
             "failures": dict(failures.most_common()),
-            "not_placed": options.calls - len(calls),
+            "not_placed": not_placed,
             "goodbyes": sum(call.goodbye for call in calls),
         },
         seconds=round(seconds, 3),
@@ -100,6 +117,8 @@ def summarize_result(result: Result, options: Options) -> Summary:
         },
         data=data | {"round_trip_ms": _spread(result.message_round_trips)},
         agent=_agent(calls),
+        processes=processes,
+        capacity={} if capacity is None else capacity._asdict(),
         generator=_generator(result, audio, seconds),
         network=_network(result, options),
         security=dict(Counter(call.security for call in calls if call.security is not None)),
@@ -295,6 +314,7 @@ def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
             f"{agent['recovered'] / of:.2%} by what was sent again or twice, {copied / of:.2%} by a copy in the next frame; "
             f"{agent['late'] / of:.2%} came late, {agent['missing'] / of:.2%} never",
         )
+    yield from _processes(summary)
     if network["conditions"] or network["rebindings"]:
         said = ", ".join(f"{name} {value:g}" for name, value in network["conditions"].items()) or "nothing lost"
         dropped = ", ".join(f"{count} {reason}" for reason, count in network["dropped"].items()) or "nothing"
@@ -324,6 +344,30 @@ def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
         f"{'well' if summary.ok else 'not well'}: {_count(calls['wanted'], 'call')}, {calls['failed']} failed, {audio['lost']} "
         f"frames and {summary.data['lost']} messages lost, in {summary.seconds:.1f} s",
     )
+
+
+def _processes(summary: Summary) -> Iterable[tuple[str, str]]:
+    stack = {name: one for name, one in summary.processes.items() if one["cpu_ms_per_call_second"] is not None}
+    if stack:
+        spent = ", ".join(f"{name} {one['cpu_ms_per_call_second']:.3g}" for name, one in stack.items())
+        yield "", f"milliseconds of CPU for each second of a call: {spent}"
+    for name, one in stack.items():
+        if one["flat"] is False:
+            first, last = one["resident_mib"]["first"], one["resident_mib"]["last"]
+            yield "bad", f"the memory of {name} is not flat: {first} MiB, then {last} MiB"
+    judged = [one for one in stack.values() if one["flat"] is not None]
+    if judged and all(one["flat"] for one in judged):
+        most = max(0.0, *(one["rise_mib"] for one in judged))
+        yield "well", f"memory is flat: while all calls talked no process's rose by more than {most} MiB"
+    if capacity := summary.capacity:
+        yield "", f"{capacity['calls']} calls, then: {capacity['reason']}"
+        for name in ("relay", "transceiver", "agent"):
+            cost = sum(one["cpu_ms_per_call_second"] for key, one in stack.items() if key.partition(" ")[0] == name)
+            if cost:
+                yield (
+                    "",
+                    f"a core of its own would carry {1000 * CORE / cost:.0f} calls of the {name}, by what it cost here",
+                )
 
 
 def _count(count: int, what: str) -> str:

@@ -108,6 +108,8 @@ class Progress(msgspec.Struct, kw_only=True, tag=True):
     sent: int = 0
     received: int = 0
     late: int = 0
+    sent_late: int = 0
+    """By ourselves, or never."""
     longest_gap: float = 0.0
     round_trips: Histogram = msgspec.field(default_factory=Histogram)
 
@@ -122,6 +124,7 @@ def progress_of(run: Run) -> Progress:
         sent=sum(call.audio.sent for call in calls),
         received=sum(call.audio.received for call in calls),
         late=sum(call.audio.late for call in calls),
+        sent_late=sum(call.audio.sent_late + call.audio.skipped for call in calls),
         longest_gap=max((call.audio.longest_gap for call in calls), default=0.0),
         round_trips=run.figures.frame_round_trips,
     )
@@ -130,7 +133,7 @@ def progress_of(run: Run) -> Progress:
 def merge_progress(parts: Iterable[Progress]) -> Progress:
     whole = Progress()
     for part in parts:
-        for name in ("placed", "talking", "finished", "failed", "sent", "received", "late"):
+        for name in ("placed", "talking", "finished", "failed", "sent", "received", "late", "sent_late"):
             setattr(whole, name, getattr(whole, name) + getattr(part, name))
         whole.longest_gap = max(whole.longest_gap, part.longest_gap)
         whole.round_trips.merge(part.round_trips)

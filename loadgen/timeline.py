@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import NamedTuple, NoReturn
 
 import trio
 
+from loadgen.accounts import Accounts, ProcessSample
 from loadgen.result import Progress
 
-__all__ = ["Sample", "Timeline"]
+__all__ = ["INTERVAL", "Sample", "Timeline", "sample"]
 
 # Implementation constants
 INTERVAL = 1.0
 MAX_SAMPLES = 1200  # then every second one is given up, and the interval doubles
+
+
+NO_PROCESSES: Mapping[str, ProcessSample] = {}
 
 
 class Sample(NamedTuple):
@@ -27,17 +31,27 @@ class Sample(NamedTuple):
     sent: int
     received: int
     late: int
+    sent_late: int = 0
+    """By ourselves, or never."""
+    processes: Mapping[str, ProcessSample] = NO_PROCESSES
 
 
 class Timeline:
-    def __init__(self) -> None:
+    """`accounts` are of the processes whose CPU and memory it follows besides."""
+
+    def __init__(self, accounts: Accounts | None = None) -> None:
         self.samples: list[Sample] = []
         self._interval = INTERVAL
+        self._accounts = accounts
 
     async def watch(self, look: Callable[[], tuple[float, Progress]]) -> NoReturn:
         while True:
-            self.add(sample(*look()))
+            self.take(*look())
             await trio.sleep(self._interval)
+
+    def take(self, seconds: float, progress: Progress) -> None:
+        processes = self._accounts.look() if self._accounts is not None else NO_PROCESSES
+        self.add(sample(seconds, progress)._replace(processes=processes))
 
     def add(self, taken: Sample) -> None:
         if len(self.samples) >= MAX_SAMPLES:
@@ -55,4 +69,5 @@ def sample(seconds: float, progress: Progress) -> Sample:
         sent=progress.sent,
         received=progress.received,
         late=progress.late,
+        sent_late=progress.sent_late,
     )

@@ -7,6 +7,7 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from loadgen.accounts import ProcessSample
 from loadgen.driver import Driver
 from loadgen.options import parse_options
 from loadgen.page import render_page
@@ -93,9 +94,14 @@ def test_the_page_is_one_file_with_its_plots_and_shows_no_markup_of_others(world
     world.call.fail("<b>no_ice</b>")
     run = Run(parse_options(["--calls", "1"]), Driver(lambda: 0.0), started_at=0.0, seconds=1.0)
     run.calls.append(world.call)
-    samples = [Sample(float(second), 1, 1, 0, 50 * second, 50 * second, 0) for second in range(4)]
+    samples = [
+        Sample(float(second), 1, 1, 0, 50 * second, 50 * second, 0, 0, {"<b>": ProcessSample(second, 1 << 20)})
+        for second in range(4)
+    ]
     page = render_page(summarize(run), samples, "just load --url http://x/?a=<b>")
-    assert page.count("<svg") == page.count("</svg>") == 4
+    assert page.count("<svg") == page.count("</svg>") == 7
+    without = render_page(summarize(run), [one._replace(processes={}) for one in samples], "just load")
+    assert without.count("<svg") == 5
     assert "<b>" not in page
     assert "&lt;b&gt;no_ice" in page
     for chart in page.split("<svg")[1:]:
