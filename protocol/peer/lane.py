@@ -47,6 +47,7 @@ SETTLE = 2  # the peer has something to say
 # Specification constants
 _BARE = 0x80  # version 2, no padding, no extension, no contributing sources
 _EXTENDED = 0x90
+_RTCP = 0xC0  # RFC 5761 §4: 192 to 223 in the second byte
 
 SEND_ROOM = RTP_HEADER_LENGTH + RTP_TRAILER
 """Bytes that a packet takes besides its payload, at most."""
@@ -111,7 +112,12 @@ class MediaLane:
         first, second, sequence, timestamp, ssrc = _unpack_header(view, offset)
         source = self._sources.get(ssrc)
         ice = self._ice
-        if source is None or (first != _BARE and first != _EXTENDED) or ice.selected is not self.path:
+        if (
+            source is None
+            or (first != _BARE and first != _EXTENDED)
+            or second & 0xE0 == _RTCP
+            or ice.selected is not self.path
+        ):
             return LEFT
         holder = arena.length
         holder[0] = length
@@ -181,7 +187,7 @@ class MediaLane:
             or not sender.packets_sent
             or self._ice.selected is not self.path
             or not self._ice.proven
-            or self._breaker.tripped is not None
+            or breaker.tripped is not None
             or srtp.rtp_left <= 0
             or srtp.rtcp_left <= 0
             or audio.red is not None
@@ -203,7 +209,7 @@ class MediaLane:
             audio.resend.keep(sequence, bytes(view[offset : offset + length]))
         sender.send(timestamp, size, now)
         breaker.packet_sent(now)
-        if breaker.tripped is None:
+        if self._breaker.tripped is None:
             return length
         self._peer.tell_trip()
         return -length

@@ -106,13 +106,7 @@ class ByLane(Ordinary):
     def receive(self, data: bytes, path: Path, now: float) -> None:
         lane = self.open()
         became = LEFT
-        if (
-            lane is not None
-            and path == lane.path
-            and len(data) > 1
-            and 128 <= data[0] < 192
-            and not 192 <= data[1] < 224
-        ):
+        if lane is not None and path == lane.path:
             self.arena.view[64 : 64 + len(data)] = data
             became = lane.receive_untrusted(self.arena, 64, len(data), now)
         if became == LEFT:
@@ -334,3 +328,14 @@ def test_the_lane_leaves_it_to_the_peer_whenever_something_forbids_to_send(forbi
     assert lane is not None
     apply((forbid,), Client(), (call,), 1000.0)
     assert lane.send(call.arena, 0, b"frame", 960, False, 1000.02) == 0
+
+
+@pytest.mark.parametrize("second", [200, 205, 223])
+def test_rtcp_is_left_alone_whatever_stands_where_rtp_has_its_source(second: int):
+    client, call = Client(), ByLane(lambda: True)
+    call.receive(client.rtp(1, 1, marker=False, payload_type=111, payload=b"frame"), PATH, 1000.0)
+    lane = call.open()
+    assert lane is not None
+    call.arena.view[:40] = bytes((0x80, second)) + bytes(6) + bytes((0, 0, 0, 1)) + bytes(28)
+    assert lane.receive_untrusted(call.arena, 0, 40, 1000.1) == LEFT
+    assert call.peer.statistics(1000.1).drops == {}
