@@ -1,7 +1,9 @@
 """Numbered datagrams through a running relay while something happens to it: which were lost, and for how long nothing came.
 
 A thread plays both ends: a crowd of clients, each with a flow of its own, and the transceiver, which answers every frame along
-the trunk at once. The relay is a process of its own; whoever wants to kill or upgrade it does so meanwhile.
+the trunk at once and tells a relay that has begun anew its calls, as the real one does (transceiver.relays). The relay is a
+process of its own; whoever wants to kill or upgrade it does so meanwhile. With `talks` the transceiver also sends something of
+its own to each client every 20 ms; otherwise it only answers, as an agent that waits for the caller.
 """
 
 from __future__ import annotations
@@ -12,10 +14,12 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from protocol.address import TransportAddress, pack_address
-from protocol.routing import Frame, KeyRing, RoutingConfig, Trunk, TrunkKind
+from protocol.address import Path, TransportAddress, pack_address
+from protocol.routing import Frame, KeyRing, RoutingConfig, Trunk, is_notice
 from protocol.stun import Class, Message, Method
 from service.addresses import parse_host_port
+from transceiver.outbox import relay_local
+from transceiver.relays import Relays
 from udpio import UdpSocket, open_udp
 
 __all__ = ["Passage", "Traffic"]
@@ -24,6 +28,8 @@ __all__ = ["Passage", "Traffic"]
 SETUP_SECONDS = 5.0
 DRAIN_SECONDS = 0.5
 HEAD = b"\x80\x6f"  # RTP, by its first byte
+SPEECH = b"\x80\x70" + bytes(158)
+SPEECH_SECONDS = 0.02
 MTU = 1452
 
 
@@ -46,7 +52,16 @@ class Passage:
 class Traffic:
     """Use it as a context: the flows exist when it is entered; `stop` returns the Passage."""
 
-    def __init__(self, listen: str, routing: RoutingConfig, *, rate: float, clients: int = 50, size: int = 160) -> None:
+    def __init__(
+        self,
+        listen: str,
+        routing: RoutingConfig,
+        *,
+        rate: float,
+        clients: int = 50,
+        size: int = 160,
+        talks: bool = False,
+    ) -> None:
         """`rate`: datagrams a second, of all clients together."""
         self._keys, self._trunk = KeyRing.parse(routing), Trunk.parse(routing)
         self._listen = pack_address(*parse_host_port(listen))
@@ -54,6 +69,9 @@ class Traffic:
         self._clients: list[UdpSocket] = [open_udp(host, 0) for _ in range(clients)]
         self._transceiver: UdpSocket = open_udp("127.0.0.1", 0)
         self._rate = rate
+        self._talks = talks
+        self._paths: dict[Path, None] = {}
+        self._relays = Relays(self._trunk, MTU, lambda: iter(list(self._paths)))
         self._padding = bytes(size - len(HEAD) - 4)
         self._arrived: set[int] = set()
         self._returned: set[int] = set()
@@ -100,6 +118,7 @@ class Traffic:
                 self._clients[index].send_batch([(bytes(request), self._listen)])
             time.sleep(0.05)
             for frame, relay in self._frames():
+                self._paths[Path(relay_local(relay, frame.ingress), frame.client)] = None
                 self._reply([Frame(frame.client, frame.ingress, b"\x01\x01answer")], relay)
             time.sleep(0.02)
             waiting -= {index for index, client in enumerate(self._clients) if client.receive_batch()}
@@ -107,7 +126,7 @@ class Traffic:
     def _run(self) -> None:
         began = time.monotonic()
         self._last = [began] * len(self._clients)
-        self._last_of_all = began
+        self._last_of_all = speak_at = began
         while not self._stopping.is_set():
             now = time.monotonic()
             due = int((now - began) * self._rate)
@@ -115,6 +134,11 @@ class Traffic:
                 data = HEAD + self._sent.to_bytes(4, "big") + self._padding
                 self._clients[self._sent % len(self._clients)].send_batch([(data, self._listen)])
                 self._sent += 1
+            if self._talks and now >= speak_at:
+                speak_at += SPEECH_SECONDS
+                for path in self._paths:
+                    words = Frame(path.remote, path.local[-1], SPEECH)
+                    self._reply([words], TransportAddress(path.local[:-1]))
             self._pass_on()
             time.sleep(0.001)
         deadline = time.monotonic() + DRAIN_SECONDS
@@ -132,17 +156,20 @@ class Traffic:
                 self._gap[index] = max(self._gap[index], now - self._last[index])
                 self._gap_of_all = max(self._gap_of_all, now - self._last_of_all)
                 self._last[index] = self._last_of_all = now
-                self._returned.update(int.from_bytes(data[2:6], "big") for data, _ in batch)
+                self._returned.update(int.from_bytes(data[2:6], "big") for data, _ in batch if data[:2] == HEAD)
 
     def _frames(self) -> list[tuple[Frame, TransportAddress]]:
         found: list[tuple[Frame, TransportAddress]] = []
         while batch := self._transceiver.receive_batch():
             for data, relay in batch:
-                if self._trunk.open_untrusted(data).kind is not TrunkKind.FRAMES:
-                    self._transceiver.send_batch([(data, relay)])  # its hello, sent back: it is heard
+                now = time.monotonic()
+                if is_notice(data):
+                    self._relays.hear_untrusted(data, relay, now)
                     continue
+                self._relays.heard(relay, now)
                 frames = self._trunk.decode_untrusted(data)
                 found += [(Frame(client, ingress, bytes(payload)), relay) for client, ingress, payload in frames]
+        self._transceiver.send_batch(self._relays.handle_timeout(time.monotonic()))
         return found
 
     def _reply(self, frames: Sequence[Frame], relay: TransportAddress) -> None:

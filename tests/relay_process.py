@@ -58,6 +58,11 @@ class RelayProcess:
     def listen(self) -> str:
         return str(self.bound["listen"][0])
 
+    def kill(self) -> None:
+        """All of it at once, by SIGKILL to the supervisor; returns when it is gone."""
+        self.process.kill()
+        self.process.communicate()
+
     def status(self) -> dict[str, Any]:
         found: dict[str, Any] = httpx.get(f"{self.bound['admin']}/healthz").json()
         return found
@@ -85,5 +90,4 @@ def relay_process(*arguments: str, **settings: str) -> Iterator[RelayProcess]:
     try:
         yield relay
     finally:
-        relay.process.kill()
-        relay.process.communicate()
+        relay.kill()
