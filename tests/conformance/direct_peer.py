@@ -117,7 +117,7 @@ class DirectPeer:
             audio.payload_type,
             audio.codec.clock_rate,
             red_payload_type=audio.red_payload_type,
-            fec=audio.codec.carries_fec_untrusted,
+            codec=audio.codec,
             nack=self._repair,
             estimate=self.peer.path_estimate,
         )

@@ -15,7 +15,7 @@ OPUS_TYPE, RED_TYPE = 111, 63
 
 
 def new_uplink() -> Uplink:
-    return Uplink(OPUS_TYPE, 48_000, red_payload_type=RED_TYPE, fec=OPUS.carries_fec_untrusted)
+    return Uplink(OPUS_TYPE, 48_000, red_payload_type=RED_TYPE, codec=OPUS)
 
 
 def plain(number: int, payload: bytes) -> RtpPacket:
@@ -114,6 +114,17 @@ def test_the_frame_behind_a_gap_says_whether_it_holds_a_copy_of_the_last_one_los
         uplink.handle_timeout(1.0)
         assert taken(uplink)[-1] == (4, flags, payload)
         assert (uplink.counters["fec_available"], uplink.counters["concealed"]) == counted
+
+
+def test_a_gap_in_which_no_time_is_missing_is_none_to_the_agent():
+    uplink = new_uplink()
+    for number in (0, 1):
+        uplink.push(plain(number, SILK), 0.02 * number)
+    uplink.push(plain(4, SILK), 0.08)  # two frames are missing
+    uplink.push(plain(8, SILK)._replace(timestamp=5 * 960), 0.1)  # and three packets of padding
+    uplink.handle_timeout(1.0)
+    assert [flags for _, flags, _ in taken(uplink)] == [0, 0, MediaFlags.GAP, 0]
+    assert (uplink.drops["lost"], uplink.counters["concealed"], uplink.counters["padding_lost"]) == (2, 2, 3)
 
 
 @settings(max_examples=200)

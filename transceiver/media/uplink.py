@@ -16,9 +16,9 @@ from collections import Counter, deque
 from collections.abc import Callable
 
 from protocol.agentlink import MAX_FRAME_BYTES, MediaFlags, MediaRecord
-from protocol.codecs import KeyPresses, parse_red_untrusted
+from protocol.codecs import Codec, KeyPresses, parse_red_untrusted
 from protocol.errors import DecodeError
-from protocol.rtp import FrameOrigin, Gap, JitterBuffer, JitterConfig, PathEstimate, RequestConfig, RtpPacket
+from protocol.rtp import Frame, FrameOrigin, Gap, JitterBuffer, JitterConfig, PathEstimate, RequestConfig, RtpPacket
 
 __all__ = ["Uplink"]
 
@@ -40,9 +40,10 @@ class Uplink:
 
     __slots__ = (
         "_buffer",
+        "_codec",
         "_event_payload_type",
-        "_fec",
         "_frames",
+        "_last",
         "_lost",
         "_payload_type",
         "_presses",
@@ -59,20 +60,22 @@ class Uplink:
         event_payload_type: int | None = None,
         *,
         red_payload_type: int | None = None,
-        fec: Callable[[bytes], bool] | None = None,
+        codec: Codec | None = None,
         nack: bool = False,
         estimate: Callable[[], PathEstimate] = PathEstimate,
     ) -> None:
-        """`fec`: `Codec.carries_fec_untrusted`. `nack`: ask for lost packets. `estimate`: what is known of the path now."""
+        """`codec`: tells how much is lost in a gap, and what of it a copy makes good. `nack`: ask for lost packets.
+        `estimate`: what is known of the path now."""
         self._payload_type = payload_type
         self._event_payload_type = event_payload_type
         self._red_payload_type = red_payload_type
-        self._fec = fec
+        self._codec = codec
         self._presses = KeyPresses()
         self._span = int(MAX_WAITING_SECONDS * clock_rate)
         requests = RequestConfig() if nack else None
         self._buffer = JitterBuffer(JitterConfig(clock_rate=clock_rate, requests=requests), estimate)
         self._frames: deque[tuple[int, int, bytes]] = deque()  # (64-bit RTP time, flags, payload)
+        self._last: tuple[int, int, bytes] | None = None  # frame
         self._lost = 0  # packets of the gap before the next frame
         self.drops: Counter[str] = Counter()
         self.frames_received = 0
@@ -103,7 +106,8 @@ class Uplink:
         if rtp_time < 0:
             return False
         self.frames_received += 1
-        frames.append((rtp_time, second >> 7, payload))
+        self._last = frame = (rtp_time, second >> 7, payload)
+        frames.append(frame)
         if rtp_time - frames[0][0] > self._span:
             self._trim()
         return True
@@ -169,17 +173,26 @@ class Uplink:
                 buffer.push_copy(filled, now)
         buffer.push(packet._replace(payload_type=newest.payload_type, payload=newest.payload), now)
 
-    def _behind_gap(self, payload: bytes) -> int:
+    def _behind_gap(self, frame: Frame) -> int:
         """The flags of the frame behind a gap."""
-        lost, self._lost = self._lost, 0
-        recovered = 0
-        if self._fec is not None:
-            with contextlib.suppress(DecodeError):  # the agent, who has a decoder, will judge the frame
-                recovered = int(self._fec(payload))
-        counters = self._buffer.counters
-        counters["fec_available"] += recovered
-        counters["concealed"] += lost - recovered
-        return _GAP | _FEC if recovered else _GAP
+        packets, self._lost = self._lost, 0
+        counters, codec = self._buffer.counters, self._codec
+        lost, copied = packets, 0
+        if codec is not None and self._last is not None:
+            time, _, payload = self._last
+            with contextlib.suppress(DecodeError):  # the agent, who has a decoder, will judge the frames
+                ticks = frame.rtp_time - time - codec.count_samples_untrusted(payload)
+                if ticks <= 0:
+                    counters["padding_lost"] += packets
+                    return 0
+                # Of a silence (DTX) that ended in the gap, no more can be missing than there were packets.
+                lost = min(packets, -(-ticks // codec.frame_samples))
+                if codec.carries_fec_untrusted is not None:
+                    copied = int(codec.carries_fec_untrusted(frame.payload))
+        self.drops["lost"] += lost
+        counters["fec_available"] += copied
+        counters["concealed"] += lost - copied
+        return _GAP | _FEC if copied else _GAP
 
     def _detect(self, packet: RtpPacket) -> str | None:
         try:
@@ -194,7 +207,6 @@ class Uplink:
         while (item := self._buffer.pop(now)) is not None:
             if isinstance(item, Gap):
                 self._lost += item.packets
-                self.drops["lost"] += item.packets
                 continue
             if item.payload_type != self._payload_type:
                 if item.payload_type != self._event_payload_type:  # comfort noise
@@ -205,11 +217,12 @@ class Uplink:
                 continue
             flags = _MARKER if item.marker else 0
             if self._lost:
-                flags |= self._behind_gap(item.payload)
+                flags |= self._behind_gap(item)
             if item.origin != FrameOrigin.SENT:
                 flags |= _RECOVERED
             self.frames_received += 1
-            frames.append((item.rtp_time, flags, item.payload))
+            self._last = frame = (item.rtp_time, flags, item.payload)
+            frames.append(frame)
             self._trim()
 
     def _trim(self) -> None:

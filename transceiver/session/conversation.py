@@ -85,7 +85,7 @@ class Conversation:
                 audio.codec.clock_rate,
                 audio.telephone_event_payload_type,
                 red_payload_type=audio.red_payload_type,
-                fec=audio.codec.carries_fec_untrusted,
+                codec=audio.codec,
                 nack=self._peer.requests_audio,
                 estimate=self._peer.path_estimate,
             )
