@@ -19,7 +19,7 @@ from starlette.routing import Route
 
 from service.http import serve_http
 
-__all__ = ["MetricsSource", "serve_admin"]
+__all__ = ["MetricsSource", "create_admin_app", "serve_admin"]
 
 MetricsSource = Callable[[], Iterable[Metric]]
 """Called at each scrape: builds metric families from plain integers, so that the packet paths never touch a metric."""
@@ -46,6 +46,18 @@ async def serve_admin(
 
     `refresh` is awaited before `metrics` and `status` are asked, for those who must ask other processes first.
     """
+    app = create_admin_app(metrics=metrics, ready=ready, status=status, refresh=refresh)
+    await serve_http(app, [bind], task_status=task_status)
+
+
+def create_admin_app(
+    *,
+    metrics: MetricsSource,
+    ready: Callable[[], bool],
+    status: Callable[[], dict[str, object]] = dict,
+    refresh: Callable[[], Awaitable[None]] = trio.lowlevel.checkpoint,
+) -> Starlette:
+    """What `serve_admin` serves, for those who serve it themselves."""
     registry = CollectorRegistry(auto_describe=False)
     registry.register(_Scrape(metrics))
 
@@ -61,5 +73,4 @@ async def serve_admin(
         await refresh()
         return Response(generate_latest(registry), media_type=CONTENT_TYPE_LATEST)
 
-    app = Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", scrape)])
-    await serve_http(app, [bind], task_status=task_status)
+    return Starlette(routes=[Route("/healthz", healthz), Route("/readyz", readyz), Route("/metrics", scrape)])

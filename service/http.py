@@ -28,7 +28,7 @@ from hypercorn.typing import ConnectionState
 from hypercorn.utils import parse_socket_addr
 
 from service.addresses import to_host_port
-from service.listening import open_tcp_at
+from service.listening import open_shared_tcp_at, open_tcp_at, open_unix_at
 from service.logs import get_logger
 
 __all__ = ["REQUEST_BEGAN", "Door", "HttpFaults", "HttpLimits", "serve_http"]
@@ -38,6 +38,7 @@ log = get_logger()
 # Implementation constants
 REQUEST_BEGAN = "antiphon.began"  # in the state of a request's scope: when its first byte came, by trio's clock
 BACKLOG = 256
+UNIX = "unix:"
 FAULT_LOG_SECONDS = 10.0  # a stranger who finds a fault must not fill the log with it
 
 Serve: TypeAlias = Callable[[trio.SocketStream], Awaitable[None]]
@@ -157,10 +158,11 @@ async def serve_http(
     limits: HttpLimits | None = None,
     door: Door | None = None,
     faults: HttpFaults | None = None,
+    shared: bool = False,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve `app` on `binds` ("127.0.0.1:8080", "[::1]:0") until cancelled; `task_status` gets the bound URLs. Raises
-    CannotListen if an address is taken."""
+    """Serve `app` on `binds` ("127.0.0.1:8080", "[::1]:0", "unix:/path") until cancelled; `task_status` gets the bound URLs.
+    `shared`: other processes of ours serve there, too. Raises CannotListen if an address is taken."""
     limits = limits or HttpLimits()
     faults = faults if faults is not None else HttpFaults()
     config = Config()
@@ -196,6 +198,16 @@ async def serve_http(
 
     listeners: list[trio.SocketListener] = []
     for bind in binds:
-        listeners += await open_tcp_at(bind, BACKLOG)
-    task_status.started([f"http://{to_host_port(*listener.socket.getsockname()[:2])}" for listener in listeners])
+        if bind.startswith(UNIX):
+            listeners.append(open_unix_at(bind.removeprefix(UNIX), BACKLOG))
+        elif shared:
+            listeners += await open_shared_tcp_at(bind, BACKLOG)
+        else:
+            listeners += await open_tcp_at(bind, BACKLOG)
+    task_status.started([_url(listener) for listener in listeners])
     await trio.serve_listeners(handle, listeners)
+
+
+def _url(listener: trio.SocketListener) -> str:
+    name = listener.socket.getsockname()
+    return f"{UNIX}{name}" if isinstance(name, str) else f"http://{to_host_port(*name[:2])}"

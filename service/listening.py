@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import os
+import socket
 import sys
 from collections.abc import Awaitable, Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import TypeVarTuple
 
 import trio
 
 from service.addresses import parse_host_port
 
-__all__ = ["CannotListen", "naming", "open_tcp_at", "run_service"]
+__all__ = [
+    "EXIT_FAILED",
+    "CannotListen",
+    "naming",
+    "open_shared_tcp_at",
+    "open_tcp_at",
+    "open_unix_at",
+    "reserve_tcp_at",
+    "run_service",
+]
 
 Arguments = TypeVarTuple("Arguments")
 
@@ -33,6 +44,65 @@ async def open_tcp_at(address: str, backlog: int | None = None) -> list[trio.Soc
     host, port = parse_host_port(address)
     with naming(address):
         return await trio.open_tcp_listeners(port, host=host, backlog=backlog)
+
+
+def reserve_tcp_at(address: str) -> list[socket.socket]:
+    """Sockets bound at `address`, so that processes of ours can share it (`open_shared_tcp_at`). They do not listen: nothing
+    arrives at them. Raises CannotListen, also if another service of ours shares it among its own."""
+    if parse_host_port(address)[1]:
+        for sock in _bind_tcp(address, shared=False):
+            sock.close()
+    return _bind_tcp(address, shared=True)
+
+
+def _bind_tcp(address: str, *, shared: bool) -> list[socket.socket]:
+    host, port = parse_host_port(address)
+    taken: list[socket.socket] = []
+    with naming(address):
+        for family, kind, protocol, _, place in socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        ):
+            sock = socket.socket(family, kind, protocol)
+            taken.append(sock)
+            try:
+                sock.setsockopt(
+                    socket.SOL_SOCKET, socket.SO_REUSEADDR, 1
+                )  # what is left of old connections does not count
+                if shared:
+                    sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
+                if family == socket.AF_INET6:
+                    sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+                sock.bind(place)
+            except OSError:
+                for opened in taken:
+                    opened.close()
+                raise
+    return taken
+
+
+async def open_shared_tcp_at(address: str, backlog: int) -> list[trio.SocketListener]:
+    """Listeners that share their address with other processes of ours: the kernel gives each connection to one of them."""
+    listeners = []
+    for sock in _bind_tcp(address, shared=True):
+        with naming(address):
+            sock.listen(backlog)
+        listeners.append(trio.SocketListener(trio.socket.from_stdlib_socket(sock)))
+    return listeners
+
+
+def open_unix_at(path: str, backlog: int) -> trio.SocketListener:
+    """A listener at a path; one that a process before us left there is removed. Raises CannotListen."""
+    with naming(path), suppress(FileNotFoundError):
+        os.unlink(path)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with naming(path):
+            sock.bind(path)
+            sock.listen(backlog)
+        return trio.SocketListener(trio.socket.from_stdlib_socket(sock))
+    except BaseException:
+        sock.close()
+        raise
 
 
 @contextmanager

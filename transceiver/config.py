@@ -11,7 +11,9 @@ import msgspec
 from protocol.srtp import library_named
 from service.addresses import parse_host_port
 
-__all__ = ["INTERNAL_AGENTS", "Timeouts", "TransceiverConfig"]
+__all__ = ["INTERNAL_AGENTS", "MAX_WORKERS", "Timeouts", "TransceiverConfig"]
+
+MAX_WORKERS = 256  # two hex digits in the id of a call
 
 
 INTERNAL_AGENTS = ("internal:echo",)
@@ -71,6 +73,9 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Seconds for which frames are gathered into one message on a busy link to an agent; on a quiet one nothing waits."""
     web: str = ""
     """Folder of a page to serve at `/`; empty: the checkout's own `web/`; `none`: no page."""
+    workers: int = 1
+    """Processes, each with a UDP socket of its own (the port of `listen`, and those after it); 0: one for each CPU that may
+    be used. Limits are those of each process."""
     max_sessions: int = 1000
     """Calls at once; beyond them offers get 503."""
     max_half_open: int = 500
@@ -130,6 +135,8 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError(f"srtp: {error}") from None
         if not 0 <= self.latency_budget_us <= 20_000:
             raise ValueError("latency_budget_us: must be 0-20000")
+        if not 0 <= self.workers <= MAX_WORKERS:
+            raise ValueError(f"workers: must be 0 to {MAX_WORKERS}")
         for key in ("max_sessions", "max_half_open", "max_connections", "max_connections_per_address"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1")

@@ -76,7 +76,10 @@ class Registry:
         clock: Callable[[], float] = trio.current_time,
         wall_time: Callable[[], float] = time.time,
         entropy: Entropy = os.urandom,
+        worker: int | None = None,
+        on_count: Callable[[int], None] = lambda _: None,
     ) -> None:
+        """`worker` is our number, if there are several of us; `on_count` is told how many calls there are, each time."""
         self.draining = False
         self.sessions: dict[str, Session] = {}
         self.half_open: OrderedDict[Session, None] = OrderedDict()  # oldest first
@@ -96,6 +99,8 @@ class Registry:
         self._clock = clock
         self._wall_time = wall_time
         self._entropy = entropy
+        self._worker = worker
+        self._on_count = on_count
         self._identity_until: float | None = None  # its life begins with the first offer: here may be no loop yet
         self._incarnation = int.from_bytes(entropy(2), "big")
         self._ice_config = IceLiteConfig(consent_late=config.timeouts.consent_late)
@@ -190,6 +195,8 @@ class Registry:
 
     def drain(self) -> None:
         """No new calls; those that are live may finish."""
+        if self.draining:
+            return
         self.draining = True
         for session in self.sessions.values():
             self._engine.command(session, Session.drain)
@@ -239,7 +246,7 @@ class Registry:
             raise _refusal(error) from None
         session = Session(
             SessionParts(
-                call_id=f"rtc_{entropy(12).hex()}",
+                call_id=self._call_id(),
                 ufrag=capabilities.ice.ufrag.encode(),
                 peer=self._peer(capabilities, answered),
                 agreement=Agreement.reached(capabilities, answered),
@@ -252,6 +259,11 @@ class Registry:
         )
         self._admit(session)
         return CreatedCall(session.call_id, answered.sdp, entity_tag(session))
+
+    def _call_id(self) -> str:
+        """Not to be guessed: who knows it may end the call. Its first byte says which worker has the call."""
+        digits = self._entropy(12).hex()
+        return f"rtc_{digits}" if self._worker is None else f"rtc_{self._worker:02x}{digits[2:]}"
 
     def _renew_identity(self) -> None:
         now = self._clock()
@@ -305,6 +317,7 @@ class Registry:
             self._engine.command(oldest, Session.close, CloseReason.EVICTED)
         self.sessions[session.call_id] = session
         self.half_open[session] = None
+        self._on_count(len(self.sessions))
         self.created += 1
         self._engine.add(session)
         log.info("call offered", call=session.call_id, codec=session.codec.name if session.codec else None)
@@ -318,6 +331,8 @@ class Registry:
         self.half_open.pop(session, None)
         if self.sessions.pop(session.call_id, None) is None:
             return
+        if not self.draining:
+            self._on_count(len(self.sessions))
         reason = session.reason or CloseReason.INTERNAL_ERROR
         self.ended[reason.value] += 1
         self.drops.update(session.all_drops(self._clock()))

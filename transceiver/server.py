@@ -20,6 +20,9 @@ from pathlib import Path
 
 import trio
 from prometheus_client.core import Metric
+from starlette.applications import Starlette
+from starlette.middleware import Middleware
+from starlette.routing import Mount
 
 from protocol.address import TransportAddress, format_address, pack_address, unpack_address
 from protocol.dtls import Identity
@@ -27,8 +30,9 @@ from protocol.ice import Candidate, candidate_priority
 from protocol.routing import KeyRing, RoutingConfig, Trunk
 from protocol.srtp import library_named
 from service.addresses import own_addresses, parse_host_port
-from service.admin import serve_admin
+from service.admin import create_admin_app
 from service.config import ConfigError
+from service.http import serve_http
 from service.listening import naming
 from transceiver.backends.pool import AgentPool
 from transceiver.config import TransceiverConfig
@@ -36,6 +40,7 @@ from transceiver.engine import Engine
 from transceiver.metrics import collect
 from transceiver.registry import Registry
 from transceiver.signalling import ConnectionDoor, ConnectionLimits, create_app, serve_signalling
+from transceiver.workers import Forwarder, Loads, WorkerPlace
 from udpio import SocketOptions, UdpSocket, open_udp
 
 __all__ = ["Bound", "Transceiver"]
@@ -66,8 +71,13 @@ class Transceiver:
         udp: UdpSocket | None = None,
         strict: bool = False,
         wall_time: Callable[[], float] = time.time,
+        place: WorkerPlace | None = None,
     ) -> None:
+        if place is not None:
+            config = place.own(config)
         self._config = config
+        self._place = place
+        self._loads = Loads(place.loads, place.count) if place is not None else None
         self._udp = udp if udp is not None else _open(config)
         try:
             address = _own_address(config, self._udp.address)
@@ -95,6 +105,8 @@ class Transceiver:
                 address=address,
                 candidates=_candidates(config, self._udp.address),
                 wall_time=wall_time,
+                worker=place.index if place is not None else None,
+                on_count=self._tell_load,
             )
             self._door = ConnectionDoor(ConnectionLimits(config.max_connections, config.max_connections_per_address))
             self._page = _page(config.web)
@@ -104,27 +116,14 @@ class Transceiver:
 
     async def run(self, *, task_status: trio.TaskStatus[Bound] = trio.TASK_STATUS_IGNORED) -> None:
         """Serve until drained and empty, or shut down; `task_status` gets the bound addresses."""
-        config = self._config
-        app = create_app(
-            self.registry, request_seconds=config.timeouts.request, allow_origins=config.allow_origins, web=self._page
-        )
         try:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.engine.run)
                 nursery.start_soon(self.agents.run)
-                admin = await nursery.start(
-                    partial(
-                        serve_admin,
-                        config.admin,
-                        metrics=self._metrics,
-                        ready=lambda: not self.registry.draining,
-                        status=lambda: {"calls": len(self.registry.sessions)},
-                    )
-                )
-                http = await nursery.start(serve_signalling, app, config.http, self._door)
+                http, admin = await self._serve_http(nursery)
                 with trio.move_on_after(FIRST_LINK_SECONDS):
                     await self.agents.wait_connected()
-                task_status.started(Bound(format_address(self._udp.address), http, admin[0]))
+                task_status.started(Bound(format_address(self._udp.address), http, admin))
                 await self.registry.wait_empty()
                 with trio.move_on_after(GOODBYE_SECONDS):
                     await self.agents.wait_written()
@@ -132,8 +131,40 @@ class Transceiver:
         finally:
             self._udp.close()
 
+    async def _serve_http(self, nursery: trio.Nursery) -> tuple[list[str], str]:
+        """Signalling and the admin port; for one worker of several, its share of them. Their URLs, "" for no admin port."""
+        config, place = self._config, self._place
+        seconds, origins = config.timeouts.request, config.allow_origins
+        admin = create_admin_app(
+            metrics=self._metrics,
+            ready=lambda: not self.registry.draining,
+            status=lambda: {"calls": len(self.registry.sessions)},
+        )
+        if place is None or self._loads is None:
+            app = create_app(self.registry, request_seconds=seconds, allow_origins=origins, web=self._page)
+            [admin_url] = await nursery.start(serve_http, admin, [config.admin])
+            return await nursery.start(serve_signalling, app, config.http, self._door), admin_url
+        # What siblings and the parent ask comes by a socket of ours alone, and is never passed on.
+        within = create_app(self.registry, request_seconds=seconds, allow_origins=origins)
+        private = Starlette(routes=[Mount("/admin", admin), Mount("/", within)])
+        await nursery.start(serve_http, private, [f"unix:{place.socket_of(place.index)}"])
+        forwarding = Middleware(Forwarder, place=place, loads=self._loads, request_seconds=seconds)
+        app = create_app(
+            self.registry, request_seconds=seconds, allow_origins=origins, web=self._page, inner=[forwarding]
+        )
+        http = await nursery.start(partial(serve_signalling, app, config.http, self._door, shared=True))
+        self._tell_load(0)
+        return http, ""
+
+    def _tell_load(self, calls: int) -> None:
+        """So that siblings know whether to hand calls on to us."""
+        if self._place is not None and self._loads is not None:
+            self._loads.tell(self._place.index, calls)
+
     def drain(self) -> None:
         """Take no new calls, let those that are live finish, then end."""
+        if self._place is not None and self._loads is not None:
+            self._loads.leave(self._place.index)
         self.agents.drain()
         self.registry.drain()
 

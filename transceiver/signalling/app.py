@@ -15,6 +15,7 @@ It reads requests and writes responses; whether a call may be, `Calls` decides.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from starlette.applications import Starlette
@@ -63,9 +64,14 @@ class _Page(StaticFiles):
 
 
 def create_app(
-    calls: Calls, *, request_seconds: float, allow_origins: tuple[str, ...] = ("*",), web: Path | None = None
+    calls: Calls,
+    *,
+    request_seconds: float,
+    allow_origins: tuple[str, ...] = ("*",),
+    web: Path | None = None,
+    inner: Sequence[Middleware] = (),
 ) -> Starlette:
-    """The application; `web` is the folder of the page, None for none."""
+    """The application; `web` is the folder of the page, None for none. What `inner` answers gets the headers of CORS, too."""
 
     async def create(request: Request) -> Response:
         created = calls.create(await read_call_request(request, request_seconds))
@@ -149,7 +155,7 @@ def create_app(
     )
     return Starlette(
         routes=routes,
-        middleware=[cors],
+        middleware=[cors, *inner],
         exception_handlers={
             SignallingError: _on_signalling_error,
             HTTPException: on_http_exception,

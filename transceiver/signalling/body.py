@@ -22,7 +22,7 @@ from service.http import REQUEST_BEGAN
 from transceiver.signalling.calls import CallRequest
 from transceiver.signalling.errors import SignallingError
 
-__all__ = ["ACCEPT_POST", "SDP_TYPE", "read_call_request", "read_fragment", "read_further_offer"]
+__all__ = ["ACCEPT_POST", "SDP_TYPE", "read_body_in_time", "read_call_request", "read_fragment", "read_further_offer"]
 
 # Implementation constants
 MAX_BODY_BYTES = 64 * 1024
@@ -54,7 +54,7 @@ async def _read_offer(request: Request, seconds: float, readers: Mapping[str, _R
     read = readers.get(_content_type(request))
     if read is None:
         raise SignallingError(415, "unsupported_media_type", f"Send the offer as {' or '.join(readers)}, unencoded.")
-    return await read(request, await _read_body_in_time(request, seconds))
+    return await read(request, await read_body_in_time(request, seconds))
 
 
 async def read_fragment(request: Request, seconds: float) -> bytes:
@@ -62,7 +62,7 @@ async def read_fragment(request: Request, seconds: float) -> bytes:
     if _content_type(request) != FRAGMENT_TYPE:
         message = f"A call is changed by {FRAGMENT_TYPE}, unencoded."
         raise SignallingError(415, "unsupported_media_type", message, accept_patch=FRAGMENT_TYPE)
-    return await _read_body_in_time(request, seconds)
+    return await read_body_in_time(request, seconds)
 
 
 def _content_type(request: Request) -> str:
@@ -84,7 +84,8 @@ def _accepts_sdp(accept: str) -> bool:
     return False
 
 
-async def _read_body_in_time(request: Request, seconds: float) -> bytes:
+async def read_body_in_time(request: Request, seconds: float) -> bytes:
+    """Whatever it is, within the bounds. Raises SignallingError."""
     if "content-length" in request.headers and "transfer-encoding" in request.headers:
         raise SignallingError(400, "ambiguous_length", "Content-Length and Transfer-Encoding exclude each other.")
     began = request.scope.get("state", {}).get(REQUEST_BEGAN)  # headers that took their time leave less for the body

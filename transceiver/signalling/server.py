@@ -65,12 +65,14 @@ async def serve_signalling(
     binds: tuple[str, ...],
     door: ConnectionDoor,
     *,
+    shared: bool = False,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
-    """Serve until cancelled; `task_status` gets the bound URLs. Raises OSError if an address is taken."""
+    """Serve until cancelled; `task_status` gets the bound URLs. `shared`: together with other processes of ours.
+    Raises OSError if an address is taken."""
     limits = HttpLimits(
         header_seconds=door.limits.header_seconds,
         read_seconds=door.limits.read_seconds,
         write_seconds=door.limits.write_seconds,
     )
-    await serve_http(app, binds, limits=limits, door=door, faults=door.faults, task_status=task_status)
+    await serve_http(app, binds, limits=limits, door=door, faults=door.faults, shared=shared, task_status=task_status)

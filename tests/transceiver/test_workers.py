@@ -1,0 +1,311 @@
+"""Several transceivers behind one command: real processes, one HTTP address, calls on each of them."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import httpx
+import msgspec
+import pytest
+import trio
+
+from service.ready import parse_announcement
+from transceiver.config import TransceiverConfig
+from transceiver.workers import Loads, WorkerPlace, shift_port
+from udpio import open_udp
+
+ROOT = Path(__file__).parents[2]
+CALLS = "/v1/realtime/calls"
+SDP = {"Content-Type": "application/sdp"}
+PLACE = WorkerPlace(index=1, count=3, http=("127.0.0.1:8080",), folder="folder")
+
+
+# What a worker knows
+
+
+def test_the_number_of_its_worker_is_in_the_id_of_a_call():
+    assert PLACE.owner_of("rtc_02" + "a" * 22) == 2
+    for nobody in ("rtc_03" + "a" * 22, "rtc_02" + "a" * 21, "rtc_02" + "A" * 22, "rtc_0", "", "rtc_zz" + "a" * 22):
+        assert PLACE.owner_of(nobody) is None
+
+
+def test_each_worker_has_its_own_udp_port_and_all_share_the_rest():
+    config = TransceiverConfig(
+        listen="127.0.0.1:5000",
+        address="192.0.2.1:6000",
+        direct=True,
+        advertise=("198.51.100.1:7000", "198.51.100.2:0"),
+        identity="edge",
+    )
+    own = PLACE.own(config)
+    assert (own.listen, own.address, own.http) == ("127.0.0.1:5001", "192.0.2.1:6001", PLACE.http)
+    assert (own.advertise, own.identity) == (("198.51.100.1:7001", "198.51.100.2:0"), "edge-1")
+    behind_relays = msgspec.structs.replace(config, direct=False, listen="127.0.0.1:0", identity="")
+    own = PLACE.own(behind_relays)
+    assert (own.listen, own.advertise, own.identity) == ("127.0.0.1:0", behind_relays.advertise, "")
+    assert shift_port("[::1]:5000", 2) == "[::1]:5002"
+
+
+def test_a_worker_hands_calls_on_when_another_has_clearly_fewer_and_lives(tmp_path: Path):
+    loads = Loads.create(tmp_path / "loads", 3)
+    assert loads.relief_for(0) is None  # nobody is there yet
+    loads.tell(0, 5)
+    assert loads.relief_for(0) is None
+    loads.tell(1, 1)
+    assert loads.relief_for(0) is None  # not worth it
+    Loads(tmp_path / "loads", 3).tell(2, 0)  # another process
+    assert loads.relief_for(0) == 2
+    assert loads.relief_for(1) is None
+    loads.leave(2)
+    assert loads.relief_for(0) is None
+    loads.leave(0)  # it drains: whoever is there is better
+    assert loads.relief_for(0) == 1
+    loads.close()
+
+
+# Real processes
+
+
+class Service:
+    def __init__(self, process: subprocess.Popen[bytes], bound: dict[str, Any]) -> None:
+        self.process = process
+        self.base: str = bound["http"][0]
+        self.admin: str = bound["admin"]
+        self.pids: list[int] = bound["workers"]
+
+    async def metric(self, name: str, **labels: str) -> float:
+        async with httpx.AsyncClient(timeout=10) as client:
+            text = (await client.get(self.admin + "/metrics")).text
+        whole = f"antiphon_transceiver_{name}{{" + ",".join(f'{k}="{v}"' for k, v in labels.items()) + "} "
+        [value] = [line.removeprefix(whole) for line in text.splitlines() if line.startswith(whole)]
+        return float(value)
+
+
+def start(**options: object) -> subprocess.Popen[bytes]:
+    values = {"direct": True, "agents": "internal:echo", "web": "none", **options}
+    environment = {f"ANTIPHON_TRANSCEIVER_{key.upper()}": str(value) for key, value in values.items()}
+    return subprocess.Popen(
+        [sys.executable, "-m", "transceiver", "--workers", "2"],
+        cwd=ROOT,
+        env=os.environ | environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+    )
+
+
+@pytest.fixture
+def service() -> Iterator[Service]:
+    process = start()
+    try:
+        assert process.stdout is not None
+        bound = parse_announcement(process.stdout.readline().decode())
+        assert bound is not None
+        yield Service(process, bound)
+    finally:
+        for _ in range(2):  # the second time, at once
+            process.terminate()
+            with suppress(subprocess.TimeoutExpired):
+                process.wait(2)
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
+async def http() -> AsyncIterator[httpx.AsyncClient]:
+    """One connection, which is kept: to one of the workers."""
+    async with httpx.AsyncClient(timeout=10, limits=httpx.Limits(max_connections=1)) as client:
+        yield client
+
+
+def owner(location: str) -> int:
+    return int(location.rpartition("/")[2][4:6], 16)
+
+
+@pytest.fixture
+def dial(nursery: trio.Nursery, caller_class, http: httpx.AsyncClient, wait_until) -> Callable[..., Any]:
+    async def dial(base: str) -> tuple[Any, str]:
+        """A caller that is through, and the path of its call."""
+        caller = caller_class(open_udp("127.0.0.1", 0))
+        response = await http.post(base + CALLS, content=caller.offer(), headers=SDP)
+        assert response.status_code == 201, response.text
+        caller.accept(response.text)
+        nursery.start_soon(caller.run)
+        await wait_until(lambda: caller.channel_is_open)
+        return caller, response.headers["location"]
+
+    return dial
+
+
+async def dial_both(dial: Callable[..., Any], base: str) -> dict[int, tuple[Any, str]]:
+    """A call on each of the workers: one connection brings all to one of them, and it hands on what is too much."""
+    placed = [await dial(base) for _ in range(7)]
+    calls = {owner(location): (caller, location) for caller, location in placed}
+    assert len(calls) == 2, "all calls went to one worker"
+    for caller, location in placed:
+        if (caller, location) not in calls.values():
+            caller.hang_up()
+    return calls
+
+
+async def heard(caller, wait_until) -> None:
+    before = len(caller.audio)
+    for _ in range(5):
+        caller.speak()
+        await trio.sleep(0.02)
+    await wait_until(lambda: len(caller.audio) > before)
+
+
+def fragment() -> str:
+    ufrag, pwd = "abcd", "p" * 22
+    return f"a=ice-ufrag:{ufrag}\r\na=ice-pwd:{pwd}\r\nm=audio 9 UDP/TLS/RTP/SAVPF 0\r\na=mid:0\r\n"
+
+
+@pytest.mark.slow
+async def test_whichever_worker_is_asked_the_one_that_has_the_call_answers(
+    service: Service, dial, http: httpx.AsyncClient, wait_until
+):
+    calls = await dial_both(dial, service.base)
+    page = {"Origin": "https://page.example"}
+    placed = (await http.get(service.base + "/v1/info")).json()
+    assert (placed["max_calls"], placed["draining"]) == (2000, False)
+    assert placed["calls"] >= 2
+    for number, (caller, location) in calls.items():
+        await heard(caller, wait_until)
+        kind = {"Content-Type": "application/trickle-ice-sdpfrag"}
+        stale = await http.patch(service.base + location, content="", headers={**kind, "If-Match": '"x"', **page})
+        assert stale.status_code == 412, number
+        assert stale.headers.get_list("access-control-allow-origin") == ["*"]
+        assert len(stale.headers.get_list("date")) == 1
+        restart = await http.patch(
+            service.base + location, content=fragment(), headers={**kind, "If-Match": "*", **page}
+        )
+        assert (restart.status_code, restart.headers["content-type"].partition(";")[0]) == (200, kind["Content-Type"])
+        assert restart.headers["etag"]
+        large = await http.post(service.base + location, content=b"x" * 70_000, headers=SDP)
+        assert large.status_code == 413
+        assert (await http.delete(service.base + location)).status_code == 200
+        await wait_until(lambda caller=caller: caller.ended)
+        assert caller.told_reason == "hangup"
+    for number, (_, location) in calls.items():
+        with trio.fail_after(5):
+            while (await http.delete(service.base + location)).status_code != 404:
+                await trio.sleep(0.05)
+        assert await service.metric("calls_ended_total", reason="hangup", worker=str(number)) == 1
+    assert (await http.delete(f"{service.base}{CALLS}/rtc_99{'a' * 22}")).status_code == 404
+
+
+@pytest.mark.thorough
+async def test_a_worker_that_is_killed_ends_its_own_calls_alone_and_comes_back(
+    service: Service, dial, http: httpx.AsyncClient, wait_until
+):
+    calls = await dial_both(dial, service.base)
+    victim, survivor = 0, 1
+    os.kill(service.pids[victim], signal.SIGKILL)
+    caller, location = calls[survivor]
+    statuses = []
+    for _ in range(10):  # on new connections, while nobody is back yet
+        async with httpx.AsyncClient(timeout=5) as fresh:
+            statuses.append((await fresh.delete(service.base + calls[victim][1])).status_code)
+            statuses.append((await fresh.get(service.admin + "/readyz")).status_code)
+            await heard(caller, wait_until)
+    assert statuses[-20:] == [404, 200] * 10
+    with trio.fail_after(20):
+        while await service.metric("worker_up", worker=str(victim)) != 1:
+            await trio.sleep(0.1)
+    assert await service.metric("worker_starts_total", worker=str(victim)) == 2
+    assert await service.metric("worker_starts_total", worker=str(survivor)) == 1
+    await heard(caller, wait_until)
+    async with httpx.AsyncClient(timeout=5) as fresh:
+        assert (await fresh.delete(service.base + location)).status_code == 200
+
+
+@pytest.mark.thorough
+async def test_told_to_end_it_takes_no_calls_lets_those_finish_that_are_live_and_exits_with_the_last(
+    service: Service, dial, http: httpx.AsyncClient, wait_until
+):
+    calls = await dial_both(dial, service.base)
+    service.process.terminate()
+    for _ in range(2):  # what a supervisor of services sends to every process that it finds
+        for pid in service.pids:
+            os.kill(pid, signal.SIGTERM)
+    with trio.fail_after(10):
+        while (await http.get(service.admin + "/readyz")).status_code != 503:
+            await trio.sleep(0.05)
+    refused = await http.post(service.base + CALLS, content=calls[0][0].offer(), headers=SDP)
+    assert (refused.status_code, refused.json()["error"]["code"]) == (503, "draining")
+    for caller, _ in calls.values():
+        await heard(caller, wait_until)
+        assert any("antiphon.draining" in str(message) for message in caller.messages)
+    assert service.process.poll() is None
+    for caller, location in calls.values():
+        assert (await http.delete(service.base + location)).status_code == 200
+        await wait_until(lambda caller=caller: caller.ended)
+    await until_exit(service.process, 0)
+
+
+@pytest.mark.thorough
+async def test_told_twice_it_ends_at_once(service: Service, dial, wait_until):
+    calls = await dial_both(dial, service.base)
+    service.process.terminate()
+    await wait_until(lambda: all("antiphon.draining" in str(caller.messages) for caller, _ in calls.values()))
+    service.process.send_signal(signal.SIGINT)
+    await until_exit(service.process, 0)
+    for caller, _ in calls.values():
+        await wait_until(lambda caller=caller: caller.told_reason == "shutdown")
+
+
+@pytest.mark.thorough
+async def test_when_the_parent_is_killed_calls_go_on_and_the_workers_end_with_the_last_of_them(
+    service: Service, dial, http: httpx.AsyncClient, wait_until
+):
+    calls = await dial_both(dial, service.base)
+    service.process.kill()
+    service.process.wait()
+    for caller, _ in calls.values():
+        await wait_until(lambda caller=caller: "antiphon.draining" in str(caller.messages))
+        await heard(caller, wait_until)
+    for caller, _ in calls.values():
+        caller.hang_up()
+    with trio.fail_after(20):
+        while any(Path(f"/proc/{pid}").exists() for pid in service.pids):
+            await trio.sleep(0.1)
+
+
+async def until_exit(process: subprocess.Popen[bytes], status: int) -> None:
+    with trio.fail_after(15):
+        while process.poll() is None:
+            await trio.sleep(0.05)
+    assert process.returncode == status
+
+
+@pytest.mark.thorough
+def test_a_second_service_does_not_slip_into_the_address_of_the_first(service: Service):
+    process = start(http=service.base.removeprefix("http://"))
+    _, words = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert b"cannot listen on " + service.base.removeprefix("http://").encode() in words
+
+
+@pytest.mark.thorough
+@pytest.mark.parametrize("taken", ["http", "listen"])
+def test_an_address_that_is_taken_is_named_and_nothing_is_left_running(taken: str):
+    kind = socket.SOCK_STREAM if taken == "http" else socket.SOCK_DGRAM
+    with socket.socket(socket.AF_INET, kind) as other:
+        other.bind(("127.0.0.1", 0))
+        if kind == socket.SOCK_STREAM:
+            other.listen()
+        address = f"127.0.0.1:{other.getsockname()[1]}"
+        process = start(**{taken: address})
+        _, words = process.communicate(timeout=30)
+    assert process.returncode == 1
+    assert f"cannot listen on {address}".encode() in words
+    assert not [line for line in words.splitlines() if b"Traceback" in line], json.dumps(words.decode())

@@ -1,0 +1,139 @@
+"""Requests that came to another worker than the one that is to answer.
+
+Workers share the HTTP address (SO_REUSEPORT), so that the kernel gives a new connection to any of them. What is asked about a
+call is brought to the worker whose number is in the call's id, over a socket that only we can reach, and answered with its
+answer. So is an offer, if this worker has more calls than another (loads.py). `GET /v1/info` is answered for all workers.
+"""
+
+from __future__ import annotations
+
+import re
+
+import httpx
+import trio
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from service.logs import get_logger
+from transceiver.signalling import SignallingError, error_response, read_body_in_time
+from transceiver.workers.loads import Loads
+from transceiver.workers.place import WorkerPlace
+
+__all__ = ["Forwarder", "ask"]
+
+log = get_logger()
+
+# Specification constants
+PLACE = re.compile(r"/v1/realtime/calls/([^/]+)(?:/.*)?")
+CALLS, INFO = "/v1/realtime/calls", "/v1/info"
+# RFC 9110 §7.6.1, and what is made anew for the next hop.
+HOP_BY_HOP = frozenset(
+    b"connection content-length date host keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding "
+    b"upgrade".split()
+)
+OURS = frozenset({b"vary"})  # what CORS, around us, says for any answer
+
+# Implementation constants
+ANSWER_SECONDS = 5.0  # for a sibling to answer: it does so within one pass of its loop
+RETRY_AFTER = 1
+
+
+async def ask(socket: str, method: str, target: str, headers: list[tuple[bytes, bytes]], body: bytes) -> httpx.Response:
+    """One request to a worker. Raises httpx.HTTPError. A connection is not kept: the worker may be another one by then."""
+    async with httpx.AsyncClient(
+        transport=httpx.AsyncHTTPTransport(uds=socket), timeout=ANSWER_SECONDS, trust_env=False
+    ) as client:
+        return await client.send(httpx.Request(method, f"http://worker{target}", headers=headers, content=body))
+
+
+class Forwarder:
+    """Middleware: inside of CORS, so that an answer has those headers once."""
+
+    def __init__(self, app: ASGIApp, place: WorkerPlace, loads: Loads, request_seconds: float) -> None:
+        self._app = app
+        self._place = place
+        self._loads = loads
+        self._request_seconds = request_seconds
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "http":
+            await self._app(scope, receive, send)
+            return
+        path, method = scope["path"], scope["method"]
+        found = PLACE.fullmatch(path)
+        owner = self._place.owner_of(found[1]) if found is not None else None
+        response: Response | None = None
+        if owner is not None and owner != self._place.index and method != "OPTIONS":
+            response = await self._forward(Request(scope, receive), owner)
+        elif path == CALLS and method == "POST":
+            relief = self._loads.relief_for(self._place.index)
+            if relief is not None:
+                response, receive = await self._hand_on(Request(scope, receive), relief)
+        elif path == INFO and method == "GET":
+            response = await self._info()
+        await (response or self._app)(scope, receive, send)
+
+    async def _forward(self, request: Request, owner: int) -> Response:
+        try:
+            return await self._ask(request, owner, await read_body_in_time(request, self._request_seconds))
+        except SignallingError as error:
+            return error_response(error)
+        except httpx.ConnectError:  # its calls ended with it
+            return error_response(SignallingError(404, "call_not_found", "There is no such call.", param="call_id"))
+        except httpx.HTTPError as error:
+            log.warning("a request could not be brought to another worker", worker=owner, error=repr(error))
+            message = "The process that has this call does not answer."
+            return error_response(SignallingError(503, "worker_unreachable", message, retry_after=RETRY_AFTER))
+
+    async def _hand_on(self, request: Request, relief: int) -> tuple[Response | None, Receive]:
+        """The answer of another worker to an offer; else what is left to be done here, and the body for it."""
+        try:
+            body = await read_body_in_time(request, self._request_seconds)
+        except SignallingError as error:
+            return error_response(error), request.receive
+
+        async def again() -> Message:
+            return {"type": "http.request", "body": body, "more_body": False}
+
+        try:
+            return await self._ask(request, relief, body), again
+        except httpx.ConnectError:
+            return None, again
+        except httpx.HTTPError as error:  # it may have taken the call, which then waits for a check in vain, and ends
+            log.warning("a call could not be handed on", worker=relief, error=repr(error))
+            return None, again
+
+    async def _ask(self, request: Request, owner: int, body: bytes) -> Response:
+        headers = [(name, value) for name, value in request.headers.raw if name not in HOP_BY_HOP]
+        target = request.scope["path"] + (f"?{request.url.query}" if request.url.query else "")
+        answer = await ask(self._place.socket_of(owner), request.method, target, headers, body)
+        response = Response(answer.content, answer.status_code)
+        response.raw_headers = [
+            (name, value)
+            for name, value in ((name.lower(), value) for name, value in answer.headers.raw)
+            if name not in HOP_BY_HOP and name not in OURS
+        ]
+        response.raw_headers.append((b"content-length", str(len(answer.content)).encode()))
+        return response
+
+    async def _info(self) -> Response:
+        told: list[dict[str, object]] = []
+
+        async def ask_one(index: int) -> None:
+            try:
+                answer = await ask(self._place.socket_of(index), "GET", INFO, [], b"")
+            except httpx.HTTPError:  # it is being started again
+                return
+            told.append(answer.json())
+
+        async with trio.open_nursery() as nursery:
+            for index in range(self._place.count):
+                nursery.start_soon(ask_one, index)
+        if not told:  # not even we ourselves: the end
+            return error_response(SignallingError(503, "worker_unreachable", "This server is going away."))
+        whole = dict(told[0])
+        for key in ("calls", "max_calls"):
+            whole[key] = sum(int(str(one[key])) for one in told)
+        whole["draining"] = all(one["draining"] for one in told)
+        return JSONResponse(whole, headers={"Cache-Control": "no-store"})
