@@ -417,8 +417,11 @@ class Engine:
         if now < self._next_tick:
             return
         for session in list(self._playing):
-            if session.conversation.next_pace() <= now:
+            due = session.conversation.next_pace()
+            if due <= now:
                 self._guard(session, now, session.pace, now)
+            elif due != math.inf:
+                continue
             if not session.conversation.is_playing:
                 self._playing.pop(session, None)
         if not self._playing:

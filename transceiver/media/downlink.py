@@ -69,7 +69,6 @@ class Downlink:
         "_played_to",
         "_queue",
         "_rate",
-        "_report",
         "_reported_at",
         "_resuming",
         "_tick",
@@ -77,6 +76,7 @@ class Downlink:
         "drops",
         "frames_sent",
         "playing",
+        "report",
     )
 
     def __init__(self, codec: Codec, first_timestamp: int) -> None:
@@ -90,7 +90,7 @@ class Downlink:
         self._due = -math.inf  # when the next frame would continue the one before
         self._resuming = False  # the next frame begins a talkspurt
         self._played_to = 0
-        self._report: Played | None = None
+        self.report: Played | None = None
         self._reported_at = -math.inf
         self.playing = False
         self.frames_sent = 0
@@ -161,7 +161,7 @@ class Downlink:
         """Another agent speaks from now on, on a timeline of its own: what was played of the last one's says nothing to it."""
         self.flush(now)
         self._played_to = 0
-        self._report = None
+        self.report = None
 
     def next_action(self) -> float:
         """When `take_due` has something to do."""
@@ -183,12 +183,8 @@ class Downlink:
             self._put_report(PlayedReason.PROGRESS, now)
         return frames
 
-    @property
-    def has_report(self) -> bool:
-        return self._report is not None
-
     def take_report(self) -> Played | None:
-        report, self._report = self._report, None
+        report, self.report = self.report, None
         return report
 
     def _send_first(self, now: float) -> OutgoingFrame:
@@ -213,4 +209,4 @@ class Downlink:
 
     def _put_report(self, reason: PlayedReason, now: float) -> None:
         self._reported_at = now
-        self._report = Played(self._played_to, self._buffered * 1000 // self._rate, reason)
+        self.report = Played(self._played_to, self._buffered * 1000 // self._rate, reason)

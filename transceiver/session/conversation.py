@@ -199,7 +199,7 @@ class Conversation:
             self.frames_sent += 1
         else:
             self._send_audio(payload, timestamp, False, now)
-        if downlink.has_report:
+        if downlink.report is not None:
             self._report_played(downlink)
         return DONE if length > 0 else SETTLE
 
