@@ -69,7 +69,7 @@ async def test_no_mutation_of_anything_under_the_keys_raises_or_touches_another_
     assert rig.echoes(bystander) == 3
     assert "internal_error" not in rig.engine.drops
     assert len(rig.engine.sessions) == 2
-    assert len(rig.engine._by_path) <= 2 * 16
+    assert len(rig.engine.routes.by_path) <= 2 * 16
     assert len(rig.engine._heap) < 100
 
 

@@ -118,7 +118,11 @@ class Bombardment:
             9000,
         )
         kind = self.random.random()
-        if kind < 0.3:
+        if kind < 0.1:  # rightly signed, with another count, another length or another flag
+            changed = bytearray(datagram)
+            changed[self.random.choice((2, 3, 4, 5, 16, 17))] ^= 1 << self.random.randrange(8)
+            datagram = tagged(self.trunk, bytes(changed[1:6] + changed[16:]))
+        elif kind < 0.3:
             datagram = tagged(self.trunk, self.mutator.damage(datagram[1:6] + datagram[16:]))
         elif kind < 0.6:
             datagram = self.mutator.damage(datagram)
@@ -200,7 +204,9 @@ class Bombardment:
         assert lost == 0, f"{lost} of {self.spoken} frames were not heard again"
         assert rig.echoes(self.bystander) == 3
         assert len(rig.engine.sessions) <= 3 + 4
-        assert len(rig.engine._by_path) <= 16 * len(rig.engine.sessions)
+        routes = rig.engine.routes
+        assert len(routes.by_path) <= 16 * len(rig.engine.sessions)
+        assert len(routes.direct) + sum(map(len, routes.trunk.values())) <= len(rig.engine.sessions)
 
 
 def bombard(clock: trio.testing.MockClock, packets: int) -> None:

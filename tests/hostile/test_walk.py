@@ -217,7 +217,7 @@ class Walk:
             assert not session._events
         assert set(engine.sessions.values()) == set(registry.sessions.values())
         assert set(registry.half_open) <= set(registry.sessions.values())
-        for path, session in engine._by_path.items():
+        for path, session in engine.routes.by_path.items():
             assert not session.released
             assert path in session.paths
         assert all(not session.released for session in engine._playing)
@@ -260,7 +260,7 @@ def walk(rig: Any, seed: int, steps: int) -> None:
     rig.registry.shut_down()
     rig.pump()
     assert not rig.engine.sessions
-    assert not rig.engine._by_path
+    assert not rig.engine.routes.by_path
     assert not rig.engine._playing
     assert not rig.registry.sessions
     assert not rig.registry.half_open
