@@ -210,7 +210,7 @@ class FlowIndex:
         return row
 
     def lookup(self, words: npt.NDArray[np.uint64], rows: _Rows) -> None:
-        """Rows of IPv4 flows: shape (n,) → (n,), 0 where there is none."""
+        """Rows of IPv4 flows: shape (n,) → (n,), 0 where there is none; n is at most MAX_BATCH."""
         scratch = self._hash(len(words), words, None, None)
         columns = self._columns
         columns.heads.take(scratch.buckets, out=scratch.first, mode="clip")
@@ -223,7 +223,7 @@ class FlowIndex:
             self._follow(at, words, None, None, rows)
 
     def lookup_wide(self, words: npt.NDArray[np.uint64], rows: _Rows) -> None:
-        """Rows of IPv6 flows: shape (3, n) → (n,), 0 where there is none."""
+        """Rows of IPv6 flows: shape (3, n) → (n,), 0 where there is none; n is at most MAX_BATCH."""
         word0, word1, word2 = words
         scratch = self._hash(len(word0), word0, word1, word2)
         columns = self._columns
@@ -272,6 +272,8 @@ class FlowIndex:
     ) -> _Scratch:
         scratch = self._scratch.get(length)
         if scratch is None:
+            if length > MAX_BATCH:
+                raise ValueError(f"a batch has at most {MAX_BATCH} keys")
             scratch = self._scratch[length] = _Scratch(length, self._base)
         self._hash_into(scratch, word0, word1, word2)
         return scratch
