@@ -63,7 +63,7 @@ MAX_RECEIVE_SECONDS = 0.010  # in one turn, to a batch: fifty messages in each d
 MAX_DEADLINES = 256
 MAX_PACE_LATENESS = 5 * PACE_SECONDS  # a pacer later than that starts anew
 
-Command = Callable[..., None]
+Command = Callable[..., object]
 
 
 class Engine:
@@ -419,7 +419,11 @@ class Engine:
         for session in list(self._playing):
             due = session.conversation.next_pace()
             if due <= now:
-                self._guard(session, now, session.pace, now)
+                try:
+                    if session.pace(now) == SETTLE:
+                        self._touched[session] = None
+                except Exception as error:  # noqa: BLE001 - of this call, and it is logged there
+                    self._fail(session, error, now)
             elif due != math.inf:
                 continue
             if not session.conversation.is_playing:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from protocol.agentlink import DataMessage, MediaRecord
 from protocol.codecs import Codec
-from protocol.peer import DONE, LEFT, SEND_ROOM, SETTLE, MediaLane, Peer
+from protocol.peer import DONE, LEFT, SEND_ROOM, SETTLE, Peer
 from protocol.rtp import RtpPacket
 from protocol.sdp import Direction, NegotiatedAudio
 from transceiver.backends.base import Attachment
@@ -20,7 +20,7 @@ from transceiver.media import Downlink, Uplink
 from transceiver.session.channels import Channels
 
 if TYPE_CHECKING:
-    from transceiver.outbox import Outlet, Target
+    from transceiver.routes import Route
 
 __all__ = ["Conversation"]
 
@@ -183,25 +183,23 @@ class Conversation:
             return
         downlink.push(record.rtp_time, record.payload, now)
 
-    def follow_play(self, record: MediaRecord, lane: MediaLane, outlet: Outlet, target: Target, now: float) -> int:
-        """The same as `play`, then `pace`, for a frame that is due while none waits; not for the first one of all.
+    def follow_play(self, record: MediaRecord, route: Route, now: float) -> int:
+        """The same as `play`, then `pace`, for a call that is playing; not for the first frame of all.
         LEFT: nothing has happened; DONE; SETTLE: it is done, and the peer has something to say."""
         downlink = self._downlink
-        payload = record.payload
-        room = len(payload) + SEND_ROOM
         if downlink is None or not self.flowing or not self._sends or self._held or not self.frames_sent:
             return LEFT
-        if room > outlet.room or (timestamp := downlink.follow(record.rtp_time, payload, now)) < 0:
-            return LEFT
-        length = lane.send(outlet.arena, outlet.reserve(room), payload, timestamp, False, now)
-        if length:
-            outlet.commit(target, abs(length))
-            self.frames_sent += 1
-        else:
-            self._send_audio(payload, timestamp, False, now)
+        payload = record.payload
+        timestamp = downlink.follow(record.rtp_time, payload, now)
+        if timestamp < 0:
+            if not downlink.playing:
+                return LEFT
+            downlink.push(record.rtp_time, payload, now)
+            return self.pace(now, route) if downlink.next_action() <= now else DONE
+        became = self._send(payload, timestamp, False, now, route)
         if downlink.report is not None:
             self._report_played(downlink)
-        return DONE if length > 0 else SETTLE
+        return became
 
     def send(self, message: DataMessage, now: float) -> None:
         self.channels.send(message.channel, message.data, now)
@@ -219,25 +217,37 @@ class Conversation:
         """When `pace` has something to do."""
         return self._downlink.next_action() if self._downlink is not None and self.flowing else math.inf
 
-    def pace(self, now: float) -> None:
-        """Send what is due."""
-        downlink = self._downlink
+    def pace(self, now: float, route: Route | None) -> int:
+        """Send what is due, by the route if there is one: DONE, or SETTLE, when the peer has something to say."""
+        downlink, became = self._downlink, DONE
         if downlink is None or not self.flowing:
-            return
+            return became
         for payload, timestamp, marker in downlink.take_due(now):
-            if self._audio is None or not self._audio.direction.sends:
+            if not self._sends:
                 self.drops["agent_audio_held"] += 1
                 self._held = True
-            else:
-                self._send_audio(payload, timestamp, marker, now)
-        self._report_played(downlink)
+            elif self._send(payload, timestamp, marker or self._held, now, route) != DONE:
+                became = SETTLE
+        if downlink.report is not None:
+            self._report_played(downlink)
+        return became
 
-    def _send_audio(self, payload: bytes, timestamp: int, marker: bool, now: float) -> None:
-        if self._peer.send_audio(payload, timestamp, now, marker or self._held):
+    def _send(self, payload: bytes, timestamp: int, marker: bool, now: float, route: Route | None) -> int:
+        if route is not None:
+            outlet, room = route.outlet, len(payload) + SEND_ROOM
+            if room <= outlet.room:
+                length = route.lane.send(outlet.arena, outlet.reserve(room), payload, timestamp, marker, now)
+                if length:
+                    outlet.commit(route.target, abs(length))
+                    self.frames_sent += 1
+                    self._held = False
+                    return DONE if length > 0 else SETTLE
+        if self._peer.send_audio(payload, timestamp, now, marker):
             self.frames_sent += 1
             self._held = False
         else:
             self.drops["unsent"] += 1
+        return SETTLE
 
     def _report_played(self, downlink: Downlink) -> None:
         report = downlink.take_report()

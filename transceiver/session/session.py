@@ -22,6 +22,7 @@ from protocol.agentlink import DataMessage, MediaRecord
 from protocol.codecs import Codec
 from protocol.ice import IceCredentials
 from protocol.peer import (
+    DONE,
     LEFT,
     AudioReceived,
     CircuitBroken,
@@ -168,20 +169,23 @@ class Session:
         route, conversation = self.route, self.conversation
         if route is None or self.reason is not None or attachment is not conversation.attachment:
             return LEFT
-        return conversation.follow_play(record, route.lane, route.outlet, route.target, now)
+        return conversation.follow_play(record, route, now)
 
     def settle(self, now: float) -> None:
         """Carry out what the peer has to say, after its lane said so."""
         self._drain(now)
 
-    def pace(self, now: float) -> None:
-        """Send the agent's audio that is due."""
+    def pace(self, now: float) -> int:
+        """Send the agent's audio that is due: DONE, or SETTLE, when the call's deadlines may have changed."""
         conversation = self.conversation
-        if now >= conversation.next_pace():
-            conversation.pace(now)
+        if now < conversation.next_pace():
+            return DONE
+        became = conversation.pace(now, self.route if self.reason is None else None)
+        if became != DONE:
             if conversation.frames_sent == 1:
                 self._stage("audio_out", now)
             self._drain(now)
+        return became
 
     def close(self, reason: CloseReason, now: float) -> None:
         self._fire(tables.CloseRequested(), now, reason)
