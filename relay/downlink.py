@@ -1,7 +1,6 @@
 """From transceivers to clients: a batch of trunk datagrams becomes client datagrams, and no payload is copied.
 
-1. Datagram by datagram: who sent it, its head, its tag. What is not right is dropped before any of it is used. Whoever does
-   not know yet that this worker has begun is to be told (relay.greeter); an announcement of calls makes flows.
+1. What is no genuine datagram of frames is dropped before any of it is used (relay.gate).
 2. The descriptors of all datagrams for one ingress are one array then. Lengths are added up, and a datagram whose sum is
    wrong is dropped with all its frames. 3. A descriptor becomes the socket address it goes to by one operation, the running
    sum of the lengths becomes where each payload lies. 4. The flow table is asked, to note which flows were heard of; what
@@ -21,27 +20,28 @@ from typing import NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from protocol.address import TransportAddress
-from protocol.errors import DecodeError
-from protocol.routing import DATAGRAM_OVERHEAD, Prefix, Trunk, TrunkHead, TrunkKind
+from protocol.routing import DATAGRAM_OVERHEAD, Prefix, Trunk
+from relay.gate import LENGTHS, LENGTHS_LIST, Group, Parts, TrunkGate
 from relay.greeter import Greeter
-from relay.index import flow_words
+from relay.index import Words
 from relay.rules import FlowRules, is_goodbye, is_talk
-from udpio import ReceiveArena, SendRing, name_words
+from udpio import ReceiveArena, SendRing
 
 __all__ = ["Delivery", "Downlink"]
 
 # Implementation constants
 
-FEW = 16
+FEW = 24  # measured: where both ways cost the same
 RING = 1024  # datagrams that leave by one call at most
-_MAX_SOURCES = 4096  # addresses of transceivers whose judgement is remembered
 _HEAD_WORDS = DATAGRAM_OVERHEAD // 8
 _LOW = np.uint64(0xFFFF)
 _HIGH = np.uint64(0xFFFF_FFFF_FFFF_0000)
 _PORT = np.uint64(0xFFFF_0000)
-_LENGTHS = np.arange(65536, dtype=np.uint16).byteswap().astype(np.int64)  # of a descriptor, as a word says it
+_HIGH_BITS, _PORT_BITS = int(_HIGH), int(_PORT)
+_WIDE_MARK = 128  # in the key of an IPv6 flow
+_THREE = np.arange(3)
 _TALKS = np.array([1 if is_talk(first) else 2 if is_goodbye(first) else 0 for first in range(256)], np.uint8)
+_TALKS_LIST: list[int] = _TALKS.tolist()
 
 _Words = npt.NDArray[np.uint64]
 _Integers = npt.NDArray[np.int64]
@@ -55,15 +55,6 @@ class Delivery(NamedTuple):
     datagrams: int
 
 
-class _Part(NamedTuple):
-    """A datagram that is genuine; its lengths are still to be added up."""
-
-    slot: int
-    source: TransportAddress
-    frames: int
-    length: int
-
-
 class _Chunk(NamedTuple):
     """So many frames of one ingress as leave by one call."""
 
@@ -71,7 +62,6 @@ class _Chunk(NamedTuple):
     descriptors: _Words
     lengths: _Integers
     places: _Integers  # of the payloads, from the beginning of the arena on
-    senders: npt.NDArray[np.int32]  # numbers of the transceivers, -1 for one that no flow names
     owners: _Integers  # indices of parts
 
 
@@ -85,78 +75,29 @@ class Downlink:
         ingresses: int,
         greeter: Greeter,
     ) -> None:
-        self._greeter = greeter
-        self._rules, self._trunk, self._arena, self._ingresses = rules, trunk, arena, ingresses
-        self._contains = prefix.contains
-        self._sources: dict[tuple[int, ...], TransportAddress | None] = {}
-        self._rings: dict[tuple[int, bool], SendRing] = {}
-        flat = arena.slots.base
-        assert isinstance(flat, np.ndarray)
-        self._flat: npt.NDArray[np.uint8] = flat.reshape(-1)
-        self._flat_words: _Words = self._flat.view(np.uint64)
+        self._gate = TrunkGate(rules, trunk, prefix, arena, ingresses, greeter)
+        self._rules, self._arena, self._ingresses = rules, arena, ingresses
+        self._rings: dict[Group, SendRing] = {}
+        self._memory = arena.memory
+        self._words = arena.memory.cast("Q")
+        self._bytes_array = np.frombuffer(arena.memory, np.uint8)
+        self._word_array = np.frombuffer(arena.memory, np.uint64)
         self._base = int(arena.slot_addresses[0])
-        self._stride = flat.shape[1]
+        self._stride = int(arena.slots.strides[0])
         self._steps = np.arange(arena.count)
 
     def forward_untrusted(self, count: int, now: float) -> Iterator[Delivery]:
         """The first `count` slots of the arena. Never raises for any bytes."""
-        parts: dict[tuple[int, bool], list[_Part]] = {}
-        for slot in range(count):
-            try:
-                opened = self._open_untrusted(slot, now)
-            except DecodeError as refused:
-                self._rules.drops[refused.reason] += 1
-                continue
-            if opened is None:
-                continue
-            head, part = opened
-            key = head.ingress, head.is_ipv6
-            if key in parts:
-                parts[key].append(part)
-            else:
-                parts[key] = [part]
-        for (ingress, is_ipv6), some in parts.items():
-            if sum(part.frames for part in some) < FEW:
-                yield from self._deliver_few(ingress, is_ipv6, some, now)
-            else:
-                yield from self._deliver_many(ingress, is_ipv6, some, now)
+        if count < FEW and sum(self._claimed(slot) for slot in range(count)) < FEW:
+            yield from self._deliver_few(count, now)
+            return
+        for (ingress, is_ipv6), parts in self._gate.open_untrusted(count, now):
+            yield from self._deliver_many(ingress, is_ipv6, parts, now)
 
-    def _open_untrusted(self, slot: int, now: float) -> tuple[TrunkHead, _Part] | None:
-        arena = self._arena
-        source = self._source(slot)
-        if source is None:  # even a replayed datagram teaches us nobody outside the prefix
-            raise DecodeError("trunk_source")
-        length = arena.cells[slot]
-        if length > arena.slot_size:
-            raise DecodeError("truncated")
-        head = self._trunk.open_untrusted(arena.payloads[slot][:length])
-        if head.ingress >= self._ingresses:
-            raise DecodeError("trunk_ingress")
-        if head.kind is not TrunkKind.FRAMES:
-            announcement = self._greeter.hear_untrusted(head.kind, arena.payloads[slot][:length], source)
-            if announcement is not None:
-                for client in announcement.clients:
-                    self._rules.announced(flow_words(client, head.ingress), source, now)
-            return None
-        if source not in self._greeter.known:
-            self._greeter.meet(source, length, now)
-        return head, _Part(slot, source, head.frames, length)
-
-    def _source(self, slot: int) -> TransportAddress | None:
-        """The address of who sent it; None if it is outside the prefix. Judged once for each."""
-        cells = self._arena.name_cells
-        name = (cells[slot],) if self._arena.family == socket.AF_INET else tuple(cells[3 * slot : 3 * slot + 3])
-        try:
-            return self._sources[name]
-        except KeyError:
-            pass
-        address: TransportAddress | None = self._arena.address(slot)
-        if address is not None and not self._contains(address):
-            address = None
-        if len(self._sources) >= _MAX_SOURCES:
-            self._sources.clear()
-        self._sources[name] = address
-        return address
+    def _claimed(self, slot: int) -> int:
+        """How many frames a datagram says that it has."""
+        data = self._arena.payloads[slot]
+        return data[4] << 8 | data[5]
 
     def _ring(self, ingress: int, is_ipv6: bool) -> SendRing:
         key = ingress, is_ipv6
@@ -166,33 +107,35 @@ class Downlink:
 
     # ---- many
 
-    def _deliver_many(self, ingress: int, is_ipv6: bool, parts: list[_Part], now: float) -> Iterator[Delivery]:
+    def _deliver_many(self, ingress: int, is_ipv6: bool, parts: Parts, now: float) -> Iterator[Delivery]:
+        if ingress >= self._ingresses:
+            self._rules.drops["trunk_ingress"] += len(parts.slots)
+            return
         width = 3 if is_ipv6 else 1
-        descriptors, lengths = self._gather(parts, width)
-        frames = np.array([part.frames for part in parts])
-        starts = np.cumsum(frames) - frames
-        expected = np.array([part.length for part in parts]) - (DATAGRAM_OVERHEAD + 8 * width * frames)
-        sums = np.add.reduceat(lengths, starts)
-        if np.count_nonzero(sums != expected):
-            right = (sums == expected).tolist()
-            self._rules.drops["trunk_length"] += len(parts) - sum(right)
-            parts = [part for part, is_right in zip(parts, right) if is_right]
-            if parts:
-                yield from self._deliver_many(ingress, is_ipv6, parts, now)
+        slots, frames, wholes, _ = parts
+        starts = frames.cumsum() - frames
+        owners = self._steps[: len(slots)].repeat(frames)
+        descriptors = self._gather(parts, starts, owners, width)
+        lengths = LENGTHS.take((descriptors[:, 0] & _LOW).view(np.int64))
+        firsts = 8 * width * frames + DATAGRAM_OVERHEAD
+        right = np.add.reduceat(lengths, starts) == wholes - firsts
+        if np.count_nonzero(right) != len(slots):
+            self._rules.drops["trunk_length"] += int(np.count_nonzero(~right))
+            if np.count_nonzero(right):
+                some = Parts(*(array[right] for array in parts))
+                yield from self._deliver_many(ingress, is_ipv6, some, now)
             return
         # A payload's place: where its datagram's payloads begin, and what of them came before it.
-        places = np.cumsum(lengths) - lengths
-        bodies = np.array([part.slot * self._stride + DATAGRAM_OVERHEAD + 8 * width * part.frames for part in parts])
-        bodies -= places[starts]
-        owners = np.repeat(self._steps[: len(parts)], frames)
-        places += bodies.take(owners)
-        numbers = self._rules.flows.transceivers.numbers
-        senders = np.array([numbers.get(part.source, -1) for part in parts], np.int32).take(owners)
+        places = lengths.cumsum() - lengths
+        firsts += slots * self._stride - places[starts]
+        places += firsts.take(owners)
         self._rules.frames_down += len(lengths)
         ring = self._ring(ingress, is_ipv6)
         for first in range(0, len(lengths), RING):
-            some = slice(first, first + RING)
-            chunk = _Chunk(ingress, descriptors[some], lengths[some], places[some], senders[some], owners[some])
+            some_frames = slice(first, first + RING)
+            chunk = _Chunk(
+                ingress, descriptors[some_frames], lengths[some_frames], places[some_frames], owners[some_frames]
+            )
             self._note(chunk, parts, now)
             count = len(chunk.lengths)
             names = ring.names[:count]
@@ -203,32 +146,28 @@ class Downlink:
             ring.vectors[:count, 1] = chunk.lengths
             yield Delivery(ingress, ring, count)
 
-    def _gather(self, parts: list[_Part], width: int) -> tuple[_Words, _Integers]:
-        """Descriptors, shape (frames, 1 or 3), and their lengths."""
-        words = self._flat_words
-        step = self._stride // 8
-        pieces = []
-        for slot, _, frames, _ in parts:
-            start = slot * step + _HEAD_WORDS
-            pieces.append(words[start : start + width * frames])
-        descriptors = np.concatenate(pieces).reshape(-1, width)
-        return descriptors, _LENGTHS.take((descriptors[:, 0] & _LOW).view(np.int64))
+    def _gather(self, parts: Parts, starts: _Integers, owners: _Integers, width: int) -> _Words:
+        """The descriptors, shape (frames, 1 or 3)."""
+        at: _Integers = (parts.slots * (self._stride // 8) + _HEAD_WORDS - width * starts).take(owners)
+        at += width * np.arange(len(owners))
+        descriptors: _Words = self._word_array.take(at if width == 1 else at.reshape(-1, 1) + _THREE)
+        return descriptors.reshape(-1, width)
 
-    def _note(self, chunk: _Chunk, parts: list[_Part], now: float) -> None:
+    def _note(self, chunk: _Chunk, parts: Parts, now: float) -> None:
         """Which flows were heard of, and whether they talk."""
-        ingress, descriptors, lengths, places, senders, _ = chunk
+        ingress, descriptors, lengths, places, owners = chunk
         flows = self._rules.flows
         rows = np.empty(len(lengths), np.int64)
         if descriptors.shape[1] == 3:
             keys = np.ascontiguousarray(descriptors.T)
             keys[0] &= _PORT  # no flow label
-            keys[0] |= np.uint64(ingress | 128)
+            keys[0] |= np.uint64(ingress | _WIDE_MARK)
             flows.lookup_wide(keys, rows)
         else:
             flows.lookup((descriptors[:, 0] & _HIGH) | np.uint64(ingress), rows)
-        theirs = flows.columns.target.take(rows) == senders
+        theirs = flows.columns.target.take(rows) == parts.senders.take(owners)
         all_theirs = np.count_nonzero(theirs) == len(rows)
-        talks = _TALKS.take(self._flat.take(places, mode="clip"))
+        talks = _TALKS.take(self._bytes_array.take(places, mode="clip"))
         if np.count_nonzero(lengths) != len(lengths):
             talks[lengths == 0] = 0
         heard = rows
@@ -243,58 +182,80 @@ class Downlink:
         if not all_theirs:
             self._note_others(chunk, parts, np.flatnonzero(~theirs), now)
 
-    def _note_others(self, chunk: _Chunk, parts: list[_Part], which: _Integers, now: float) -> None:
+    def _note_others(self, chunk: _Chunk, parts: Parts, which: _Integers, now: float) -> None:
+        mark = chunk.ingress | (_WIDE_MARK if chunk.descriptors.shape[1] == 3 else 0)
         for index in which.tolist():
-            raw = chunk.descriptors[index].tobytes()
-            client = TransportAddress(raw[2:8] if len(raw) == 8 else raw[2:4] + raw[8:])
-            place = int(chunk.places[index])
-            payload = self._flat[place : place + int(chunk.lengths[index])].data
-            self._note_one(client, chunk.ingress, parts[chunk.owners[index]].source, payload, now)
+            word, *rest = chunk.descriptors[index].tolist()
+            place, length = int(chunk.places[index]), int(chunk.lengths[index])
+            slot = int(parts.slots[chunk.owners[index]])
+            self._note_one(_key(word, rest, mark), slot, self._memory[place : place + length], now)
 
     # ---- one by one
 
-    def _deliver_few(self, ingress: int, is_ipv6: bool, parts: list[_Part], now: float) -> Iterator[Delivery]:
-        arena, ring = self._arena, self._ring(ingress, is_ipv6)
-        count, family = 0, ring.family
-        vectors, names = ring.vector_cells, ring.name_cells
-        for part in parts:
-            try:
-                _, first, clients = self._trunk.split_untrusted(arena.payloads[part.slot][: part.length])
-            except DecodeError as refused:
-                self._rules.drops[refused.reason] += 1
+    def _deliver_few(self, count: int, now: float) -> Iterator[Delivery]:
+        """Fewer than FEW datagrams of fewer than FEW frames in all."""
+        arena, rules, words, memory = self._arena, self._rules, self._words, self._memory
+        filled: dict[Group, int] = {}
+        for slot in range(count):
+            at, size = slot * (self._stride // 8), arena.cells[slot]
+            head = words[at]
+            frames = LENGTHS_LIST[head >> 32 & 0xFFFF]
+            is_ipv6 = bool(head >> 16 & 1)
+            width = 3 if is_ipv6 else 1
+            first = at + _HEAD_WORDS
+            last = first + width * frames
+            if not self._gate.is_plain(slot, at, head, 8 * (last - at), size) and not self._gate.is_right_untrusted(
+                slot, now
+            ):
                 continue
-            payload = arena.payloads[part.slot]
-            place = int(arena.slot_addresses[part.slot]) + first
-            for length, raw in clients:
-                client = TransportAddress(raw)
-                self._note_one(client, ingress, part.source, payload[first : first + length], now)
-                vectors[2 * count] = place
-                vectors[2 * count + 1] = length
+            self._gate.meet([slot], now)
+            ingress = head >> 24 & 127
+            if ingress >= self._ingresses:
+                rules.drops["trunk_ingress"] += 1
+                continue
+            lengths = [LENGTHS_LIST[words[i] & 0xFFFF] for i in range(first, last, width)]
+            if 8 * (last - at) + sum(lengths) != size:
+                rules.drops["trunk_length"] += 1
+                continue
+            mark = ingress | (_WIDE_MARK if is_ipv6 else 0)
+            ring = self._ring(ingress, is_ipv6)
+            vectors, names, family = ring.vector_cells, ring.name_cells, ring.family
+            to = filled.get((ingress, is_ipv6), 0)
+            place, at = 8 * last, first
+            for length in lengths:
+                rest = words[at + 1 : at + width].tolist()
+                self._note_one(_key(words[at], rest, mark), slot, memory[place : place + length], now)
+                vectors[2 * to] = self._base + place
+                vectors[2 * to + 1] = length
+                names[width * to] = words[at] & _HIGH_BITS | family
+                for offset, word in enumerate(rest, width * to + 1):
+                    names[offset] = word
                 place += length
-                first += length
-                if is_ipv6:
-                    names[3 * count], names[3 * count + 1], names[3 * count + 2] = name_words(client, family)
-                else:
-                    names[count] = family | int.from_bytes(client, "little") << 16
-                count += 1
-        self._rules.frames_down += count
-        if count:
-            yield Delivery(ingress, ring, count)
+                at += width
+                to += 1
+            filled[ingress, is_ipv6] = to
+        for (ingress, is_ipv6), done in filled.items():
+            rules.frames_down += done
+            yield Delivery(ingress, self._ring(ingress, is_ipv6), done)
 
-    def _note_one(
-        self, client: TransportAddress, ingress: int, source: TransportAddress, payload: bytes | memoryview, now: float
-    ) -> None:
+    def _note_one(self, key: Words, slot: int, payload: memoryview, now: float) -> None:
         flows = self._rules.flows
         cells = flows.cells
-        words = flow_words(client, ingress)
-        row = flows.find_words(words)
+        row = flows.find_words(key) if key[0] & _WIDE_MARK else flows.find(key[0])
         target = cells.target[row]
-        if target and target == flows.transceivers.numbers.get(source):
+        if target and target == self._gate.sender(slot):
             cells.seen[row] = now
-            first = payload[0] if payload else 0
-            if is_talk(first):
-                cells.talked[row] = now
-            elif is_goodbye(first):
-                cells.talked[row] = -math.inf
-        else:
-            self._rules.learn(row, words, source, payload, now)
+            talk = _TALKS_LIST[payload[0]] if payload else 0
+            if talk:
+                cells.talked[row] = now if talk == 1 else -math.inf
+            return
+        source = self._gate.source(slot)
+        assert source is not None
+        self._rules.learn(row, key, source, payload, now)
+
+
+def _key(word: int, rest: list[int], mark: int) -> Words:
+    """Of the flow that a descriptor names, see relay.index."""
+    if rest:
+        return word & _PORT_BITS | mark, rest[0], rest[1]
+    return word & _HIGH_BITS | mark, 0, 0

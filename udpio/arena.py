@@ -106,6 +106,7 @@ class ReceiveArena:
     `names`      (count, 1) words for IPv4, (count, 3) for IPv6
     `lengths`    (count,) true lengths: one above `slot_size` says that the datagram was cut
     `is_cut`, `has_empty`   whether there is such a one, or one of no bytes: see `survey`
+    `length`     of each datagram, if all are equally long, else 0
     `memory`     all slots, and what is between them
     `payloads`   a view of each slot; `cells` and `name_cells`: lengths and name words one by one, without numpy
     """
@@ -122,6 +123,7 @@ class ReceiveArena:
         "family",
         "has_empty",
         "is_cut",
+        "length",
         "lengths",
         "memory",
         "name_cells",
@@ -137,6 +139,7 @@ class ReceiveArena:
             raise ValueError(f"a batch has 1 to {MAX_MESSAGES} datagrams")
         self.count, self.slot_size, self.family = count, slot_size, family
         self.is_cut = self.has_empty = False
+        self.length = 0
         # Slots a power of two apart would all begin in the same few sets of the processor's cache.
         stride = (slot_size // 128 + 1) * 128 + 64
         words = _NAME_WORDS[socket.AddressFamily(family)]
@@ -184,6 +187,7 @@ class ReceiveArena:
             )
         self.is_cut = longest > self.slot_size
         self.has_empty = shortest == 0
+        self.length = longest if longest == shortest else 0
         return total
 
     def addresses(self, count: int) -> list[TransportAddress]:

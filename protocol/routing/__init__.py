@@ -16,6 +16,7 @@ from protocol.routing.token import UFRAG_LENGTH, KeyRing, RouteToken
 from protocol.routing.trunk import (
     DATAGRAM_OVERHEAD,
     MAX_INGRESS,
+    VERSION,
     Bundle,
     Frame,
     Trunk,
@@ -30,6 +31,7 @@ __all__ = [
     "MAX_INGRESS",
     "NO_BOOT",
     "UFRAG_LENGTH",
+    "VERSION",
     "Announcement",
     "Bundle",
     "Frame",

@@ -42,6 +42,7 @@ from protocol.sctp.cookie import CookieJar
 from protocol.srtp import Arena, SrtpProfile, SrtpTransport, library_named, profile_lengths
 from relay.config import RelayConfig
 from relay.core import RelayCore
+from relay.gate import TrunkGate
 from relay.greeter import Greeter
 from relay.rules import KINDS
 from relay.sockets import CLIENT_SLOT, TRUNK_SLOT
@@ -173,6 +174,11 @@ def received(size: int, take: Callable[[ReceiveArena], Callable[[int], object]])
     return feed
 
 
+def gate(arena: ReceiveArena) -> TrunkGate:
+    core = relay()
+    return TrunkGate(core, TRUNK, KEYS.prefix, arena, 1, core.greeter)
+
+
 def reporter() -> RtcpReporter:
     return RtcpReporter(ssrc=1, cname="c", clock_rate=48000, entropy=entropy())
 
@@ -222,6 +228,12 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
     ),
     "relay.downlink.Downlink.forward_untrusted": lambda: received(
         TRUNK_SLOT, lambda arena: lambda count: list(relay().downlink(arena).forward_untrusted(count, 0.0))
+    ),
+    "relay.gate.TrunkGate.open_untrusted": lambda: received(
+        TRUNK_SLOT, lambda arena: lambda count: list(gate(arena).open_untrusted(count, 0.0))
+    ),
+    "relay.gate.TrunkGate.is_right_untrusted": lambda: received(
+        TRUNK_SLOT, lambda arena: lambda count: gate(arena).is_right_untrusted(count - 1, 0.0)
     ),
     "relay.rules.FlowRules.route_untrusted": lambda: (
         lambda data: relay().route_untrusted(KINDS[data[0]] if data else 0, memoryview(data), (5, 0, 0), 0, 0.0)
