@@ -9,8 +9,9 @@ import msgspec
 from protocol.routing import MAX_INGRESS
 from service.addresses import parse_host_port
 
-__all__ = ["RelayConfig"]
+__all__ = ["MAX_ROWS", "RelayConfig"]
 
+MAX_ROWS = 1 << 30  # flows of both kinds: a row has a number of four bytes
 MAX_WORKERS = 256
 
 
@@ -37,6 +38,7 @@ class RelayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     learn_from_replies: bool = True
     """A reply for a client we do not know makes a flow: after a restart a talking call is back in one frame."""
     max_flows: int = 65536
+    """Of each worker. Room is reserved for all of them, memory taken as they come: 109 bytes each, 127 with IPv6."""
     max_probationary: int = 4096
     """Flows that no transceiver has answered yet; beyond it the oldest makes room."""
     max_flows_per_token: int = 16
@@ -85,6 +87,8 @@ class RelayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
         ):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1")
+        if self.max_flows + self.max_probationary > MAX_ROWS:
+            raise ValueError(f"max_flows: with max_probationary at most {MAX_ROWS}")
         if not 1 <= self.batch_size <= 1024:
             raise ValueError("batch_size: must be 1-1024")
         if not 0 <= self.latency_budget_us <= 20000:

@@ -22,6 +22,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from relay.config import MAX_ROWS
+
 __all__ = [
     "ESTABLISHED",
     "FREE",
@@ -64,7 +66,6 @@ FREE, PROBATIONARY, ESTABLISHED = range(3)  # `state` of a row
 # Implementation constants
 
 SEED_LENGTH = 64
-MAX_ROWS = 1 << 30
 MAX_TRANSCEIVERS = 65535  # a number of two bytes, and 0 is nobody
 _BUCKETS_PER_ROW = 2.25  # at least, and rounded up to a power of two: 22-44 % full, so most flows are the first there
 _PAGE = 4096

@@ -64,9 +64,9 @@ def open_table(descriptor: int, config: RelayConfig) -> FlowTable:
     former = None
     with suppress(LayoutError, ValueError):  # nothing there yet, or what another release has left
         memory = mmap.mmap(descriptor, os.fstat(descriptor).st_size)
-        former = FlowTable.attach(memory, max_per_token=max_per_token, idle=idle)
-        if (former.max_flows, former.max_probationary) == (max_flows, max_probationary):
-            return former
+        found = FlowTable.attach(memory, max_per_token=max_per_token, idle=idle)
+        if (found.max_flows, found.max_probationary) == (max_flows, max_probationary):
+            return found
         former = FlowTable.attach(bytearray(memory), max_per_token=max_per_token, idle=idle)
     size = FlowTable.size(max_flows, max_probationary)
     os.ftruncate(descriptor, 0)

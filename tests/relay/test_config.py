@@ -21,6 +21,7 @@ from service.config import ConfigError, load
         ("ADMIN", "x:1", "relay.admin: 'x:1' is not an address"),
         ("VERIFY", "nobody", "relay.verify: "),
         ("MAX_FLOWS", "0", "relay.max_flows: must be at least 1"),
+        ("MAX_FLOWS", "1073741824", "relay.max_flows: with max_probationary at most 1073741824"),
         ("BATCH_SIZE", "1025", "relay.batch_size: must be 1-1024"),
         ("IDLE_SECONDS", "0", "relay.idle_seconds: must be more than 0"),
         ("PROBATIONARY_SECONDS", "nan", "relay.probationary_seconds: must be more than 0"),
