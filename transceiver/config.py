@@ -89,7 +89,7 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
     srtp: Literal["auto", "in place", "public"] = "auto"
     """How libsrtp is reached inside pylibsrtp: `in place` by its own handle, without copies; `public` by its documented
     classes; `auto`, the first of these that there is."""
-    latency_budget_us: int = 2000
+    latency_budget_us: int = 4000
     """Microseconds that a packet may wait for others while many come, up to 20000; 0: never. Few are never made to wait."""
     identity: str = ""
     """What we call ourselves to agents and in logs; empty: made up from the UDP address."""

@@ -75,7 +75,18 @@ class Outlet(Protocol):
 class DirectOutlet:
     """From our socket to the client's: a slot for each datagram."""
 
-    __slots__ = ("_base", "_count", "_memory", "_offset", "_ring", "_socket", "_targets", "arena", "room")
+    __slots__ = (
+        "_count",
+        "_memory",
+        "_names",
+        "_offset",
+        "_ring",
+        "_socket",
+        "_targets",
+        "_vectors",
+        "arena",
+        "room",
+    )
 
     def __init__(self, udp: UdpSocket, library: SrtpLibrary) -> None:
         self._socket = udp
@@ -83,6 +94,7 @@ class DirectOutlet:
         self.arena = library.arena(self._memory.data)
         self._ring = SendRing(SLOTS, SLOTS, _family(udp))
         self._ring.vectors[:, 0] = np.uint64(self._memory.ctypes.data) + np.arange(SLOTS, dtype=np.uint64) * DIRECT_SLOT
+        self._vectors, self._names = self._ring.vector_cells, self._ring.name_cells
         self.room = DIRECT_SLOT
         self._count = self._offset = 0
         self._targets: list[TransportAddress] = []  # for sockets that take no ring
@@ -99,12 +111,12 @@ class DirectOutlet:
         return self._offset
 
     def commit(self, target: Target, length: int) -> None:
-        count, ring = self._count, self._ring
-        ring.vector_cells[2 * count + 1] = length
+        count, names = self._count, self._names
+        self._vectors[2 * count + 1] = length
         if isinstance(target, int):
-            ring.name_cells[count] = target
+            names[count] = target
         elif isinstance(target, tuple):
-            ring.name_cells[3 * count], ring.name_cells[3 * count + 1], ring.name_cells[3 * count + 2] = target
+            names[3 * count], names[3 * count + 1], names[3 * count + 2] = target
         else:
             self._targets.append(target)
         self._count = count + 1

@@ -96,9 +96,9 @@ class CircuitBreaker:
         self._last_sent = now
         self._sent_since_report += 1
         if gap < _SPURT_GAP:
-            self._unreported += gap
             self._stalled += gap
-            if self._unreported >= self._limit and self._has_advanced:
+            self._unreported = unreported = self._unreported + gap
+            if unreported >= self._limit and self._has_advanced:
                 self._trip(Trip.MEDIA_TIMEOUT if self._on_trial else Trip.RTCP_TIMEOUT)
 
     def report_of_others(self) -> None:

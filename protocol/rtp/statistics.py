@@ -86,8 +86,9 @@ class ReceiverStatistics:
         self.octets_received += octets
         self.last_arrival = self.last_heard = now
         highest = self._max_sequence
-        ahead = sequence - highest & 0xFFFF
-        if ahead < _MAX_DROPOUT:
+        if sequence == highest + 1:  # nearly always
+            self._max_sequence = sequence
+        elif (ahead := sequence - highest & 0xFFFF) < _MAX_DROPOUT:
             if sequence < highest:
                 self._cycles += _SEQUENCES
             self._max_sequence = sequence

@@ -196,7 +196,20 @@ class Conversation:
                 return LEFT
             downlink.push(record.rtp_time, payload, now)
             return self.pace(now, route) if downlink.next_action() <= now else DONE
-        became = self._send(payload, timestamp, False, now, route)
+        outlet, room = route.outlet, len(payload) + SEND_ROOM
+        length = 0
+        if room <= outlet.room:  # as in _send, for the frame that is the rule
+            length = route.lane.send(outlet.arena, outlet.reserve(room), payload, timestamp, False, now)
+        if length > 0:
+            outlet.commit(route.target, length)
+            self.frames_sent += 1
+            became = DONE
+        elif length:
+            outlet.commit(route.target, -length)
+            self.frames_sent += 1
+            became = SETTLE
+        else:
+            became = self._send(payload, timestamp, False, now, None)
         if downlink.report is not None:
             self._report_played(downlink)
         return became
