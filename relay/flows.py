@@ -35,7 +35,6 @@ from hashlib import blake2s
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from protocol.address import TransportAddress
 from relay.index import Words
@@ -176,10 +175,6 @@ class FlowTable(FlowRows):
         Two tokens that collide share one bound.
         """
         return int.from_bytes(blake2s(name, key=self._key, digest_size=8).digest(), "little") or 1
-
-    def touch(self, rows: npt.NDArray[np.int64], now: float) -> None:
-        """Something of these flows has been heard."""
-        self.columns.seen[rows] = now
 
     # ---- what happens to a flow
 

@@ -214,7 +214,7 @@ class Cells:
 class Block:
     """Views of one block: `head` word by word, `columns` and `cells` field by field. Raises LayoutError."""
 
-    __slots__ = ("cells", "columns", "head", "key", "memory", "rows")
+    __slots__ = ("cells", "columns", "head", "key", "rows")
 
     def __init__(self, memory: Memory, max_flows: int, max_probationary: int, *, writable: bool = True) -> None:
         view: Any = memoryview(memory).cast("B")
@@ -222,7 +222,6 @@ class Block:
             view = view.toreadonly()
         if len(view) < block_size(max_flows, max_probationary):
             raise LayoutError(f"{len(view)} bytes are too few for a table of {max_flows} flows")
-        self.memory = view
         self.rows = 1 + max_flows + max_probationary
         self.head: memoryview[int] = view[: 8 * _HEAD_WORDS].cast("Q")
         self.columns, self.cells = Columns(), Cells()

@@ -188,7 +188,7 @@ class Model(RuleBasedStateMachine):
     def packets(self, chosen: set[Words]) -> None:
         for words in sorted(chosen & self.flows.keys()):
             self.now += 0.125  # of two that are equally silent either may have to go
-            self.table.touch(np.array([self.table.find_words(words)]), self.now)
+            self.table.cells.seen[self.table.find_words(words)] = self.now
             self.flows[words].seen = self.now
 
     @rule(seconds=st.sampled_from([1.0, 9.0, 30.0, 61.0]))
