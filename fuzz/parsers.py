@@ -18,7 +18,7 @@ from protocol.agentlink import (
     encode_media,
     encode_played,
 )
-from protocol.codecs.opus import count_opus_samples_untrusted
+from protocol.codecs.opus import carries_opus_fec_untrusted, count_opus_samples_untrusted
 from protocol.codecs.red import parse_red_untrusted
 from protocol.codecs.telephone_event import parse_telephone_event_untrusted
 from protocol.dtls import Fingerprint
@@ -32,6 +32,7 @@ from protocol.errors import DecodeError
 from protocol.ice import Candidate, IceCredentials
 from protocol.routing import KeyRing, RoutingConfig, Trunk
 from protocol.rtp import parse_rtp_untrusted
+from protocol.rtp.rtcp import Feedback, read_nack_untrusted, read_transport_feedback_untrusted, write_nack
 from protocol.rtp.rtcp.compound import parse_rtcp_untrusted, serialize_rtcp
 from protocol.sctp.chunks import (
     parse_causes_untrusted,
@@ -146,6 +147,17 @@ def _rtcp(data: bytes) -> None:
     except DecodeError:
         return
     promise(parse_rtcp_untrusted(serialize_rtcp(packets)) == packets, "rtcp")
+    for information in (data, *(packet.information for packet in packets if isinstance(packet, Feedback))):
+        _feedback(information)
+
+
+def _feedback(information: bytes) -> None:
+    named = _or_none(read_nack_untrusted, information)
+    if named is not None:
+        promise(set(read_nack_untrusted(write_nack(named))) <= set(named), "a packet was named that is not")
+    told = _or_none(read_transport_feedback_untrusted, information)
+    if told is not None:
+        promise(read_transport_feedback_untrusted(told.information()) == told, "transport-wide feedback")
 
 
 def _red(data: bytes) -> None:
@@ -159,6 +171,7 @@ def _red(data: bytes) -> None:
 def _payloads(data: bytes) -> None:
     """What stands inside an RTP packet."""
     refused(count_opus_samples_untrusted)(data)
+    refused(carries_opus_fec_untrusted)(data)
     refused(parse_telephone_event_untrusted)(data)
 
 
