@@ -29,11 +29,13 @@ def collect(core: RelayCore, sockets: Mapping[str, UdpCounters]) -> list[Family]
     datagrams: list[tuple[tuple[str, ...], float]] = []
     volume: list[tuple[tuple[str, ...], float]] = []
     truncated: list[tuple[tuple[str, ...], float]] = []
+    overflowed: list[tuple[tuple[str, ...], float]] = []
     errors: list[tuple[tuple[str, ...], float]] = []
     for name, counters in sockets.items():
         datagrams += [((name, "in"), counters.datagrams_received), ((name, "out"), counters.datagrams_sent)]
         volume += [((name, "in"), counters.bytes_received), ((name, "out"), counters.bytes_sent)]
         truncated.append(((name,), counters.truncated))
+        overflowed.append(((name,), counters.overflowed))
         for direction, counted in (("in", counters.receive_errors), ("out", counters.send_errors)):
             errors += [((name, direction, errno_name), value) for errno_name, value in counted.items()]
     directed = ("socket", "direction")
@@ -50,6 +52,7 @@ def collect(core: RelayCore, sockets: Mapping[str, UdpCounters]) -> list[Family]
         _counter("socket_datagrams", "Datagrams through a socket", directed, datagrams),
         _counter("socket_bytes", "Bytes through a socket", directed, volume),
         _counter("socket_truncated", "Datagrams too long for a receive slot, dropped", ("socket",), truncated),
+        _counter("socket_overflowed", "Datagrams that the kernel dropped before we read them", ("socket",), overflowed),
         _counter("socket_errors", "What the kernel refused", (*directed, "errno"), errors),
     ]
 

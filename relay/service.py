@@ -22,7 +22,7 @@ import trio
 from relay.core import RelayCore
 from relay.pump import pump
 from service.logs import get_logger
-from udpio import BatchSocket, UdpSocket
+from udpio import BatchSocket, KernelSocket, UdpSocket
 
 __all__ = ["serve"]
 
@@ -85,6 +85,9 @@ async def _sweep(core: RelayCore, sockets: Mapping[str, UdpSocket], tick: Callab
     while True:
         await trio.sleep(SWEEP_SECONDS)
         now = time.monotonic()
+        for sock in sockets.values():
+            if isinstance(sock, KernelSocket):
+                sock.ask_overflow()
         core.handle_timeout(now)
         while core.next_timeout() <= now:  # a large table is looked through in slices
             await trio.lowlevel.checkpoint()

@@ -30,6 +30,7 @@ class UdpCounters:
         "bytes_sent",
         "datagrams_received",
         "datagrams_sent",
+        "overflowed",
         "receive_errors",
         "send_errors",
         "truncated",
@@ -40,6 +41,7 @@ class UdpCounters:
         self.bytes_received = 0
         self.datagrams_sent = 0
         self.bytes_sent = 0
+        self.overflowed = 0  # what the kernel dropped before we read it, when it was last asked: see KernelSocket
         self.truncated = 0  # longer than a receive slot: dropped whole
         self.receive_errors: Counter[str] = Counter()  # errno name → calls
         self.send_errors: Counter[str] = Counter()  # errno name → datagrams

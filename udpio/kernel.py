@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import socket
+import sys
 from dataclasses import dataclass
 
 import trio
@@ -16,6 +17,8 @@ __all__ = ["KernelSocket", "SocketOptions", "bind_udp", "errno_name"]
 # Linux: above net.core.[rw]mem_max for a process with CAP_NET_ADMIN. Missing from the socket module.
 _SO_SNDBUFFORCE = 32
 _SO_RCVBUFFORCE = 33
+_SO_MEMINFO = 55
+_MEMINFO_LENGTH, _MEMINFO_DROPS = 36, 32  # nine words of four bytes; the last one, SK_MEMINFO_DROPS
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class KernelSocket:
         host, port = sock.getsockname()[:2]
         self._address = pack_address(host, port)
         self._closed = False
+        self._overflow_before = self._drops()
 
     @property
     def address(self) -> TransportAddress:
@@ -111,6 +115,22 @@ class KernelSocket:
             if trio.lowlevel.in_trio_run():
                 trio.lowlevel.notify_closing(self._socket)
             self._socket.close()
+
+    def ask_overflow(self) -> int:
+        """How many datagrams the kernel dropped at this socket since this object has it; 0 if it does not say (not Linux).
+
+        Nearly always because the receive buffer was full, but those with a bad checksum count as well. What was lost before it
+        reached the socket (network card, backlog of a CPU, firewall) nobody can tell from here.
+        """
+        if not self._closed:
+            self.counters.overflowed = self._drops() - self._overflow_before & 0xFFFFFFFF
+        return self.counters.overflowed
+
+    def _drops(self) -> int:
+        if sys.platform != "linux":
+            return 0
+        raw = self._socket.getsockopt(socket.SOL_SOCKET, _SO_MEMINFO, _MEMINFO_LENGTH)
+        return int.from_bytes(raw[_MEMINFO_DROPS:], sys.byteorder)
 
     def _send_one(self, data: bytes | memoryview, address: TransportAddress) -> int:
         """One datagram by sendto; returns 1 if the kernel accepted it."""
