@@ -20,6 +20,7 @@ from relay.messages import (
     Died,
     Failed,
     Forked,
+    Kill,
     Loaded,
     Message,
     Place,
@@ -44,6 +45,8 @@ __all__ = ["Generation", "HostProcess", "fork_host", "spawn_host"]
 STOP_LIMIT = 1.0  # for a batch to be finished; whoever is stuck is killed
 REPORT_LIMIT = 0.25  # a worker busier than that is shown with its counters of the last second
 REAP_SECONDS = 0.005
+WATCH_SECONDS = 2.0
+STUCK_SECONDS = 10.0  # without an answer a worker is not busy but stuck (or stopped by a debugger); it is replaced
 
 log = get_logger()
 
@@ -115,6 +118,7 @@ class Generation:
         self._stopped: set[int] = set()
         self._all_stopped = trio.Event()
         self._reports: dict[int, int] = {}
+        self._heard_at: dict[int, float] = {}
         self._report_number = 0
         self._reported = trio.Event()
 
@@ -143,6 +147,7 @@ class Generation:
             async with trio.open_nursery() as nursery:
                 for index, channel in enumerate(self._channels):
                     nursery.start_soon(self._listen_to_worker, index, channel)
+                nursery.start_soon(self._watch)
                 await self._listen_to_host()
                 nursery.cancel_scope.cancel()
         finally:
@@ -193,6 +198,15 @@ class Generation:
             while not self.gone.is_set() and any(self._reports.get(index, 0) < number for index in asked):
                 await self._reported.wait()
 
+    async def _watch(self) -> None:
+        while True:
+            await trio.sleep(WATCH_SECONDS)
+            await self.report()
+            for index in self._ready:
+                if trio.current_time() - self._heard_at[index] > STUCK_SECONDS:
+                    log.error("a worker is stuck; killed", worker=index, pid=self.pids.get(index))
+                    send(self.process.control, Kill(index))
+
     async def _listen_to_host(self) -> None:
         sock = trio.socket.from_stdlib_socket(self.process.control)
         while (message := await _receive(sock)) is not None:
@@ -211,6 +225,7 @@ class Generation:
     async def _listen_to_worker(self, index: int, channel: socket.socket) -> None:
         sock = trio.socket.from_stdlib_socket(channel)
         while (message := await _receive(sock)) is not None:
+            self._heard_at[index] = trio.current_time()
             match message:
                 case Ready():
                     self._ready.add(index)

@@ -21,7 +21,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import NoReturn
 
-from relay.messages import Died, Failed, Forked, Loaded, Place, Retire, Serve, Start, receive, send
+from relay.messages import Died, Failed, Forked, Kill, Loaded, Place, Retire, Serve, Start, receive, send
 from relay.settings import Settings, check_routing, kept, load_settings
 from relay.worker import Workplace, work
 from service.children import follow_parent
@@ -128,6 +128,9 @@ class _Generation:
             return False
         if isinstance(found[0], Serve):
             self._serving = True
+        elif isinstance(found[0], Kill):
+            if pid := self._lives[found[0].index].pid:  # not reaped yet, so it is still this one
+                os.kill(pid, signal.SIGKILL)
         elif isinstance(found[0], Retire):
             self._retired = True
             for index, life in enumerate(self._lives):

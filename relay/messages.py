@@ -1,6 +1,6 @@
 """What the processes of one relay say to each other, over SOCK_SEQPACKET pairs: a message is a datagram of MessagePack.
 
-supervisor → host      Start, then one Place with descriptors for each worker; Serve; Retire
+supervisor → host      Start, then one Place with descriptors for each worker; Serve; Kill; Retire
 host → supervisor      Loaded; Forked and Died as they happen; Failed, and it ends
 supervisor → worker    Serve, Stop, Report
 worker → supervisor    Ready, Stopped, Reported
@@ -20,6 +20,7 @@ __all__ = [
     "Died",
     "Failed",
     "Forked",
+    "Kill",
     "Loaded",
     "Message",
     "Place",
@@ -62,6 +63,12 @@ class Serve(msgspec.Struct, frozen=True, tag=True):
 
 class Retire(msgspec.Struct, frozen=True, tag=True):
     """Fork nobody any more; end with the last worker."""
+
+
+class Kill(msgspec.Struct, frozen=True, tag=True):
+    """This worker answers no more."""
+
+    index: int
 
 
 class Loaded(msgspec.Struct, frozen=True, tag=True):
@@ -116,7 +123,9 @@ class Reported(msgspec.Struct, frozen=True, tag=True):
     number: int
 
 
-Message = Start | Place | Serve | Retire | Loaded | Forked | Died | Failed | Stop | Report | Ready | Stopped | Reported
+Message = (
+    Start | Place | Serve | Retire | Kill | Loaded | Forked | Died | Failed | Stop | Report | Ready | Stopped | Reported
+)
 
 _decoder: msgspec.msgpack.Decoder[Message] = msgspec.msgpack.Decoder(Message)
 

@@ -73,6 +73,22 @@ def test_a_killed_worker_is_back_before_anybody_would_hear_it():
         assert passage.lost <= 128
 
 
+@pytest.mark.thorough
+def test_a_worker_that_is_stuck_is_replaced():
+    with relay_process() as relay, Traffic(relay.listen, ROUTING, rate=100) as traffic:
+        [worker] = relay.status()["workers"]
+        os.kill(worker, signal.SIGSTOP)
+        deadline = time.monotonic() + 30
+        while relay.status()["workers"] in ([worker], [None]):
+            assert time.monotonic() < deadline
+            time.sleep(0.2)
+        time.sleep(0.5)
+        passage = traffic.stop()
+        assert passage.returned > 0
+        assert passage.longest_gap < 20_000  # noticed after ten to twelve seconds
+        assert relay.stop()[0] == 0
+
+
 @pytest.mark.parametrize("victim", ["supervisor", pytest.param("host", marks=pytest.mark.thorough)])
 def test_whoever_is_killed_takes_those_below_along(victim: str):
     with relay_process(ANTIPHON_RELAY_WORKERS="2") as relay:
