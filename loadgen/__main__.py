@@ -50,7 +50,9 @@ def main() -> int:
 def _stack(options: Options) -> AbstractContextManager[OwnStack]:
     if options.url is not None:
         return nullcontext(OwnStack(options.url, 0))
-    return own_stack(options.agent, dict(os.environ) | ({} if options.nack else {"ANTIPHON_TRANSCEIVER_NACK": "false"}))
+    given = {} if options.nack else {"ANTIPHON_TRANSCEIVER_NACK": "false"}
+    given |= {"ANTIPHON_TRANSCEIVER_RED": "prefer"} if options.red else {}
+    return own_stack(options.agent, dict(os.environ) | given)
 
 
 def _run(options: Options, stack: OwnStack) -> tuple[Result, Timeline, Capacity | None]:

@@ -85,6 +85,8 @@ class Options:
     """A file for the page with plots."""
     fec: bool
     """Whether each frame of ours holds a copy of the one before (Opus in-band FEC)."""
+    red: bool
+    """Whether the transceiver of the stack that is started prefers redundant audio (RFC 2198)."""
     nack: bool
     """Whether the transceiver of the stack that is started asks for what was lost."""
     soak: bool
@@ -169,6 +171,9 @@ def _parser() -> argparse.ArgumentParser:
         "--find-capacity",
         action="store_true",
         help="let ever more calls come, and stay, until frames are late or a process has no CPU left",
+    )
+    parser.add_argument(
+        "--red", action="store_true", help="the stack that is started asks for each frame twice (RFC 2198)"
     )
     parser.add_argument(
         "--no-nack", dest="nack", action="store_false", help="the stack that is started asks for no packet again"
