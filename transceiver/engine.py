@@ -177,7 +177,7 @@ class Engine:
         now = trio.current_time()
         while True:
             if pause := self._tick.next_sleep(self._packets, now):
-                await trio.sleep_until(min(now + pause, self.next_timeout()))
+                await trio.sleep(pause)  # deadlines and the agents' words wait as long as packets may
             else:
                 with trio.CancelScope(deadline=self.next_timeout()) as self._sleep:
                     await self._socket.wait_readable()

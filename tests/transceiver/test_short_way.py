@@ -24,7 +24,7 @@ from transceiver.backends.pool import BACKENDS, AgentPool
 from transceiver.config import INTERNAL_AGENTS, TransceiverConfig
 from transceiver.outbox import MAX_FRAMES, SLOTS, Outbox, relay_local
 from transceiver.session.session import Session
-from udpio import MemoryNetwork, SocketOptions, open_udp
+from udpio import MemoryNetwork, SocketOptions, Tick, open_udp
 
 TRUNK = Trunk.parse(RoutingConfig(keys=("1:" + "11" * 32,), prefix="127.0.0.0/8", trunk_keys=("22" * 32,)))
 CLIENT = pack_address("192.0.2.1", 5000)
@@ -279,3 +279,35 @@ def test_an_ipv6_socket_reaches_clients_of_both_families():
     finally:
         for each in (six, four_client, six_client):
             each.close()
+
+
+async def test_many_packets_are_taken_together_within_the_latency_budget_and_a_few_at_once(
+    autojump_clock: Any, world: Any, wait_until: Any
+):
+    budget = 0.004
+    world.engine._tick = Tick(budget)
+    stranger = world.network.open("127.0.0.9")
+    taken_at: list[float] = []
+    receive = world.engine._receive_datagram_untrusted
+
+    def received(*arguments: Any) -> None:
+        taken_at.append(trio.current_time())
+        receive(*arguments)
+
+    world.engine._receive_datagram_untrusted = received
+    world.engine._direct = False  # every datagram goes by the method above
+    for pause, count in ((0.02, 20), (0.00025, 400)):
+        taken_at.clear()
+        sent_at = []
+        turns = world.engine.turns
+        for _ in range(count):
+            sent_at.append(trio.current_time())
+            stranger.send_batch([(b"noise", world.address)])
+            await trio.sleep(pause)
+        await trio.sleep(0.1)
+        late = [taken - sent for sent, taken in zip(sent_at, taken_at, strict=True)]
+        if pause == 0.02:
+            assert max(late) == 0
+        else:
+            assert max(late) < 2 * budget
+            assert world.engine.turns - turns < count / 5
