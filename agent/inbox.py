@@ -66,8 +66,7 @@ class Inbox:
         self._note_bytes = 0
         self._played: deque[Played] = deque(maxlen=MAX_PLAYED)
         self._read_notes = False
-        self._closed = False
-        self._unyielding = 0
+        self.is_closed = False
         # Who reads frames alone is not woken by a message, nor the other way round: each wake costs as much as a frame.
         self._for_frames = Waiters()
         self._for_messages = Waiters()
@@ -105,9 +104,14 @@ class Inbox:
 
     def close(self) -> None:
         """Nothing more will come; what is here may still be read."""
-        self._closed = True
+        self.is_closed = True
         for waiters in (self._for_frames, self._for_messages, self._for_all):
             waiters.wake()
+
+    @property
+    def has_something(self) -> bool:
+        """A stream need not wait, perhaps: it finds something, or the end."""
+        return bool(self._frames or self._notes or self._played or self.is_closed)
 
     def frames(self) -> Stream[Frame]:
         return Stream(self, self._take_frame, self._for_frames)
@@ -117,19 +121,6 @@ class Inbox:
 
     def events(self) -> Stream[Event]:
         return Stream(self, self._take_event, self._for_all)
-
-    async def next(self, take: Callable[[], _T | None], waiters: Waiters) -> _T | None:
-        """What `take` finds, as soon as it finds something; None when nothing will come any more."""
-        if self._frames or self._notes or self._played or self._closed:  # else we are about to wait
-            await trio.lowlevel.checkpoint_if_cancelled()
-        while (event := take()) is None and not self._closed:
-            await waiters.wait()
-            self._unyielding = 0
-        self._unyielding += 1
-        if self._unyielding > MAX_UNYIELDING:  # what waits is bounded, but other tasks wait, too
-            self._unyielding = 0
-            await trio.lowlevel.cancel_shielded_checkpoint()
-        return event
 
     def _take_frame(self) -> Frame | None:
         if not self._frames:
@@ -170,14 +161,24 @@ class Stream(Generic[_T]):
         self._inbox = inbox
         self._take = take
         self._waiters = waiters
+        self._unyielding = 0
 
     def __aiter__(self) -> Stream[_T]:
         return self
 
     async def __anext__(self) -> _T:
-        event = await self._inbox.next(self._take, self._waiters)
-        if event is None:
-            raise StopAsyncIteration
+        inbox, take = self._inbox, self._take
+        if inbox.has_something:  # else we are about to wait
+            await trio.lowlevel.checkpoint_if_cancelled()
+        while (event := take()) is None:
+            if inbox.is_closed:
+                raise StopAsyncIteration
+            await self._waiters.wait()
+            self._unyielding = 0
+        self._unyielding += 1
+        if self._unyielding > MAX_UNYIELDING:  # what waits is bounded, but other tasks wait, too
+            self._unyielding = 0
+            await trio.lowlevel.cancel_shielded_checkpoint()
         return event
 
 

@@ -34,6 +34,8 @@ _FLAGS = tuple(
     for flags in range(16)
 )
 
+new_tuple = tuple.__new__
+
 # Implementation constants
 GRACE_SECONDS = 5.0
 
@@ -59,7 +61,8 @@ class LiveCall:
             raise DecodeError("link_unexpected_media")
         _, rtp_time, flags, payload = record
         duration = codec.count_samples_untrusted(payload) * 1000 / codec.clock_rate
-        self._inbox.put_frame(Frame(payload, rtp_time, duration, *_FLAGS[flags & 0x0F]))
+        # Frame's own constructor is a function in Python: it takes three times as long.
+        self._inbox.put_frame(new_tuple(Frame, (payload, rtp_time, duration, *_FLAGS[flags & 0x0F])))
 
     def receive_data(self, message: DataMessage) -> None:
         if message.channel not in self._downlink.channels:

@@ -194,17 +194,20 @@ def _decode_played(data: bytes) -> PlayedReports:
 
 
 def _decode_media(data: bytes) -> tuple[MediaRecord, ...]:
+    data = bytes(data)  # no copy, if it is bytes: so are its slices
     heads = _heads(data)
     position, end = COUNTED.size + len(heads), len(data)
     records: list[MediaRecord] = []
+    append, new_tuple = records.append, tuple.__new__  # MediaRecord's own constructor takes three times as long
     for handle, rtp_time, rest in HEAD.iter_unpack(heads):
         length = rest & 0xFFFF
         if length > MAX_FRAME_BYTES:
             raise DecodeError("link_frame_oversize")
-        start, position = position, position + length
+        start = position
+        position += length
         if position > end:
             raise DecodeError("link_truncated")
-        records.append(MediaRecord(handle, rtp_time, rest >> 24, bytes(data[start:position])))
+        append(new_tuple(MediaRecord, (handle, rtp_time, rest >> 24, data[start:position])))
     if position != end:
         raise DecodeError("link_trailing_bytes")
     return tuple(records)
