@@ -96,7 +96,9 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
     nack: bool = True
     """Ask callers for audio packets that were lost (RTCP NACK), and send ours again to those who ask."""
     transport_cc: bool = True
-    """Tell callers that offer transport-wide congestion control when each of their packets came, ten times a second."""
+    """Tell callers that offer transport-wide congestion control when each of their packets came, four times a second. Chromium
+    156 sends speech at the same rate with it as without; when it hears of losses it probes the bandwidth with packets without
+    payload (at 5 %: 12 to 140 a second were seen)."""
     red: Literal["decline", "accept", "prefer"] = "accept"
     """Redundant audio (RFC 2198) of callers that offer it: `accept` understands it and leaves the choice to them, `prefer`
     asks for it (Chromium then sends each frame twice)."""

@@ -95,6 +95,28 @@ def write_tone(path: Path, hertz: float, seconds: float = 2.0) -> Path:
     return path
 
 
+def write_voice(path: Path, seconds: float = 4.0) -> Path:
+    """What an encoder takes for speech: pulses at a changing pitch through two resonances that move. 16 kHz."""
+    rate, samples, phase = 16_000, [], 0.0
+    states = [[0.0, 0.0], [0.0, 0.0]]
+    for index in range(round(seconds * rate)):
+        phase += (120 + 30 * math.sin(index / 2500)) / rate
+        value = float(phase >= 1)
+        phase %= 1
+        for state, low, high in zip(states, (300, 900), (700, 2300), strict=True):
+            hertz = low + (high - low) * (0.5 + 0.5 * math.sin(index / 3000))
+            value += 2 * 0.97 * math.cos(2 * math.pi * hertz / rate) * state[0] - 0.97**2 * state[1]
+            state[0], state[1] = value, state[0]
+        samples.append(value * (0.6 + 0.4 * math.sin(index / 800)))
+    loudest = max(map(abs, samples))
+    with wave.open(str(path), "wb") as file:
+        file.setnchannels(1)
+        file.setsampwidth(2)
+        file.setframerate(rate)
+        file.writeframes(b"".join(struct.pack("<h", int(12_000 * value / loudest)) for value in samples))
+    return path
+
+
 def decode(recording: bytes):
     """A browser's recording (Ogg or WebM) → mono samples as a numpy array, and their rate."""
     import av

@@ -15,6 +15,8 @@ later one from the packet received before it.
 
 from __future__ import annotations
 
+import operator
+import struct
 from dataclasses import dataclass
 
 from protocol.errors import DecodeError, LocalError
@@ -26,6 +28,7 @@ __all__ = ["TRANSPORT_CC_FORMAT", "TransportFeedback", "read_transport_feedback_
 TRANSPORT_CC_FORMAT = 15
 TICKS_PER_SECOND = 4000  # 250 µs
 REFERENCE_TICKS = 256  # 64 ms
+_HEAD = struct.Struct("!HHI")
 _NONE, _SMALL, _LARGE = 0, 1, 2
 _RUN_LENGTH = 0x1FFF
 _ONE_BIT, _TWO_BITS = 14, 7  # statuses in a chunk
@@ -46,6 +49,8 @@ class TransportFeedback:
 
     def information(self) -> bytes:
         """The control information of the feedback packet. LocalError: two arrivals lie more than 8 s apart."""
+        if (row := self._as_row()) is not None:
+            return row
         statuses, deltas, last = bytearray(), bytearray(), 0
         for arrival in self.arrivals:
             if arrival is None:
@@ -60,9 +65,22 @@ class TransportFeedback:
                 deltas += (delta & 0xFFFF).to_bytes(2, "big")
             else:
                 raise LocalError(f"a delta of {delta} ticks has no place in transport-wide feedback")
-        head = self.base_sequence.to_bytes(2, "big") + len(self.arrivals).to_bytes(2, "big")
-        head += (self.reference_time & 0xFFFFFF).to_bytes(3, "big") + bytes((self.feedback_count & 0xFF,))
-        body = head + _write_chunks(bytes(statuses)) + deltas
+        return self._framed(_write_chunks(bytes(statuses)), bytes(deltas))
+
+    def _as_row(self) -> bytes | None:
+        """The same, if all arrived in order and soon after one another: one run, and a byte for each."""
+        arrivals = self.arrivals
+        if not arrivals or None in arrivals or len(arrivals) > _RUN_LENGTH:
+            return None
+        deltas = list(map(operator.sub, arrivals[1:], arrivals))
+        first = arrivals[0]
+        if first is None or not 0 <= first <= 0xFF or (deltas and not 0 <= min(deltas) <= max(deltas) <= 0xFF):
+            return None
+        return self._framed((_SMALL << 13 | len(arrivals)).to_bytes(2, "big"), bytes((first, *deltas)))
+
+    def _framed(self, chunks: bytes, deltas: bytes) -> bytes:
+        word = (self.reference_time & 0xFFFFFF) << 8 | self.feedback_count & 0xFF
+        body = _HEAD.pack(self.base_sequence, len(self.arrivals), word) + chunks + deltas
         return body + bytes(-len(body) % 4)
 
 

@@ -277,7 +277,7 @@ def test_almost_every_packet_takes_the_lane_header_extensions_or_not():
     assert (call.taken, len(call.heard.frames)) == (99, 100)
     audio = [data for data, _ in call.heard.datagrams if not 192 <= data[1] < 224]
     assert call.sent == len(audio) - 1 == 99
-    assert len(call.heard.datagrams) - len(audio) == 10, "one second of transport-wide feedback"
+    assert len(call.heard.datagrams) - len(audio) == 5, "one second of transport-wide feedback"
 
 
 def test_a_lane_ends_with_its_path_and_with_the_call():

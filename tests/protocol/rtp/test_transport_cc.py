@@ -77,7 +77,7 @@ def told(feedbacks: list[TransportFeedback]) -> dict[int, float | None]:
     return found
 
 
-def test_ten_times_a_second_the_packets_since_the_last_time_are_told_with_those_that_did_not_come():
+def test_four_times_a_second_the_packets_since_the_last_time_are_told_with_those_that_did_not_come():
     log = ArrivalLog()
     now, heard, taken = 100.0, {}, []
     for number in range(65_500, 65_700):
@@ -87,7 +87,7 @@ def test_ten_times_a_second_the_packets_since_the_last_time_are_told_with_those_
         if log.record(number & 0xFFFF, now):
             taken.append((now, told(log.take(now))))
         heard[number & 0xFFFF] = now
-    assert 34 <= len(taken) <= 41
+    assert 14 <= len(taken) <= 17
     everything: dict[int, float | None] = {}
     for _, feedback in taken:
         assert not set(everything) & set(feedback), "nothing is told twice"
