@@ -58,8 +58,8 @@ def _stack(options: Options) -> AbstractContextManager[OwnStack]:
 def _run(options: Options, stack: OwnStack) -> tuple[Result, Timeline, Capacity | None]:
     count = process_count(options)
     with start_workers(count if count > 1 else 0) as workers:
-        names = {worker.pid: f"generator {number}" for number, worker in enumerate(workers, 1)}
-        timeline = Timeline(Accounts(stack.pid, names or {os.getpid(): "generator"}))
+        names = {worker.pid: f"generator {number}" for number, worker in enumerate(workers, 2)}
+        timeline = Timeline(Accounts(stack.pid, {os.getpid(): "generator"} | names))
         result, capacity = trio.run(_follow, options, stack.url, workers, timeline, strict_exception_groups=True)
     return result, timeline, capacity
 
