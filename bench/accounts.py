@@ -13,6 +13,7 @@ import os
 import resource
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from bench.orders import Usage
@@ -47,6 +48,13 @@ class ProcessAccounts:
         """Of `cpu_ns`, what was spent in the process's own code and not in the kernel; coarse, hundredths."""
         return int(self._stat.read_text().rpartition(")")[2].split()[11]) / _TICK
 
+    def waited_seconds(self) -> float:
+        """In which its threads that live could have run and others had the CPU; 0 where the kernel does not count it."""
+        files = (task / "schedstat" for task in Path(f"/proc/{self.pid}/task").iterdir())
+        with suppress(OSError):  # a thread has just ended
+            return sum(int(file.read_text().split()[1]) for file in files) / 1e9
+        return 0.0
+
     def resident_bytes(self) -> int:
         return int(self._statm.read_text().split()[1]) * _PAGE
 
@@ -75,6 +83,9 @@ class TreeAccounts:
     def own_seconds(self) -> float:
         return sum(member.own_seconds() for member in self.members)
 
+    def waited_seconds(self) -> float:
+        return sum(member.waited_seconds() for member in self.members)
+
     def resident_bytes(self) -> int:
         """Pages that processes share are counted for each; so only a difference says something."""
         return sum(member.resident_bytes() for member in self.members)
@@ -97,7 +108,7 @@ class Watch:
 
     def usage(self) -> dict[str, Usage]:
         used = {
-            name: Usage(cpu=account.cpu_ns() / 1e9, own=account.own_seconds())
+            name: Usage(cpu=account.cpu_ns() / 1e9, own=account.own_seconds(), waited=account.waited_seconds())
             for name, account in self._accounts.items()
         }
         ours = resource.getrusage(resource.RUSAGE_SELF)

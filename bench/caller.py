@@ -33,7 +33,7 @@ from urllib.parse import urlsplit
 import msgspec
 
 from bench.accounts import Watch
-from bench.crowd import RECEIVE_COUNT, Arrival, Crowd, Post
+from bench.crowd import RECEIVE_COUNT, Arrival, Crowd, Post, to_pair
 from bench.orders import Closed, Opened, Order, Talked, difference
 from bench.preset import PresetCall
 from loadgen.call import Call, CallFigures
@@ -57,6 +57,7 @@ SETUP_LIMIT = 15.0  # seconds for calls to come into being after the last was pl
 FAREWELL = 1.3  # seconds for the servers to be done with calls that ended: ours linger for a second
 CHECKED = 10  # every tenth call's frames are decrypted afterwards
 CONSENT_SECONDS = 4.0
+CONSENT_PATIENCE = 6.0  # so that another check can be answered
 HTTP_LIMIT = 20.0
 
 
@@ -295,23 +296,35 @@ class Callers:
         """The frames of all calls, in the order in which they leave; what else the calls have to say leaves now."""
         letters: list[tuple[str, bytes]] = []
         targets: list[tuple[str, int]] = []
-        now = time.perf_counter()
-        tick = self._tick(now) + 1
+        tick = self._tick(time.perf_counter()) + 1
         for number in range(frames):
             for member in members:
-                member.call.talking = True
-                member.call.tick(tick + number, 0.0, now)
-                member.call.talking = False
-                for data, target in member.call.take_datagrams():
-                    if is_audio(data):
-                        letters.append((member.name, data))
-                        targets.append(to_pair(target))
-                    else:
-                        self._send(member, [(data, target)])
+                data, target = self._make_frame(member, tick + number)
+                letters.append((member.name, data))
+                targets.append(to_pair(target))
             self._pump(until=0.0)
-        if len(letters) != frames * len(members):
-            raise OSError(f"{frames * len(members) - len(letters)} frames could not be made: a call has ended")
         return Post(letters, targets)
+
+    def _make_frame(self, member: Member, index: int) -> tuple[bytes, TransportAddress]:
+        """Raises OSError. While consent is late, because we or the server were, a call makes none."""
+        call, deadline = member.call, time.perf_counter() + CONSENT_PATIENCE
+        while True:
+            now = time.perf_counter()
+            call.talking = True
+            call.tick(index, 0.0, now)
+            call.talking = False
+            audio = None
+            for data, target in call.take_datagrams():
+                if is_audio(data):
+                    audio = data, target
+                else:
+                    self._send(member, [(data, target)])
+            if audio is not None:
+                return audio
+            if now > deadline:
+                reason = call.failure if isinstance(call, Call) else None
+                raise OSError(f"a call has no media to send: {reason or 'no consent'}")
+            self._pump(until=now + IDLE)
 
     def _run(self, window: Window, until: int, checked: dict[bytes, Member]) -> None:
         while window.sent < until:
@@ -364,10 +377,6 @@ def post(connection: http.client.HTTPConnection, path: str, body: bytes, expecte
 def is_audio(data: bytes) -> bool:
     """RTP, told apart from RTCP as RFC 5761 §4 says; STUN and DTLS begin otherwise (RFC 7983)."""
     return 128 <= data[0] < 192 and not 64 <= data[1] & 127 < 96
-
-
-def to_pair(address: TransportAddress) -> tuple[str, int]:
-    return socket.inet_ntoa(address[2:6]), int.from_bytes(address[:2], "big")
 
 
 def main() -> int:

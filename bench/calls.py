@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,14 +16,13 @@ from bench.orders import Closed, Opened, Order, Talked
 from bench.processes import BenchFailed, Child, clean_environment, python
 from bench.reference.pion import PION, build_pion
 from bench.reference.srtp_echo import C_ECHO, compile_echo, start_echo
-from bench.wiring import OurStack, has_inside_agent, start_stack, start_transceiver
+from bench.wiring import OurStack, start_stack, start_transceiver
 
 __all__ = ["CODING", "DIRECT", "PASSING", "RELAYED", "SEPARATE", "Party", "Servers"]
 
 # Implementation constants
-AGENT = "agent inside" if has_inside_agent() else "agent apart"
-DIRECT = f"ours, {AGENT}, no relay"
-RELAYED = f"ours, {AGENT}, behind the relay"
+DIRECT = "ours, agent inside, no relay"
+RELAYED = "ours, agent inside, behind the relay"
 SEPARATE = "ours, agent a process of its own"
 PASSING, CODING = "aiortc, passing Opus on", "aiortc, as it comes"
 MORE = 60.0  # seconds that callers may take beyond what they were ordered to
@@ -34,9 +35,38 @@ NO_LIMITS = {
 }
 """The sizes of a measurement are its own affair; everything else is the default."""
 KEPT_UP = 0.98
-FRAMES_PER_SECOND = 50
+WORTHLESS = 0.9
+WAITED = 0.1  # of a round
+FULL = 0.95  # of a CPU
 
 Answer = TypeVar("Answer", Opened, Talked, Closed)
+
+
+@dataclass(slots=True)
+class Doubts:
+    """Of the worst round each: shares."""
+
+    late: float = 0.0
+    lost: float = 0.0
+    changed: float = 0.0
+    waited: float = 0.0
+    busy: float = 0.0
+    left_out: int = 0
+
+    def sentences(self) -> Iterator[str]:
+        if self.left_out:
+            yield f"{self.left_out} rounds are left out, in which more than a tenth of the packets did not come back"
+        if self.late > 1 - KEPT_UP:
+            yield f"the callers were late with up to {self.late:.0%} of the packets of a round"
+        if max(self.lost, self.changed) > 1 - KEPT_UP:
+            yield (
+                f"up to {self.lost:.0%} of the packets of a round did not come back in time; of those that were compared, "
+                f"up to {self.changed:.0%} were not there or not what had been sent"
+            )
+        if self.waited > WAITED:
+            yield f"others had its CPU for up to {self.waited:.0%} of a round"
+        if self.busy > FULL:
+            yield "its CPU was full, it could not do more"
 
 
 class Party:
@@ -49,6 +79,7 @@ class Party:
         self.is_reference = is_reference
         self.calls = 0
         self._callers = callers
+        self._doubts: dict[int, Doubts] = {}
 
     @property
     def process(self) -> str:
@@ -62,20 +93,23 @@ class Party:
         self.calls += calls
         return opened
 
-    def talk(self, seconds: float, section: Section) -> Talked:
-        """What makes the figure less than it should be is noted in the section."""
+    def talk(self, seconds: float) -> Talked | None:
+        """None when so much was lost that its cost says nothing; `tell` says why."""
         talked = self._ask(Order(seconds=seconds, pids=self.pids), seconds, Talked)
-        if talked.late > (1 - KEPT_UP) * talked.sent:
-            section.note(
-                f"{self.name}, {talked.calls} calls: the callers were late with up to "
-                f"{talked.late / talked.sent:.0%} of the packets of a round"
-            )
-        if talked.lost > (1 - KEPT_UP) * talked.sent or talked.checked < KEPT_UP * talked.to_check:
-            section.note(
-                f"{self.name}, {talked.calls} calls: {talked.lost} of {talked.sent} packets of a round did not come back "
-                f"in time; of {talked.to_check} that were compared, {talked.checked} were what had been sent"
-            )
-        return talked
+        doubts = self._doubts.setdefault(talked.calls, Doubts())
+        doubts.late = max(doubts.late, talked.late / talked.sent)
+        doubts.lost = max(doubts.lost, talked.lost / talked.sent)
+        doubts.changed = max(doubts.changed, 1 - talked.checked / talked.to_check)
+        doubts.waited = max(doubts.waited, talked.usage[self.process].waited / talked.seconds)
+        doubts.busy = max(doubts.busy, talked.usage[self.process].cpu / talked.seconds)
+        doubts.left_out += talked.received < WORTHLESS * talked.sent
+        return None if talked.received < WORTHLESS * talked.sent else talked
+
+    def tell(self, section: Section) -> None:
+        """What makes figures of rounds less than they should be, if anything."""
+        for calls, doubts in self._doubts.items():
+            for sentence in doubts.sentences():
+                section.note(f"{self.name}, {calls} calls: {sentence}")
 
     def close(self) -> Closed:
         self.calls = 0
@@ -136,7 +170,7 @@ class Servers:
         if library is None:
             self._section.note("no C compiler here: measured without the echo in C")
             return None
-        callers = self._callers()
+        callers = self._callers(C_ECHO)
         table = callers.ask(msgspec.to_builtins(Order(preset=calls)), MORE)["table"]
         child = self._stack.enter_context(start_echo(library, bytes.fromhex(table), self.cpu))
         callers.ask(msgspec.to_builtins(Order(target=child.bound["udp"])), MORE)
@@ -147,10 +181,10 @@ class Servers:
     def _start_stack(self, agent: str) -> OurStack:
         return start_stack(self._stack, agent=agent, transceiver_cpu=self.cpu, other_cpu=self.other, **NO_LIMITS)
 
-    def _callers(self) -> Child:
+    def _callers(self, name: str) -> Child:
         return self._stack.enter_context(
-            Child("callers", python("-m", "bench.caller"), clean_environment(), cpu=self.other)
+            Child(f"the callers of {name}", python("-m", "bench.caller"), clean_environment(), cpu=self.other)
         )
 
     def _party(self, name: str, url: str, pids: dict[str, int], *, is_reference: bool = False) -> Party:
-        return Party(name, url, pids, self._callers(), is_reference=is_reference)
+        return Party(name, url, pids, self._callers(name), is_reference=is_reference)

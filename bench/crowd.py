@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from protocol.address import TransportAddress
 
-__all__ = ["Arrival", "Crowd", "Post"]
+__all__ = ["Arrival", "Crowd", "Post", "to_pair"]
 
 # Implementation constants
 RECEIVE_COUNT = 128
@@ -121,6 +121,11 @@ class Post:
             sent += taken
             self._next = (self._next + taken) % self.count
         return sent
+
+
+def to_pair(address: TransportAddress) -> tuple[str, int]:
+    """Of an IPv4 address: as sockets take it."""
+    return socket.inet_ntoa(address[2:6]), int.from_bytes(address[:2], "big")
 
 
 def _name(target: tuple[str, int]) -> bytes:

@@ -97,7 +97,10 @@ def _talk(section: Section, party: Party, calls: int) -> None:
     party.open(WARM_CALLS, RATE)
     party.close()
     before = party.open(calls, RATE).resident_before
-    talked = party.talk(TALK, section)
+    talked = party.talk(TALK)
+    party.tell(section)
+    if talked is None:
+        return
     kib = (talked.resident[party.process] - before[party.process]) / calls / 1024
     section.add(TALKING, party.name, "KiB", kib, is_reference=party.is_reference)
     if party.name == PASSING:

@@ -26,10 +26,13 @@ class Order(msgspec.Struct, kw_only=True, frozen=True):
 
 
 class Usage(msgspec.Struct, kw_only=True):
-    """CPU seconds of a process and its descendants. `own`: the part in their own code, not in the kernel's."""
+    """CPU seconds of a process and its descendants."""
 
     cpu: float
     own: float
+    """The part in their own code, not in the kernel's."""
+    waited: float = 0.0
+    """Seconds in which their threads could have run and others had the CPU."""
 
 
 class Opened(msgspec.Struct, kw_only=True):
@@ -69,5 +72,10 @@ class Closed(msgspec.Struct, kw_only=True):
 
 def difference(after: dict[str, Usage], before: dict[str, Usage]) -> dict[str, Usage]:
     return {
-        name: Usage(cpu=used.cpu - before[name].cpu, own=used.own - before[name].own) for name, used in after.items()
+        name: Usage(
+            cpu=used.cpu - before[name].cpu,
+            own=used.own - before[name].own,
+            waited=used.waited - before[name].waited,
+        )
+        for name, used in after.items()
     }

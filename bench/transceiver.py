@@ -24,8 +24,7 @@ __all__ = ["TransceiverOptions", "measure_transceiver"]
 # Implementation constants
 RATE, AIORTC_RATE = 50.0, 20.0  # new calls per second
 UNIT = "CPU ms/call-second"
-ALONE, OTHERS, GROWTH = "the process that terminates calls", "the others, apart", "growth: ours, no relay"
-FULL = 0.9  # of a CPU: who has less to spare would queue, and look cheaper or dearer than it is
+ALONE, OTHERS, GROWTH = "the process that terminates calls", "the others, apart", f"growth: {DIRECT}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,13 +54,16 @@ def measure_transceiver(options: TransceiverOptions, progress: Progress) -> Sect
         for number in range(options.rounds):
             for party in parties:
                 progress.say(f"round {number + 1} of {options.rounds}: {party.calls} calls to {party.name} talk")
-                _add(section, party, party.talk(options.seconds, section))
+                if (talked := party.talk(options.seconds)) is not None:
+                    _add(section, party, talked)
             for party, calls in growing:
                 progress.say(f"round {number + 1} of {options.rounds}: {calls} calls to {party.name} talk")
-                talked = party.talk(options.seconds, section)
-                value, own = cost(talked, party.process)
-                few = calls == min(options.growth)
-                section.add(GROWTH, f"{calls} calls", UNIT, value, own=own, is_reference=few)
+                if (talked := party.talk(options.seconds)) is not None:
+                    value, own = cost(talked, party.process)
+                    few = calls == min(options.growth)
+                    section.add(GROWTH, f"{calls} calls", UNIT, value, own=own, is_reference=few)
+        for party in (*parties, *(party for party, _ in growing)):
+            party.tell(section)
     _hold(section, options)
     return section
 
@@ -97,8 +99,6 @@ def _add(section: Section, party: Party, talked: Talked) -> None:
         section.add(OTHERS, "the callers", UNIT, value, own=own)
     if party.name in (PASSING, CODING):
         section.note(f"{party.name}: only {party.calls} calls; many more would fill its CPU")
-    if talked.usage[party.process].cpu > FULL * talked.seconds:
-        section.note(f"{party.name}, {party.calls} calls: its CPU was full, it could not do more")
 
 
 def cost(talked: Talked, process: str) -> tuple[float, float]:

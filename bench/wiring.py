@@ -8,20 +8,11 @@ from contextlib import ExitStack
 from bench.processes import BenchFailed, Child, clean_environment, python
 from stack.config import StackConfig
 from stack.plan import Plan
-from transceiver.config import TransceiverConfig
 
-__all__ = ["OurStack", "has_inside_agent", "start_relay", "start_stack", "start_transceiver"]
+__all__ = ["OurStack", "start_relay", "start_stack", "start_transceiver"]
 
 # Implementation constants
 INSIDE = "internal:"  # agents of this prefix live in the transceiver
-
-
-def has_inside_agent() -> bool:
-    try:
-        TransceiverConfig(agents=("internal:echo",), direct=True)
-    except ValueError:
-        return False
-    return True
 
 
 class OurStack:
@@ -51,10 +42,7 @@ def start_relay(stack: ExitStack, cpu: int | None, **environ: str) -> tuple[Chil
 
 def start_transceiver(stack: ExitStack, cpu: int | None, **environ: str) -> Child:
     """The transceiver alone: callers reach its socket, and its agent echoes inside it."""
-    plan, agent = new_plan(environ, direct=True), f"{INSIDE}echo"
-    if not has_inside_agent():
-        agent = str(stack.enter_context(Child("agent", python("-m", "agent"), plan.agent(), cpu=None)).bound["url"])
-    settings = plan.transceiver(agent, [])
+    settings = new_plan(environ, direct=True).transceiver(f"{INSIDE}echo", [])
     return stack.enter_context(Child("transceiver", python("-m", "transceiver"), settings, cpu=cpu))
 
 
@@ -63,7 +51,7 @@ def start_stack(
 ) -> OurStack:
     """`agent`: `echo`, a process, or `internal:echo`. `environ`: settings that are not the defaults."""
     plan, process = new_plan(environ), None
-    if not agent.startswith(INSIDE) or not has_inside_agent():
+    if not agent.startswith(INSIDE):
         process = stack.enter_context(Child("agent", python("-m", "agent"), plan.agent(), cpu=other_cpu))
         agent = str(process.bound["url"])
     relay = stack.enter_context(Child("relay", python("-m", "relay", "run"), plan.relay(), cpu=other_cpu))

@@ -13,8 +13,8 @@ from contextlib import closing
 import pytest
 
 from bench.accounts import ProcessAccounts, TreeAccounts
-from bench.caller import BEHIND, Window, is_audio, to_pair
-from bench.crowd import Crowd, Post
+from bench.caller import BEHIND, Window, is_audio
+from bench.crowd import Crowd, Post, to_pair
 from bench.preset import PresetCall
 from loadgen.call import CallFigures
 from protocol.address import pack_address
