@@ -232,3 +232,20 @@ def test_what_is_no_frame_of_the_codec_is_dropped_and_counted() -> None:
     downlink.push(0, b"\xff", 0.0)
     assert downlink.take_due(0.0) == []
     assert downlink.drops == {"empty": 1, "opus_truncated": 1}
+
+
+def test_an_agents_dtx_leaves_as_it_came_and_its_silence_stays_one():
+    downlink = Downlink(OPUS, 0)
+    sent = []
+    for ticks, payload in ((0, FRAME), (1, b"\xf8"), (21, b"\xf8"), (41, b"\xf8"), (61, FRAME), (62, FRAME)):
+        downlink.push(ticks * 960, payload, ticks * TICK)
+        sent += [(frame.timestamp // 960, frame.payload, frame.marker) for frame in downlink.take_due(ticks * TICK)]
+    assert sent == [
+        (0, FRAME, True),
+        (1, b"\xf8", False),
+        (21, b"\xf8", True),
+        (41, b"\xf8", True),
+        (61, FRAME, True),
+        (62, FRAME, False),
+    ]
+    assert not downlink.drops

@@ -193,8 +193,8 @@ class Downlink:
         marker, self._resuming = self._resuming, False
         if marker:
             if math.isfinite(self._due):
-                silence = int((now - self._due) * self._rate)
-                self._timestamp += silence - silence % self._codec.frame_samples
+                step = self._codec.frame_samples  # to the nearest: our ticks and the frames' times differ by a hair
+                self._timestamp += round((now - self._due) * self._rate / step) * step
             self._due = now
         elif (
             now - self._due > SPURT_END_SECONDS
