@@ -20,7 +20,7 @@ from transceiver.signalling import SignallingError, error_response, read_body_in
 from transceiver.workers.loads import Loads
 from transceiver.workers.place import WorkerPlace
 
-__all__ = ["Forwarder", "ask"]
+__all__ = ["Forwarder", "Siblings"]
 
 log = get_logger()
 
@@ -39,12 +39,28 @@ ANSWER_SECONDS = 5.0  # for a sibling to answer: it does so within one pass of i
 RETRY_AFTER = 1
 
 
-async def ask(socket: str, method: str, target: str, headers: list[tuple[bytes, bytes]], body: bytes) -> httpx.Response:
-    """One request to a worker. Raises httpx.HTTPError. A connection is not kept: the worker may be another one by then."""
-    async with httpx.AsyncClient(
-        transport=httpx.AsyncHTTPTransport(uds=socket), timeout=ANSWER_SECONDS, trust_env=False
-    ) as client:
-        return await client.send(httpx.Request(method, f"http://worker{target}", headers=headers, content=body))
+class Siblings:
+    """Asks workers, over their sockets. Made once: whatever may be slow about a client is slow then, not amid calls."""
+
+    def __init__(self, place: WorkerPlace) -> None:
+        # A connection is not kept: the worker may be another process by then. There is no TLS whose `verify` would matter,
+        # but left alone it reads all the machine's certificates.
+        limits = httpx.Limits(max_keepalive_connections=0)
+        self._clients = [
+            httpx.AsyncClient(
+                transport=httpx.AsyncHTTPTransport(uds=place.socket_of(index), verify=False, limits=limits),
+                timeout=ANSWER_SECONDS,
+                trust_env=False,
+            )
+            for index in range(place.count)
+        ]
+
+    async def ask(
+        self, index: int, method: str, target: str, headers: list[tuple[bytes, bytes]] | None = None, body: bytes = b""
+    ) -> httpx.Response:
+        """Raises httpx.HTTPError."""
+        request = httpx.Request(method, f"http://worker{target}", headers=headers or [], content=body)
+        return await self._clients[index].send(request)
 
 
 class Forwarder:
@@ -53,6 +69,7 @@ class Forwarder:
     def __init__(self, app: ASGIApp, place: WorkerPlace, loads: Loads, request_seconds: float) -> None:
         self._app = app
         self._place = place
+        self._siblings = Siblings(place)
         self._loads = loads
         self._request_seconds = request_seconds
 
@@ -107,7 +124,7 @@ class Forwarder:
     async def _ask(self, request: Request, owner: int, body: bytes) -> Response:
         headers = [(name, value) for name, value in request.headers.raw if name not in HOP_BY_HOP]
         target = request.scope["path"] + (f"?{request.url.query}" if request.url.query else "")
-        answer = await ask(self._place.socket_of(owner), request.method, target, headers, body)
+        answer = await self._siblings.ask(owner, request.method, target, headers, body)
         response = Response(answer.content, answer.status_code)
         response.raw_headers = [
             (name, value)
@@ -122,7 +139,7 @@ class Forwarder:
 
         async def ask_one(index: int) -> None:
             try:
-                answer = await ask(self._place.socket_of(index), "GET", INFO, [], b"")
+                answer = await self._siblings.ask(index, "GET", INFO)
             except httpx.HTTPError:  # it is being started again
                 return
             told.append(answer.json())

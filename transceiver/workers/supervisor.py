@@ -33,7 +33,7 @@ from service.listening import reserve_tcp_at
 from service.logs import get_logger
 from service.ready import parse_announcement
 from transceiver.config import TransceiverConfig
-from transceiver.workers.forward import ask
+from transceiver.workers.forward import Siblings
 from transceiver.workers.loads import Loads
 from transceiver.workers.orders import DRAIN, END
 from transceiver.workers.place import WorkerPlace, usable_cpus
@@ -248,13 +248,13 @@ class Supervisor:
     async def _refresh(self) -> None:
         self._families = []
         self._calls = 0
+        siblings = Siblings(self.workers[0].place)
 
         async def scrape(worker: Worker) -> None:
             index = worker.place.index
             try:
-                socket_path = worker.place.socket_of(index)
-                answer = await ask(socket_path, "GET", "/admin/metrics", [], b"")
-                health = await ask(socket_path, "GET", "/admin/healthz", [], b"")
+                answer = await siblings.ask(index, "GET", "/admin/metrics")
+                health = await siblings.ask(index, "GET", "/admin/healthz")
                 families = list(text_string_to_metric_families(answer.text))
                 self._calls += int(health.json()["calls"])
             except (httpx.HTTPError, ValueError, KeyError):  # it is being started again
