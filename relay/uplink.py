@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import socket
 from bisect import bisect_right
+from itertools import pairwise
 from typing import NamedTuple
 
 import numpy as np
@@ -97,6 +98,7 @@ class Uplink:
         self.ring = SendRing(most, 2 * most, trunk_family)
         self._stride = int(arena.slots.strides[0])
         self._sockaddrs = rules.flows.transceivers.sockaddrs.ctypes.data
+        self._name_columns = [arena.names[:, column] for column in range(width)]
         self._keys = np.zeros((width, most), np.uint64)
         self._rows = np.zeros(most, np.int64)
         self._targets = np.zeros(most, rules.flows.columns.target.dtype)
@@ -138,18 +140,21 @@ class Uplink:
             columns.seen[rows] = now
             self._rules.frames_up += count
             return self._write(None, count, [(first, 0, count)])
-        straight = targets != 0
-        columns.seen[rows[straight]] = now
-        for index in np.flatnonzero(~straight).tolist():
-            targets[index] = self._judge_untrusted(index, now)
-        order = np.flatnonzero(targets)
-        forwarded = len(order)
+        dropped = 0
+        if np.count_nonzero(targets) == count:
+            columns.seen[rows] = now
+        else:
+            straight = targets != 0
+            columns.seen[rows[straight]] = now
+            for index in np.flatnonzero(~straight).tolist():
+                targets[index] = self._judge_untrusted(index, now)
+            dropped = count - int(np.count_nonzero(targets))
+        forwarded = count - dropped
         if not forwarded:
             return 0
         self._rules.frames_up += forwarded
-        targets = targets[order]
-        by_target = np.argsort(targets, kind="stable")
-        order, targets = order[by_target], targets[by_target]
+        order = targets.argsort(kind="stable")[dropped:]  # first come those that go nowhere
+        targets = targets.take(order)
         ends = [*(np.flatnonzero(targets[1:] != targets[:-1]) + 1).tolist(), forwarded]
         starts = [0, *ends[:-1]]
         return self._write(order, forwarded, list(zip(targets[starts].tolist(), starts, ends)))
@@ -158,14 +163,17 @@ class Uplink:
         """Frames `order[i]` (all in their order, if None), the groups one after another."""
         arena, ring, blocks = self._arena, self.ring, self._blocks
         layout, aims = self._lay_out(order, frames, groups)
-        names = arena.names[:frames] if order is None else arena.names[order]
+        names = [column[:frames] if order is None else column.take(order) for column in self._name_columns]
         length = layout.length
         if not length or layout is not self._written or order is not None:
             # Else vectors and heads still say what they said after the last batch.
-            lengths = arena.lengths[:frames] if order is None else arena.lengths[order]
-            bases = arena.slot_addresses[:frames] if order is None else arena.slot_addresses[order]
+            bases = arena.slot_addresses[:frames] if order is None else arena.slot_addresses.take(order)
             self._vector_bases[layout.pieces] = bases
-            self._vector_lengths[layout.pieces] = lengths
+            if length:
+                self._vector_lengths[layout.pieces] = length
+            else:
+                lengths = arena.lengths[:frames] if order is None else arena.lengths.take(order)
+                self._vector_lengths[layout.pieces] = lengths
             self._vector_bases[layout.block_pieces] = layout.block_addresses
             self._vector_lengths[layout.block_pieces] = layout.block_lengths
             blocks[layout.blocks] = layout.heads
@@ -174,12 +182,12 @@ class Uplink:
             ring.headers[:datagrams, 3] = layout.counts + 1
             self._written = layout if order is None else None
         if length:
-            blocks[layout.descriptors] = names[:, 0] + self._descriptors[length]
+            blocks[layout.descriptors] = names[0] + self._descriptors[length]
         else:
-            blocks[layout.descriptors] = names[:, 0] + self._descriptors.take(lengths)
+            blocks[layout.descriptors] = names[0] + self._descriptors.take(lengths)
         if self._wide:
-            blocks[layout.descriptors + 1] = names[:, 1]
-            blocks[layout.descriptors + 2] = names[:, 2]
+            blocks[layout.descriptors + 1] = names[1]
+            blocks[layout.descriptors + 2] = names[2]
         blocks[layout.tags] = layout.signed
         if aims != self._aims:
             self._aims = aims
@@ -194,17 +202,28 @@ class Uplink:
         """The layout, and the transceiver of each datagram. That of a batch of equally long packets is made once."""
         arena = self._arena
         length = arena.length
-        if length and len(groups) == 1:
-            layout = self._layouts.get((frames, length))
-            if layout is None:
-                each = max(1, self._limit // (length + self._overhead))
-                bounds = [*range(0, frames, each), frames]
-                totals = (np.diff(bounds) * (length + self._overhead) + DATAGRAM_OVERHEAD).tolist()
+        bounds: list[int]
+        aims: list[int]
+        totals: list[int]
+        if length:
+            if len(groups) == 1 and (layout := self._layouts.get((frames, length))) is not None:
+                return layout, [groups[0][0]] * len(layout.starts)
+            size = length + self._overhead
+            each = max(1, self._limit // size)
+            bounds, aims = [], []
+            for target, start, end in groups:
+                firsts = range(start, end, each)
+                bounds += firsts
+                aims += [target] * len(firsts)
+            bounds.append(frames)
+            totals = [(after - first) * size + DATAGRAM_OVERHEAD for first, after in pairwise(bounds)]
+            layout = self._make_layout(bounds, totals, length)
+            if len(groups) == 1:
                 if len(self._layouts) >= _MAX_LAYOUTS:
                     self._layouts.clear()
-                layout = self._layouts[frames, length] = self._make_layout(bounds, totals, length)
-            return layout, [groups[0][0]] * len(layout.starts)
-        lengths = arena.lengths[:frames] if order is None else arena.lengths[order]
+                self._layouts[frames, length] = layout
+            return layout, aims
+        lengths = arena.lengths[:frames] if order is None else arena.lengths.take(order)
         limit = self._limit
         sums: list[int] = (lengths + self._overhead).cumsum().tolist()
         bounds, aims, totals = [], [], []
