@@ -147,7 +147,7 @@ class JitterBuffer:
         self._last_arrival = -math.inf
         self._stale = True  # the next timestamp does not continue the last one
         self._step = (
-            0  # from one frame's timestamp to the next one's, of late; less than 0: do not learn it from the next frame
+            0  # from one frame's timestamp to the next one's; less than 0: not to be learnt from the next frame
         )
 
     @property

@@ -75,7 +75,7 @@ class ResendRequests:
         self._hope = 1.0  # of the packets that were asked for came
         self._round_trip = 0.0  # as last told
         self._reorder = 0.0  # seconds by which packets out of order were late
-        self._vain = 0
+        self._vain = 0  # packets for which asking seemed of no use
         self._tokens = self._config.burst
         self._tokens_at = -math.inf
         self.due = math.inf
@@ -164,8 +164,10 @@ class ResendRequests:
 
     def _tries_in_vain(self, missing: _Missing) -> bool:
         """Where asking seems of no use it is still tried now and then, once: that is how a change is noticed."""
+        if missing.asked:
+            return False
         self._vain += 1
-        return self._vain % _TRIES_IN_VAIN == 0 and not missing.asked
+        return self._vain % _TRIES_IN_VAIN == 0
 
     def _schedule(self) -> None:
         self.due = min((missing.due for missing in self._missing.values() if missing.asks_left), default=math.inf)

@@ -6,8 +6,8 @@ hour. Such a stream is followed: the pacer's frames become as long as the agent'
 1. `lead` is how long before its time a frame came. The greatest in a window (`WINDOW_SECONDS`) belongs to the frame that was
    held up least; from window to window it moves as the clocks do, whatever the jitter.
 2. That slope corrects the pace, and what has gathered meanwhile is taken back slowly, to the lead that the stream began with.
-3. Who speaks far ahead of time (a synthesiser) is held back by `call.played`, not by a clock: nothing to follow. Neither are
-   steps that no pair of clocks makes.
+3. Who speaks far ahead of time (a synthesiser) is held back by `call.played`, not by a clock: nothing to follow. A step that
+   no pair of clocks makes teaches nothing about them; it is taken back, like any surplus.
 """
 
 from __future__ import annotations
@@ -59,8 +59,6 @@ class ClockFollower:
         if abs(slope) <= MAX_SKEW:
             # What the slope shows is the skew that is not corrected yet; half of it, for it is measured with some noise.
             self._skew = _bounded(self.correction + slope, MAX_SKEW) / 2 + self._skew / 2
-        else:
-            self._target = best - slope * WINDOW_SECONDS if abs(slope) > 10 * MAX_SKEW else self._target
         self.correction = _bounded(self._skew + (best - self._target) / RETURN_SECONDS, MAX_CORRECTION)
 
 
