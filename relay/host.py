@@ -22,8 +22,8 @@ from pathlib import Path
 from typing import NoReturn
 
 from relay.messages import Died, Failed, Forked, Kill, Loaded, Place, Retire, Serve, Start, receive, send
-from relay.settings import Settings, check_routing, kept, load_settings
-from relay.worker import Workplace, work
+from relay.settings import check_routing, kept, load_settings
+from relay.worker import Worker, Workplace
 from service.children import follow_parent
 from service.config import ConfigError
 from service.logs import configure
@@ -44,14 +44,14 @@ def host(control: socket.socket, file: Path | None, parent: int) -> None:
     os.dup2(2, 1)  # standard output is the supervisor's, for its one line
     control.setblocking(True)
     try:
-        generation = _Generation(control, *_prepare(control, file))
+        generation = _Generation(control, _prepare(control, file))
     except (ConfigError, ConnectionError) as error:
         send(control, Failed(str(error)))
         return
     generation.run()
 
 
-def _prepare(control: socket.socket, file: Path | None) -> tuple[Settings, list[Workplace]]:
+def _prepare(control: socket.socket, file: Path | None) -> list[Worker]:
     first = receive(control)
     if first is None or not isinstance(first[0], Start):
         raise ConnectionError("the supervisor did not begin with Start")
@@ -74,7 +74,7 @@ def _prepare(control: socket.socket, file: Path | None) -> tuple[Settings, list[
                 raise ConfigError(f"relay.{key}", f"an upgrade cannot change it to {value!r}; restart the relay")
     configure(settings.log, "relay")
     send(control, Loaded(settings))
-    return settings, places
+    return [Worker(place, settings) for place in places]
 
 
 class _Life:
@@ -90,11 +90,10 @@ class _Life:
 
 
 class _Generation:
-    def __init__(self, control: socket.socket, settings: Settings, places: list[Workplace]) -> None:
+    def __init__(self, control: socket.socket, workers: list[Worker]) -> None:
         self._control = control
-        self._settings = settings
-        self._places = places
-        self._lives = [_Life() for _ in places]
+        self._workers = workers
+        self._lives = [_Life() for _ in workers]
         self._serving = False
         self._retired = False
         self._pid = os.getpid()
@@ -161,11 +160,11 @@ class _Generation:
         life.due, life.begun = None, now
         pid = os.fork()
         if not pid:
-            self._become(self._places[index])
+            self._become(self._workers[index])
         life.pid = pid
         send(self._control, Forked(index, pid))
 
-    def _become(self, mine: Workplace) -> NoReturn:
+    def _become(self, mine: Worker) -> NoReturn:
         """In the child: the worker, and nothing of the host's."""
         status = 1
         try:
@@ -174,12 +173,10 @@ class _Generation:
             follow_parent(self._pid)
             for end in (self._control, self._wake, self._woken):
                 end.close()
-            for place in self._places:
-                if place is not mine:
-                    place.channel.close()
-                    for descriptor in (*place.fronts, place.back, place.ledger, place.table):
-                        os.close(descriptor)
-            work(mine, self._settings, self._serving)
+            for other in self._workers:
+                if other is not mine:
+                    other.close()
+            mine.work(self._serving)
             status = 0
         except BaseException:  # noqa: BLE001 - whatever it is, the host's stack below us is not ours to unwind
             traceback.print_exc()

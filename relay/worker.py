@@ -34,7 +34,7 @@ from relay.sockets import client_options, trunk_options
 from service.ready import calm_collector
 from udpio import UdpSocket, adopt_udp
 
-__all__ = ["Workplace", "work"]
+__all__ = ["Worker", "Workplace"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,13 +48,6 @@ class Workplace:
     channel: socket.socket
     ledger: int
     table: int
-
-
-def work(place: Workplace, settings: Settings, serving: bool) -> None:
-    """The process. Returns when it has been told to stop."""
-    if place.cpu is not None and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(0, {place.cpu})
-    trio.run(_Worker(place, settings).run, serving)
 
 
 def open_table(descriptor: int, config: RelayConfig) -> FlowTable:
@@ -84,7 +77,9 @@ def open_table(descriptor: int, config: RelayConfig) -> FlowTable:
     return table
 
 
-class _Worker:
+class Worker:
+    """Made in the host, before the fork: what can be made ready is ready in every process that is forked for this place."""
+
     def __init__(self, place: Workplace, settings: Settings) -> None:
         config = settings.relay
         self._keys, self._trunk = KeyRing.parse(settings.routing), Trunk.parse(settings.routing)
@@ -99,7 +94,22 @@ class _Worker:
         names = [*(f"listen {format_address(front.address)}" for front in self._fronts), "trunk"]
         self._names = dict(zip(names, [*self._fronts, self._back], strict=True))
 
-    async def run(self, serving: bool) -> None:
+    def work(self, serving: bool) -> None:
+        """The process. Returns when it has been told to stop."""
+        if self._place.cpu is not None and hasattr(os, "sched_setaffinity"):
+            os.sched_setaffinity(0, {self._place.cpu})
+        trio.run(self._run, serving)
+
+    def close(self) -> None:
+        """In the process of another worker: nothing here is ours."""
+        for sock in self._names.values():
+            sock.close()
+        self._place.channel.close()
+        self._ledger.close()
+        for descriptor in (self._place.ledger, self._place.table):
+            os.close(descriptor)
+
+    async def _run(self, serving: bool) -> None:
         self._place.channel.setblocking(False)
         channel = trio.socket.from_stdlib_socket(self._place.channel)
         calm_collector()

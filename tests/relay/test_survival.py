@@ -192,7 +192,7 @@ def test_a_relay_that_was_killed_and_started_again_is_told_its_calls_at_once(tal
     assert passage.longest_gap_of_one > 300
     # 60 ms by design: a hello every 50 ms at most, and each caller sends every 50 ms here. The machine may be busy.
     assert late < 110 + 250
-    assert passage.returned > passage.sent / 4
+    assert passage.returned > 250  # some 200 before
 
 
 @pytest.mark.thorough
