@@ -43,7 +43,7 @@ __all__ = ["Generation", "HostProcess", "fork_host", "spawn_host"]
 
 # Implementation constants, seconds
 STOP_LIMIT = 1.0  # for a batch to be finished; whoever is stuck is killed
-REPORT_LIMIT = 0.25  # a worker busier than that is shown with its counters of the last second
+REPORT_LIMIT = 1.0  # a worker busier than that is shown with its counters of the last second
 REAP_SECONDS = 0.005
 WATCH_SECONDS = 2.0
 STUCK_SECONDS = 10.0  # without an answer a worker is not busy but stuck (or stopped by a debugger); it is replaced
