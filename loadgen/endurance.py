@@ -23,7 +23,7 @@ SETTLING = 0.2  # of the plateau, left out before memory is judged
 ENOUGH = 8  # samples, or nothing is said of memory
 GROWTH = 0.03
 SMALL = 1 << 20  # bytes
-WINDOW = 5.0  # seconds over which a limit must be reached
+WINDOW = 5.0  # seconds over which a limit must be reached, twice in a row
 IN_TIME = 0.99  # share of the frames that must come back within 200 ms
 CORE = 0.95  # of one core that a process may use
 SENT_LATE = 0.02  # share of the frames that the generator sent late, or never
@@ -81,20 +81,33 @@ def _slope(points: Sequence[tuple[float, float]]) -> float:
 
 
 def find_capacity(samples: Sequence[Sample]) -> Capacity | None:
-    """When the newest WINDOW of a run in which ever more calls come shows a limit: at how many calls the one before it
-    ended, and what the limit was. The generator's own counts, too: beyond it nothing can be said of the stack."""
-    window = [sample for sample in samples if sample.at >= samples[-1].at - WINDOW] if samples else []
-    if len(window) < 2 or window[-1].at - window[0].at < WINDOW * 0.8:
+    """When the newest two windows of a run in which ever more calls come both show a limit: at how many calls the first of
+    them began, and what the limit was. The generator's own counts, too: beyond it nothing can be said of the stack."""
+    if not samples:
         return None
+    middle = samples[-1].at - WINDOW
+    if not _limits(_window(samples, samples[-1].at)):
+        return None
+    window = _window(samples, middle)
+    reasons = _limits(window)
+    return Capacity(window[0].talking, ", ".join(reasons)) if reasons else None
+
+
+def _window(samples: Sequence[Sample], end: float) -> Sequence[Sample]:
+    return [sample for sample in samples if end - WINDOW <= sample.at <= end]
+
+
+def _limits(window: Sequence[Sample]) -> list[str]:
+    """What was at its limit between the first and the last of these samples."""
+    if len(window) < 2 or window[-1].at - window[0].at < WINDOW * 0.8 or not window[0].talking:
+        return []
     before, after = window[0], window[-1]
     reasons = []
     sent, received, late = (getattr(after, name) - getattr(before, name) for name in ("sent", "received", "late"))
     if after.sent_late - before.sent_late > SENT_LATE * sent:
         reasons.append("the generator sent late")
-    if received - late < IN_TIME * sent:
-        reasons.append(
-            f"only {max(0, received - late) / sent:.1%} of the frames were back in time" if sent else "silence"
-        )
+    if sent and received - late < IN_TIME * sent:
+        reasons.append(f"only {max(0, received - late) / sent:.1%} of the frames were back in time")
     for name, process in after.processes.items():
         if name in before.processes:
             share = (process.cpu - before.processes[name].cpu) / (after.at - before.at)
@@ -102,4 +115,4 @@ def find_capacity(samples: Sequence[Sample]) -> Capacity | None:
                 reasons.append(f"{name} used {share:.0%} of a core")
     if after.failed > before.failed:
         reasons.append(f"{after.failed - before.failed} calls failed")
-    return Capacity(before.talking, ", ".join(reasons)) if reasons else None
+    return reasons

@@ -106,10 +106,16 @@ def test_the_capacity_is_what_was_carried_before_the_first_limit(limit: dict[str
     assert find_capacity(ramp()) is None
 
 
+def test_one_bad_moment_is_no_limit():
+    samples = ramp()
+    bad = [sample._replace(late=sample.late + (500 if sample.at >= 30 else 0)) for sample in samples]
+    assert [find_capacity(bad[:count]) for count in range(61)] == [None] * 61
+
+
 def test_a_ramp_that_was_ended_by_itself_is_no_failure_and_tells_how_far_it_came():
     calls = [CallResult(number=number, failure="interrupted") for number in range(8)]
     options = parse_options(["--find-capacity"])
-    capacity = find_capacity(ramp(late_from=30)[:36])
+    capacity = find_capacity(ramp(late_from=30)[:41])
     figures = process_figures(samples_of(40, lambda second: 50 * MIB))
     summary = summarize_result(Result(calls=calls, processes=[ProcessResult(seconds=1.0)]), options, figures, capacity)
     assert summary.ok
