@@ -43,10 +43,10 @@ class ReceiverStatistics:
         "_last_sender_report",
         "_last_timestamp",
         "_max_sequence",
-        "_received",
         "_received_prior",
         "_sender_report_arrival",
         "_transit",
+        "_uncounted",
         "clock_rate",
         "last_arrival",
         "last_heard",
@@ -74,7 +74,7 @@ class ReceiverStatistics:
         self._max_sequence = sequence
         self._bad_sequence = _NO_SEQUENCE
         self._cycles = 0
-        self._received = 0  # since the base sequence number
+        self._uncounted = self.packets_received  # those before the base sequence number, and strays
         self._received_prior = 0
         self._expected_prior = 0
 
@@ -96,10 +96,11 @@ class ReceiverStatistics:
             # A very large jump: the sender restarted if the next packet goes on from here, else it is a stray.
             if sequence != self._bad_sequence:
                 self._bad_sequence = sequence + 1 & 0xFFFF
+                self._uncounted += 1
                 return
             self._restart(sequence)
+            self._uncounted -= 1  # this one
             self._transit = None
-        self._received += 1
         last = self._transit
         if timestamp == self._last_timestamp and last is not None:
             return
@@ -120,6 +121,11 @@ class ReceiverStatistics:
         self.last_heard = now
         self._last_sender_report = short_ntp(report.ntp_time)
         self._sender_report_arrival = now
+
+    @property
+    def _received(self) -> int:
+        """Since the base sequence number."""
+        return self.packets_received - self._uncounted
 
     @property
     def highest_sequence(self) -> int:

@@ -74,7 +74,6 @@ class Downlink:
         "_tick",
         "_timestamp",
         "drops",
-        "frames_sent",
         "playing",
         "report",
     )
@@ -93,7 +92,6 @@ class Downlink:
         self.report: Played | None = None
         self._reported_at = -math.inf
         self.playing = False
-        self.frames_sent = 0
         self.drops: Counter[str] = Counter()
 
     def push(self, rtp_time: int, payload: bytes, now: float) -> None:
@@ -136,7 +134,6 @@ class Downlink:
         self._timestamp = timestamp + samples
         self._due = due + samples * self._tick
         self._played_to = rtp_time + samples & 0xFFFFFFFF
-        self.frames_sent += 1
         if now - self._reported_at >= REPORT_SECONDS:
             self._put_report(PlayedReason.PROGRESS, now)
         return timestamp & 0xFFFFFFFF
@@ -204,7 +201,6 @@ class Downlink:
         self._timestamp += samples
         self._due += samples * self._tick
         self._played_to = rtp_time + samples & 0xFFFFFFFF
-        self.frames_sent += 1
         return frame
 
     def _put_report(self, reason: PlayedReason, now: float) -> None:

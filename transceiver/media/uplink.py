@@ -50,7 +50,6 @@ class Uplink:
         "_red_payload_type",
         "_span",
         "drops",
-        "frames_received",
     )
 
     def __init__(
@@ -78,7 +77,6 @@ class Uplink:
         self._last: tuple[int, int, bytes] | None = None  # frame
         self._lost = 0  # packets of the gap before the next frame
         self.drops: Counter[str] = Counter()
-        self.frames_received = 0
 
     def push(self, packet: RtpPacket, now: float) -> str | None:
         """A packet that authenticated. All of the source must come here: they share their sequence numbers.
@@ -105,7 +103,6 @@ class Uplink:
         rtp_time = self._buffer.follow(ssrc, sequence, timestamp, now)
         if rtp_time < 0:
             return False
-        self.frames_received += 1
         self._last = frame = (rtp_time, second >> 7, payload)
         frames.append(frame)
         if rtp_time - frames[0][0] > self._span:
@@ -220,7 +217,6 @@ class Uplink:
                 flags |= self._behind_gap(item)
             if item.origin != FrameOrigin.SENT:
                 flags |= _RECOVERED
-            self.frames_received += 1
             self._last = frame = (item.rtp_time, flags, item.payload)
             frames.append(frame)
             self._trim()

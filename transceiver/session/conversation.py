@@ -40,8 +40,8 @@ class Conversation:
         "codec",
         "drops",
         "flowing",
-        "frames_received",
-        "frames_sent",
+        "has_heard",
+        "has_spoken",
         "uplink",
     )
 
@@ -57,8 +57,7 @@ class Conversation:
         self.channels = Channels(peer, drops)
         self.attachment: Attachment | None = None
         self.flowing = False
-        self.frames_received = 0
-        self.frames_sent = 0
+        self.has_heard = self.has_spoken = False  # the caller; to him
         self.drops = drops
 
     def start(self) -> None:
@@ -135,7 +134,7 @@ class Conversation:
         if not audio.direction.receives:
             self.drops["audio_held"] += 1
             return
-        self.frames_received += 1
+        self.has_heard = True
         uplink = self._make_uplink(audio)
         digit = uplink.push(packet, now)
         if digit is not None and self.attachment is not None:
@@ -151,7 +150,6 @@ class Conversation:
             return False
         if not uplink.follow(second, ssrc, sequence, timestamp, payload, now):
             return False
-        self.frames_received += 1
         self.attachment.audio_waits()
         return True
 
@@ -187,7 +185,7 @@ class Conversation:
         """The same as `play`, then `pace`, for a call that is playing; not for the first frame of all.
         LEFT: nothing has happened; DONE; SETTLE: it is done, and the peer has something to say."""
         downlink = self._downlink
-        if downlink is None or not self.flowing or not self._sends or self._held or not self.frames_sent:
+        if downlink is None or not self.flowing or not self._sends or self._held or not self.has_spoken:
             return LEFT
         payload = record.payload
         timestamp = downlink.follow(record.rtp_time, payload, now)
@@ -202,11 +200,9 @@ class Conversation:
             length = route.lane.send(outlet.arena, outlet.reserve(room), payload, timestamp, False, now)
         if length > 0:
             outlet.commit(route.target, length)
-            self.frames_sent += 1
             became = DONE
         elif length:
             outlet.commit(route.target, -length)
-            self.frames_sent += 1
             became = SETTLE
         else:
             became = self._send(payload, timestamp, False, now, None)
@@ -252,11 +248,10 @@ class Conversation:
                 length = route.lane.send(outlet.arena, outlet.reserve(room), payload, timestamp, marker, now)
                 if length:
                     outlet.commit(route.target, abs(length))
-                    self.frames_sent += 1
                     self._held = False
                     return DONE if length > 0 else SETTLE
         if self._peer.send_audio(payload, timestamp, now, marker):
-            self.frames_sent += 1
+            self.has_spoken = True
             self._held = False
         else:
             self.drops["unsent"] += 1

@@ -182,7 +182,7 @@ class Session:
             return DONE
         became = conversation.pace(now, self.route if self.reason is None else None)
         if became != DONE:
-            if conversation.frames_sent == 1:
+            if conversation.has_spoken:
                 self._stage("audio_out", now)
             self._drain(now)
         return became
@@ -329,7 +329,7 @@ class Session:
                         self._host.send(output.data, output.path)
                 elif isinstance(output, AudioReceived):
                     self.conversation.receive_audio(output.packet, now)
-                    if self.conversation.frames_received == 1:
+                    if self.conversation.has_heard:
                         self._stage("audio_in", now)
                 else:
                     self._on_peer_event(output, now)
