@@ -179,17 +179,16 @@ class MediaLane:
         """Write the next packet at `offset` of the arena: its length; negative: the peer has something to say, besides.
         0: this is for `Peer.send_audio`, and nothing has happened. Takes SEND_ROOM bytes more than the payload."""
         size = len(payload)
-        audio, srtp, sender, breaker = self._audio, self._srtp, self._sender, self._breaker
+        audio, srtp, sender, breaker, ice = self._audio, self._srtp, self._sender, self._breaker, self._ice
         if (
             size > MAX_PAYLOAD
             or offset + size + SEND_ROOM > arena.size
             or not self._peer._sending
             or not sender.packets_sent
-            or self._ice.selected is not self.path
-            or not self._ice.proven
+            or ice.selected is not self.path
+            or not ice.proven
             or breaker.tripped is not None
             or srtp.rtp_left <= 0
-            or srtp.rtcp_left <= 0
             or audio.red is not None
         ):
             return 0
@@ -204,7 +203,7 @@ class MediaLane:
         srtp.rtp_left -= 1
         if status := self._protect(arena.base + offset, holder):
             raise LocalError(f"cannot protect RTP: {ERRORS[status]}")
-        length = int(holder[0])
+        length: int = holder[0]
         if audio.resend is not None:
             audio.resend.keep(sequence, bytes(view[offset : offset + length]))
         sender.send(timestamp, size, now)

@@ -96,14 +96,16 @@ class SrtpTransport:
         self._library = library or LIBRARIES[0]
         self.outbound = self._library.keyed(self.profile, local, outbound=True, window=replay_window)
         self.inbound = self._library.keyed(self.profile, remote, outbound=False, window=replay_window)
-        self.rtp_left = max_rtp_packets
+        self.rtp_left = (
+            max_rtp_packets if max_rtcp_packets > 0 else 0
+        )  # 0 as well when the key has protected all the RTCP that it may
         self.rtcp_left = max_rtcp_packets
         self._sources: set[bytes] = set()  # SSRCs that libsrtp holds a receiving stream for
 
     @property
     def expired(self) -> bool:
         """Our key is used up: nothing can be protected any more."""
-        return self.rtp_left <= 0 or self.rtcp_left <= 0
+        return self.rtp_left <= 0
 
     def protect_rtp(self, packet: bytes) -> bytes:
         """RTP → SRTP. At most MAX_PLAIN_LENGTH bytes, never twice the same sequence number."""
@@ -125,6 +127,8 @@ class SrtpTransport:
         """The same for RTCP, with RTCP_TRAILER bytes of room."""
         self._begin(arena, offset, length, RTCP_TRAILER, "RTCP")
         self.rtcp_left -= 1
+        if self.rtcp_left <= 0:
+            self.rtp_left = 0  # one key for both
         return _protect(self.outbound.protect_rtcp, arena, offset, "RTCP")
 
     def unprotect_rtp_untrusted(self, data: bytes | memoryview) -> bytes:
