@@ -39,6 +39,9 @@ class Tick:
         self._at = now
         if elapsed > 0:
             self._rate += (packets / elapsed - self._rate) * elapsed / (elapsed + _MEMORY)
+        if not packets:  # who has slept in vain waits to be woken
+            self._sleeps = False
+            return 0.0
         expected = self._rate * self._budget
         self._sleeps = expected >= (_FEW if self._sleeps else MANY)
         return self._budget if self._sleeps else 0.0

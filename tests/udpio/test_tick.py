@@ -65,3 +65,11 @@ def test_two_turns_at_the_same_moment_are_no_division_by_zero():
     tick = Tick(BUDGET)
     tick.next_sleep(5, 1.0)
     assert tick.next_sleep(5, 1.0) == 0
+
+
+def test_who_has_slept_in_vain_waits_to_be_woken():
+    tick = Tick(BUDGET)
+    _, _, now = run(tick, 100_000, 0.2)
+    assert tick.next_sleep(20, now + BUDGET) == BUDGET
+    assert tick.next_sleep(0, now + 2 * BUDGET) == 0
+    assert tick.next_sleep(20, now + 3 * BUDGET) == BUDGET
