@@ -16,18 +16,21 @@ __all__ = ["SlotCounts", "SlotTally"]
 
 # Implementation constants
 DEADLINE = 0.100  # seconds behind the quickest way that a frame took: what a conversation bears in one direction
+PATIENT = 0.200
 SLOT_MS = 20
 
 
 class SlotCounts(msgspec.Struct, kw_only=True):
     expected: int = 0
     in_time: int = 0
-    """The next two among them."""
+    """Within 100 ms; the next two among them."""
     recovered: int = 0
     """Lost, and then sent again or carried in another packet (RED)."""
     by_copy: int = 0
     """Lost, with a coarse copy in the frame that followed (in-band FEC)."""
     late: int = 0
+    within_200_ms: int = 0
+    """Those in time, and those that a patient player would still have played."""
 
 
 class SlotTally:
@@ -57,14 +60,16 @@ class SlotTally:
         began = now - self._media_time / self._clock_rate
         self._earliest = min(self._earliest, began)
         behind = began - self._earliest
+        counts.recovered += self._fill(behind) and frame.recovered
+        if slots > 1 and frame.gap and frame.fec:  # its slot was due one earlier
+            counts.by_copy += self._fill(behind + SLOT_MS / 1000)
+
+    def _fill(self, behind: float) -> bool:
+        """A slot, so many seconds after the quickest way; whether in time."""
+        counts = self.counts
+        counts.within_200_ms += behind <= PATIENT
         if behind <= DEADLINE:
             counts.in_time += 1
-            counts.recovered += frame.recovered
-        else:
-            counts.late += 1
-        if slots > 1 and frame.gap and frame.fec:  # its slot was due one earlier
-            if behind + SLOT_MS / 1000 <= DEADLINE:
-                counts.in_time += 1
-                counts.by_copy += 1
-            else:
-                counts.late += 1
+            return True
+        counts.late += 1
+        return False

@@ -312,7 +312,8 @@ def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
             "",
             f"slots filled in time at the agent: {agent['filled_in_time']:.2%} of {of}; "
             f"{agent['recovered'] / of:.2%} by what was sent again or twice, {copied / of:.2%} by a copy in the next frame; "
-            f"{agent['late'] / of:.2%} came late, {agent['missing'] / of:.2%} never",
+            f"{agent['late'] / of:.2%} came late, {agent['missing'] / of:.2%} never; within 200 ms "
+            f"{agent['within_200_ms'] / of:.2%}",
         )
     yield from _processes(summary)
     if network["conditions"] or network["rebindings"]:

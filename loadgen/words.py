@@ -17,7 +17,7 @@ __all__ = [
 FAREWELL = "antiphon.call.ended"
 METER_QUESTION = '{"type":"meter.slots"}'
 METER_ANSWER = '{"type":"meter.slots",'
-SLOT_COUNTS = ("expected", "in_time", "recovered", "by_copy", "late")
+SLOT_COUNTS = ("expected", "in_time", "recovered", "by_copy", "late", "within_200_ms")
 
 # Implementation constants
 MAX_COUNT = 1 << 40

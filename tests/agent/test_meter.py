@@ -24,7 +24,7 @@ def tally_of(*frames: tuple[int, float, dict[str, bool]], start: int = 0) -> dic
 
 def test_every_slot_is_filled_when_every_frame_comes_in_time():
     counts = tally_of(*[(place, 0.03, {}) for place in range(50)])
-    assert counts == {"expected": 50, "in_time": 50, "recovered": 0, "by_copy": 0, "late": 0}
+    assert counts == {"expected": 50, "in_time": 50, "recovered": 0, "by_copy": 0, "late": 0, "within_200_ms": 50}
 
 
 def test_a_frame_that_never_came_leaves_its_slot_empty():
@@ -34,8 +34,9 @@ def test_a_frame_that_never_came_leaves_its_slot_empty():
 
 def test_a_frame_sent_again_fills_its_slot_if_it_comes_by_its_time():
     said = {"recovered": True}
-    counts = tally_of((0, 0.0, {}), (1, 0.09, said), (2, 0.07, {}), (3, 0.11, said))
-    assert (counts["expected"], counts["in_time"], counts["recovered"], counts["late"]) == (4, 3, 1, 1)
+    counts = tally_of((0, 0.0, {}), (1, 0.09, said), (2, 0.07, {}), (3, 0.11, said), (4, 0.21, said))
+    assert (counts["expected"], counts["in_time"], counts["recovered"], counts["late"]) == (5, 3, 1, 2)
+    assert counts["within_200_ms"] == 4
 
 
 def test_a_copy_in_the_next_frame_fills_one_slot_and_is_due_a_frame_earlier():
@@ -81,6 +82,7 @@ async def test_meter_is_an_echo_that_tells_its_counts_when_it_is_asked(autojump_
         "recovered": 1,
         "by_copy": 0,
         "late": 0,
+        "within_200_ms": 2,
     }
     assert client.data[1].data.startswith('{"type":"meter.slots",')  # by which a caller knows it
 
