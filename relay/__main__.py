@@ -10,11 +10,13 @@ from pathlib import Path
 import msgspec
 import trio
 
+from protocol.address import format_address, pack_address
 from relay.control import ask_upgrade, control_name
 from relay.generation import HostProcess, fork_host
 from relay.settings import SECTIONS, Settings, check_routing, load_settings
 from relay.sockets import open_sockets
 from relay.supervisor import NotReady, Supervisor
+from service.addresses import parse_host_port
 from service.config import ConfigError, exit_for
 from service.listening import run_service
 from service.logs import configure
@@ -57,7 +59,8 @@ async def _run(settings: Settings, file: Path | None, first: HostProcess) -> Non
 
 def _upgrade(settings: Settings) -> int:
     """Ask the relay that runs with this configuration; its steps on standard output, what went wrong on standard error."""
-    name = control_name(settings.relay, settings.relay.listen[0])
+    listen = format_address(pack_address(*parse_host_port(settings.relay.listen[0])))  # as the relay itself writes it
+    name = control_name(settings.relay, listen)
     shown = name.replace("\0", "@")
     if not name or (not settings.relay.control and settings.relay.listen[0].endswith(":0")):
         print("relay: where it is asked is not known: set relay.control, or send it SIGUSR2", file=sys.stderr)
