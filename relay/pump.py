@@ -32,8 +32,6 @@ __all__ = ["pump"]
 
 BUDGET = 8  # batches of one socket before the next one has its turn
 STINT = 0.005
-_SLACK = 50e-6  # by which Linux lets a sleeping thread oversleep (prctl(2), PR_SET_TIMERSLACK)
-_LEAST_SLEEP = 20e-6
 
 
 async def pump(core: RelayCore, fronts: Sequence[BatchSocket], back: BatchSocket, budget: float) -> None:
@@ -47,7 +45,6 @@ async def pump(core: RelayCore, fronts: Sequence[BatchSocket], back: BatchSocket
         turns[back.fileno()] = _back(core, back, fronts)
         most = len(turns)
         tick, poll, now = Tick(budget), ready.poll, time.monotonic
-        nap = max(_LEAST_SLEEP, budget - _SLACK)
         while True:
             await trio.lowlevel.wait_readable(ready)  # always lets other tasks run, and is where this one is cancelled
             until = now() + STINT
@@ -66,7 +63,7 @@ async def pump(core: RelayCore, fronts: Sequence[BatchSocket], back: BatchSocket
                 if left:
                     continue
                 if sleeps:
-                    time.sleep(nap)  # noqa: ASYNC251 - meant: shorter than a turn through trio
+                    time.sleep(budget)  # noqa: ASYNC251 - meant: shorter than a turn through trio
                 elif tick.rate * STINT >= 1:
                     timeout = until - at
                 else:
