@@ -1,11 +1,13 @@
 """A section as a picture: SVG by hand, no script, no font of its own; readable on light and on dark ground.
 
 Under each load a bar for each subject, ours in colour: its median, a line from the lowest to the highest round, and darker
-the part that is its own code. A red mark on a bar of ours is where it has to end: that share of its reference's median.
+the part that is its own code. A red mark on a bar of ours is where it has to end: that share of its reference's median. What is
+far beyond ours is cut off at the right.
 """
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from html import escape
 
 from bench.figures import Report, Section, Series, spread
@@ -14,8 +16,9 @@ from bench.render import number
 __all__ = ["file_name", "section_chart"]
 
 # Implementation constants: pixels
-WIDTH, LEFT, RIGHT = 820, 270, 200
-ROW, THICK, GAP, TOP, BOTTOM = 22, 14, 34, 40, 44
+WIDTH, LEFT, RIGHT = 900, 310, 240
+ROW, THICK, GAP, TOP, BOTTOM = 22, 14, 34, 40, 70
+FAR = 3.0  # times the largest of ours
 STYLE = """\
 svg { background: #ffffff; font: 12px system-ui, sans-serif; }
 text { fill: #1f2328; dominant-baseline: middle; } .name, .foot { fill: #59636e; } .name { text-anchor: end; }
@@ -47,34 +50,43 @@ def section_chart(section: Section, report: Report) -> str:
         alike = [series for series in section.series if series.what == load]
         parts.append(f'<text x="16" y="{y + GAP / 2}" class="load">{escape(load)}, {escape(alike[0].unit)}</text>')
         y += GAP
-        largest = max(spread(series.rounds).high for series in alike) or 1.0
+        scale = (WIDTH - LEFT - RIGHT) / _largest(alike)
         for series in alike:
-            parts += _row(section, series, y + ROW / 2, (WIDTH - LEFT - RIGHT) / largest)
+            parts += _row(section, series, y + ROW / 2, scale)
             y += ROW
     machine = report.machine
-    foot = (
-        f"{report.command} · {machine['processor']}, {machine['cpus']} CPUs, kernel {machine['kernel']}, "
-        f"load before {machine['load_before']}"
-    )
-    parts.append(f'<text x="16" y="{y + BOTTOM / 2}" class="foot">{escape(foot)}</text>')
+    for line in (
+        "medians over rounds; dark: own code, the rest is the kernel's work for it; red mark: where the bar is",
+        f"{machine['processor']}, {machine['cpus']} CPUs, kernel {machine['kernel']}, load before {machine['load_before']}",
+        report.command,
+    ):
+        y += BOTTOM // 4
+        parts.append(f'<text x="16" y="{y}" class="foot">{escape(line)}</text>')
     return "\n".join([*parts, "</svg>", ""])
 
 
+def _largest(alike: Sequence[Series]) -> float:
+    """What the whole width stands for."""
+    high = max(spread(series.rounds).high for series in alike)
+    ours = max((spread(series.rounds).high for series in alike if not series.is_reference), default=high)
+    return min(high, FAR * ours) or high or 1.0
+
+
 def _row(section: Section, series: Series, y: float, scale: float) -> list[str]:
-    value, top = spread(series.rounds), y - THICK / 2
+    value, top, most = spread(series.rounds), y - THICK / 2, WIDTH - LEFT - RIGHT
     kind = "theirs" if series.is_reference else "ours"
     parts = [
         f'<text x="{LEFT - 8}" y="{y:g}" class="name">{escape(series.subject)}</text>',
-        f'<rect x="{LEFT}" y="{top:g}" width="{value.median * scale:.1f}" height="{THICK}" class="{kind}"/>',
+        f'<rect x="{LEFT}" y="{top:g}" width="{min(most, value.median * scale):.1f}" height="{THICK}" class="{kind}"/>',
     ]
     if series.own:
-        own = spread(series.own).median * scale
+        own = min(most, spread(series.own).median * scale)
         parts.append(f'<rect x="{LEFT}" y="{top:g}" width="{own:.1f}" height="{THICK}" class="own"/>')
-    if value.low != value.high:
+    if value.low != value.high and value.high * scale <= most:
         parts.append(
             f'<path class="spread" d="M{LEFT + value.low * scale:.1f},{y:g}H{LEFT + value.high * scale:.1f}"/>'
         )
-    words, at = number(value.median), LEFT + value.high * scale
+    words, at = number(value.median), LEFT + min(most, value.high * scale)
     for verdict in section.verdicts():
         bar = verdict.bar
         if (bar.what, bar.subject) != (series.what, series.subject):

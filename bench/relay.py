@@ -41,14 +41,15 @@ __all__ = ["RelayOptions", "measure_relay", "measure_survival", "measure_table"]
 # Implementation constants
 ROUND_LIMIT = 30.0  # seconds for an answer of the generator
 RELAY, JUMBO, SINGLE, GREEDY = "relay", "relay, jumbo trunk", "relay, no bundling", "relay, no latency budget"
-C_BUNDLING, C_PLAIN = "C, bundling, no tag", "C, a datagram each"
+C_BUNDLING, C_JUMBO, C_PLAIN = "C, bundling, no tag", "C, jumbo trunk, no tag", "C, a datagram each"
+MTU, JUMBO_MTU = 1452, 8952
 SETTINGS: Mapping[str, dict[str, str]] = {
     RELAY: {},
-    JUMBO: {"ANTIPHON_ROUTING_TRUNK_MTU": "8952"},
+    JUMBO: {"ANTIPHON_ROUTING_TRUNK_MTU": str(JUMBO_MTU)},
     SINGLE: {"ANTIPHON_ROUTING_TRUNK_MTU": "0"},
     GREEDY: {"ANTIPHON_RELAY_LATENCY_BUDGET_US": "0"},
 }
-SATURATED = (RELAY, JUMBO, SINGLE, C_BUNDLING, C_PLAIN, NGINX)
+SATURATED = (RELAY, JUMBO, SINGLE, C_BUNDLING, C_JUMBO, C_PLAIN, NGINX)
 PACED = (RELAY, GREEDY, C_PLAIN, NGINX)
 UNIT = "CPU µs/packet"
 KEPT_UP = 0.98
@@ -129,6 +130,7 @@ def _hold(section: Section, load: Load) -> None:
         section.hold(f"{load.what}: added p50", RELAY, 0.25)
         return
     section.hold(load.what, RELAY, 0.70 if load.order["both_ways"] else 0.35, to=C_PLAIN)
+    section.hold(load.what, JUMBO, 0.70 if load.order["both_ways"] else 0.35, to=C_PLAIN)
     section.hold(load.what, SINGLE, 1.10, to=C_PLAIN)
     section.hold(load.what, SINGLE, 0.95, to=NGINX)
 
@@ -151,12 +153,12 @@ def _subjects(
     if program is None:
         section.note("no C compiler here: measured without the forwarders in C")
     else:
-        for name, framing in ((C_BUNDLING, "trunk"), (C_PLAIN, "plain")):
-            subject = Subject(name, is_reference=True)
+        for name, mtu in ((C_BUNDLING, MTU), (C_JUMBO, JUMBO_MTU), (C_PLAIN, 0)):
+            subject, framing = Subject(name, is_reference=True), "trunk" if mtu else "plain"
             for flows in options.flows:
-                generator = _generator(stack, flows, environ, other)
+                generator = _generator(stack, flows, {**environ, "ANTIPHON_ROUTING_TRUNK_MTU": str(mtu)}, other)
                 table = bytes.fromhex(generator.bound[framing])
-                forwarder = stack.enter_context(start_forwarder(program, framing, table, cpu))
+                forwarder = stack.enter_context(start_forwarder(program, mtu, table, cpu))
                 generator.ask(_target(forwarder, framing), ROUND_LIMIT)
                 subject.generators[flows] = generator
             yield subject

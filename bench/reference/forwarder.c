@@ -1,14 +1,14 @@
 /* The reference of `just bench relay`: about the least that a forwarder of UDP packets can do. Linux. Not part of the product.
 
-   forwarder plain|trunk BATCH
+   forwarder MTU BATCH
 
    1. Binds two sockets on loopback, "client" and "trunk", and says their ports in a ready line.
    2. Reads the flows from standard input: records of 12 bytes, client address and server address, each port(2) ip(4).
    3. Forwards for ever. A batch is received with recvmmsg, every source is looked up in a hash table, and what it causes leaves
       with sendmmsg.
 
-   plain: one datagram in, one datagram out, both ways: a table entry for each client and each server address.
-   trunk: towards the server, the frames of a batch share datagrams as our relay's do (protocol/routing/trunk.py: head of 16
+   MTU 0: one datagram in, one datagram out, both ways: a table entry for each client and each server address.
+   else:  towards the server, the frames of a batch share datagrams as our relay's do (protocol/routing/trunk.py: head of 16
           bytes with their number, then length(2) port(2) ip(4) of each, then the payloads, sent from where they were received);
           towards clients each frame names its client. The 8 bytes of tag are left zero and never checked: the difference to our
           relay is the tag, proof, expiry, counters, and Python. */
@@ -25,13 +25,13 @@
 #include <sys/socket.h>
 #include <unistd.h>
 
-enum { MAX_BATCH = 1024, SLOT = 2048, MTU = 1452, HEAD = 16, DESCRIPTOR = 8, ROUNDS = 8, MAX_OUT = 4 * MAX_BATCH };
+enum { MAX_BATCH = 1024, SLOT = 9216, HEAD = 16, DESCRIPTOR = 8, ROUNDS = 8, MAX_OUT = 4 * MAX_BATCH };
 
 struct entry { uint64_t key; struct sockaddr_in to; };
 
 static struct entry *table;
 static unsigned table_bits;
-static int batch;
+static int batch, mtu;
 
 static unsigned char slots[MAX_BATCH][SLOT], bundles[MAX_BATCH][SLOT];
 static struct sockaddr_in from[MAX_BATCH], to[MAX_OUT];
@@ -133,7 +133,7 @@ static int bundle(int n) {
         struct entry *e = slot_of(key_of(&from[i]));
         unsigned length = in[i].msg_len;
         if (!e->key) continue;
-        if (frames && (used + DESCRIPTOR + length > MTU || key_of(&target) != key_of(&e->to))) {
+        if (frames && (used + DESCRIPTOR + length > (size_t)mtu || key_of(&target) != key_of(&e->to))) {
             count = finish(count, &target, first, frames);
             first += 1 + frames;
             frames = 0;
@@ -170,8 +170,9 @@ static int unbundle(int n) {
 }
 
 int main(int argc, char **argv) {
-    if (argc != 3 || (batch = atoi(argv[2])) < 1 || batch > MAX_BATCH) { fputs("usage: forwarder plain|trunk BATCH\n", stderr); return 2; }
-    int (*up)(int) = strcmp(argv[1], "trunk") ? plain : bundle, (*down)(int) = strcmp(argv[1], "trunk") ? plain : unbundle;
+    if (argc != 3 || (batch = atoi(argv[2])) < 1 || batch > MAX_BATCH) { fputs("usage: forwarder MTU BATCH\n", stderr); return 2; }
+    mtu = atoi(argv[1]);
+    int (*up)(int) = mtu ? bundle : plain, (*down)(int) = mtu ? unbundle : plain;
     int client_port, trunk_port, client = bound(&client_port), trunk = bound(&trunk_port);
     for (int i = 0; i < MAX_BATCH; i++) {
         in_vectors[i] = (struct iovec){slots[i], SLOT};

@@ -33,6 +33,7 @@ def compile_forwarder(folder: Path) -> Path | None:
     return program
 
 
-def start_forwarder(program: Path, framing: str, flows: bytes, cpu: int | None) -> Child:
-    command = [str(program), framing, str(BATCH)]
-    return Child(f"C forwarder ({framing})", command, clean_environment(), cpu=cpu, stdin=flows)
+def start_forwarder(program: Path, mtu: int, flows: bytes, cpu: int | None) -> Child:
+    """An `mtu` of 0: a datagram each."""
+    command = [str(program), str(mtu), str(BATCH)]
+    return Child(f"C forwarder (MTU {mtu})", command, clean_environment(), cpu=cpu, stdin=flows)
