@@ -242,7 +242,8 @@ def measure_survival(options: RelayOptions, progress: Progress) -> Section:
     upgraded, killed = f"upgraded {options.upgrades} times", "its worker is killed"
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
-        relay, environ = start_relay(stack, None, ANTIPHON_RELAY_CONTROL=f"{folder}/control")
+        settings = {"ANTIPHON_RELAY_CONTROL": f"{folder}/control", "ANTIPHON_LOG_LEVEL": "error"}  # it warns of kills
+        relay, environ = start_relay(stack, None, **settings)
         environ = environ | {"ANTIPHON_RELAY_LISTEN": relay.bound["listen"][0]}
         routing = load({"routing": RoutingConfig}, None, environ)[RoutingConfig]
         with Traffic(relay.bound["listen"][0], routing, rate=UPGRADE_RATE) as traffic:

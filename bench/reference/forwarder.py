@@ -7,11 +7,12 @@ import subprocess
 from pathlib import Path
 
 from bench.processes import BenchFailed, Child, clean_environment
+from relay.config import RelayConfig
 
 __all__ = ["BATCH", "compile_forwarder", "find_compiler", "start_forwarder"]
 
 # Implementation constants
-BATCH = 64  # as our relay's default
+BATCH = RelayConfig().batch_size  # the same for all
 SOURCE = Path(__file__).with_name("forwarder.c")
 
 

@@ -1,0 +1,57 @@
+"""The measurements themselves, as short as they go: that they run, find what they measure, and write what they promise."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from xml.etree import ElementTree
+
+import msgspec
+import pytest
+
+from bench.calls import DIRECT, PASSING, RELAYED
+from bench.figures import Report
+from bench.relay import C_PLAIN, JUMBO, RELAY, SINGLE
+
+ROOT = Path(__file__).parents[2]
+
+pytestmark = pytest.mark.thorough
+
+
+def measured(what: str, folder: Path) -> Report:
+    """Without what only some machines have: PATH holds the system's own programs alone."""
+    command = [sys.executable, "-m", "bench", what, "--quick", "--json", str(folder / "figures.json")]
+    done = subprocess.run(
+        [*command, "--figures", str(folder)],
+        cwd=ROOT,
+        env=os.environ | {"PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    report = msgspec.json.decode((folder / "figures.json").read_bytes(), type=Report)
+    pictures = [ElementTree.parse(file).getroot() for file in sorted(folder.glob("*.svg"))]
+    assert len(pictures) == len(report.sections)
+    return report
+
+
+def subjects(report: Report) -> set[str]:
+    return {series.subject for section in report.sections for series in section.series}
+
+
+def test_the_relay_is_measured_and_an_upgrade_loses_nothing(tmp_path: Path):
+    report = measured("relay", tmp_path)
+    assert {RELAY, JUMBO, SINGLE, C_PLAIN} <= subjects(report)
+    [lost] = [verdict for verdict in report.verdicts if verdict.bar.what.endswith("lost")]
+    assert lost.met
+    [table] = [verdict for verdict in report.verdicts if verdict.bar.what == "memory"]
+    assert table.met
+
+
+def test_set_up_is_measured_beside_aiortc(tmp_path: Path):
+    report = measured("setup", tmp_path)
+    assert {DIRECT, RELAYED, PASSING} <= subjects(report)
+    assert all(value > 0 for section in report.sections for series in section.series for value in series.rounds)
