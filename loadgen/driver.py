@@ -42,7 +42,9 @@ TICK_SECONDS = 0.020
 PHASES = 20
 STEP_SECONDS = TICK_SECONDS / PHASES
 MAX_BEHIND = 5  # frames of a call sent late in a burst; a microphone's buffer would hold about as many
-MAX_ROUNDS = 4  # over the readable sockets, one datagram of each, in one turn
+MAX_ROUNDS = (
+    16  # over the readable sockets, one datagram of each, in one turn: what a held-up loop finds is old already
+)
 PACED_LINES = 20  # from so many calls on the loop looks once in STEP_SECONDS: a datagram each way in that time
 SAMPLE_EVERY = 16
 MAX_UNDER_WAY = 4096  # datagrams of one call and direction in the bad network; the newest are dropped beyond it

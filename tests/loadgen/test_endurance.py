@@ -81,7 +81,7 @@ def ramp(*, late_from: int = 999, busy_from: int = 999, sent_late_from: int = 99
         frames = 4 * second * 50
         sent += frames
         late += frames // 10 if second >= late_from else 0
-        sent_late += frames // 10 if second >= sent_late_from else 0
+        sent_late += frames // 4 if second >= sent_late_from else 0
         cpu += 0.99 if second >= busy_from else 0.3
         processes = {"relay": ProcessSample(cpu, MIB)}
         found.append(Sample(float(second), 4 * second, 4 * second, 0, sent, sent, late, sent_late, processes))
