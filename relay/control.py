@@ -26,6 +26,7 @@ __all__ = ["Answer", "ask_upgrade", "control_name", "serve_control"]
 COMMAND = b"upgrade\n"
 COMMAND_SECONDS = 2.0
 MAX_CLIENTS = 8
+RETRY_SECONDS = 0.1
 
 log = get_logger()
 
@@ -83,7 +84,11 @@ async def _accept(sock: trio.socket.SocketType, upgrade: Callable[[Say], Awaitab
     limit = trio.CapacityLimiter(MAX_CLIENTS)
     async with trio.open_nursery() as nursery:
         while True:
-            client, _ = await sock.accept()
+            try:
+                client, _ = await sock.accept()
+            except OSError:  # no descriptor left, or who came has gone
+                await trio.sleep(RETRY_SECONDS)
+                continue
             if _user_of(client) in (os.geteuid(), 0) and limit.available_tokens:
                 limit.acquire_on_behalf_of_nowait(client)
                 nursery.start_soon(_answer, client, upgrade, limit)

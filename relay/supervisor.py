@@ -109,13 +109,16 @@ class Supervisor:
         return reason
 
     async def _upgrade(self, nursery: trio.Nursery, say: Callable[[str], None]) -> str:
-        new = self._begin(nursery, spawn_host(self._file), None)
+        try:
+            new = self._begin(nursery, spawn_host(self._file), None)
+        except OSError as error:
+            return f"no new process: {error.strerror}"
         say(f"generation {new.number}: host {new.process.pid} started")
         with trio.move_on_after(self._config.upgrade_seconds):
             await new.decided.wait()
         if not new.is_ready:
             await new.end(f"not ready within {self._config.upgrade_seconds:g} s")
-            return new.reason
+            return new.reason or "a worker of it died before it served"
         say(f"generation {new.number}: {len(self._places)} workers ready")
         began = trio.current_time()
         old, self._current = self._current, new
@@ -151,7 +154,12 @@ class Supervisor:
             log.error("a host died, and its workers with it; starting another", generation=current.number)
             delay = REVIVE_FIRST if trio.current_time() - since >= STEADY else min(2 * delay, REVIVE_LONGEST)
             since = trio.current_time()
-            new = self._begin(nursery, spawn_host(self._file), current.settings or self._settings)
+            try:
+                new = self._begin(nursery, spawn_host(self._file), current.settings or self._settings)
+            except OSError as error:
+                log.error("no new process", error=error.strerror)
+                await trio.sleep(delay)
+                continue
             self._restarts += current.restarts + len(self._places)
             self._current = new
             await new.decided.wait()
