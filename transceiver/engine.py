@@ -311,15 +311,18 @@ class Engine:
             self.drops[error.reason] += 1
             return
         self._packets += len(clients) - 1
-        self.relays.heard(relay, now)
         local = relay_local(relay, ingress)
         routes, srtp = self.routes.trunk.get(local, _NO_ROUTES), self._intake.srtp
+        carries = bool(routes)
         for length, client in clients:
             route = routes.get(client)
             if route is None or not self._follow_untrusted(route, srtp, offset + position, length, now):
                 path = Path(local, TransportAddress(client))
                 self._receive_client_untrusted(datagram[position : position + length], path, now)
+                carries = carries or ((held := self.routes.by_path.get(path)) is not None and holds(held, path))
             position += length
+        if carries:  # else it may be a recorded datagram, sent again by anyone: nobody is spoken to for that
+            self.relays.heard(relay, now)
 
     def _proven_paths(self) -> Iterator[Path | None]:
         """Of every call, for a relay that has forgotten them."""

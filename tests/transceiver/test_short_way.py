@@ -311,3 +311,29 @@ async def test_many_packets_are_taken_together_within_the_latency_budget_and_a_f
         else:
             assert max(late) < 2 * budget
             assert world.engine.turns - turns < count / 5
+
+
+async def test_a_trunk_datagram_sent_again_from_elsewhere_makes_the_transceiver_speak_to_nobody(
+    autojump_clock: Any, world: Any, wait_until: Any, caller_class: Any
+):
+    """Its tag says nothing of the sender: whoever has recorded one can send it from any address."""
+    recorded: list[bytes] = []
+    put = world.network.route
+
+    def route(source: Any, destination: Any, data: bytes) -> None:
+        if destination == world.address:
+            recorded.append(data)
+        put(source, destination, data)
+
+    world.network.route = route
+    caller, _ = await world.live_call(caller=caller_class(world.relayed(pack_address("203.0.113.5", 777))))
+    for _ in range(10):
+        caller.speak()
+        await trio.sleep(0.02)
+    victim = world.network.open("127.0.0.77")
+    again = tuple(recorded)
+    assert again
+    for data in again:
+        victim.send_batch([(data, world.address)])
+    await trio.sleep(1)
+    assert victim.receive_batch() == []
