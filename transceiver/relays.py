@@ -8,8 +8,8 @@ For each relay trunk address that calls came through lately:
 2. It says hello with a boot number that is new to us: announce the calls that have proven a path through it, a slice at
    each turn, and confirm the number by a hello with it.
 
-Only addresses that genuine frames came from are spoken to. A recorded hello, sent again, makes us announce once more: to
-the relay it names, at most every ANNOUNCE_SECONDS, and under a number that the relay does not accept.
+Only addresses are spoken to through which a call has proven its path. A recorded hello, sent again, makes us announce once
+more: to the relay it names, at most every ANNOUNCE_SECONDS, and under a number that the relay does not accept.
 """
 
 from __future__ import annotations
@@ -58,8 +58,12 @@ class Relays:
         self._relays: dict[TransportAddress, _Relay] = {}
         self._due = math.inf
 
+    def knows(self, address: TransportAddress) -> bool:
+        """Whether calls came through it lately."""
+        return address in self._relays
+
     def heard(self, address: TransportAddress, now: float) -> None:
-        """Frames came from there."""
+        """Frames came from there: of a call that has proven its path, if it is not known."""
         relay = self._relays.get(address)
         if relay is None:
             if len(self._relays) >= MAX_RELAYS:
