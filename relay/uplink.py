@@ -44,8 +44,7 @@ _SIGNED_AT = 9  # what is signed begins here while the datagram's length stands 
 FEW = 8  # measured: where both ways cost the same
 _SOCKADDR_WORDS = 4
 _MAX_LAYOUTS = 512
-_LIMIT_16 = 65536
-_SWAPPED = np.arange(_LIMIT_16, dtype=np.uint16).byteswap().astype(np.uint64)  # network order, as a word says it
+_SWAPPED = np.arange(65536, dtype=np.uint16).byteswap().astype(np.uint64)  # network order, as a word says it
 _COUNTS = _SWAPPED[:1025] << np.uint64(32)
 _TOTALS = _SWAPPED << np.uint64(48)
 _SWAPPED_LIST: list[int] = _SWAPPED.tolist()
@@ -83,13 +82,13 @@ class Uplink:
         """`mtu` 0: a datagram for each frame."""
         self._rules, self._trunk, self._arena = rules, trunk, arena
         self._limit = mtu - DATAGRAM_OVERHEAD
-        self._ingress = ingress
         wide = arena.family == socket.AF_INET6
         self._wide = wide
         self._width = width = 3 if wide else 1  # words of a name, a key, a descriptor
         self._overhead = 8 * width
-        self._to_key = np.uint64((ingress | (128 if wide else 0)) - arena.family & (1 << 64) - 1)
-        self._key_first = ingress | (128 if wide else 0)
+        # The key of a flow is its name with the ingress in the place of the family (relay.index).
+        self._change = (ingress | (128 if wide else 0)) - arena.family
+        self._to_key = np.uint64(self._change & (1 << 64) - 1)
         self._head = _HEAD | (_IPV6_FLAG if wide else 0) | ingress << 24
         self._heads = np.uint64(self._head) | _COUNTS
         # The first word of a descriptor is that of the name with the length in the place of the family.
@@ -98,6 +97,7 @@ class Uplink:
         self.ring = SendRing(most, 2 * most, trunk_family)
         self._stride = int(arena.slots.strides[0])
         self._sockaddrs = rules.flows.transceivers.sockaddrs.ctypes.data
+        self._bases: list[int] = arena.slot_addresses.tolist()
         self._name_columns = [arena.names[:, column] for column in range(width)]
         self._keys = np.zeros((width, most), np.uint64)
         self._rows = np.zeros(most, np.int64)
@@ -289,7 +289,7 @@ class Uplink:
             return 0
 
     def _words(self, index: int) -> Words:
-        cells, change = self._arena.name_cells, self._key_first - self._arena.family
+        cells, change = self._arena.name_cells, self._change
         if self._wide:
             return cells[3 * index] + change, cells[3 * index + 1], cells[3 * index + 2]
         return cells[index] + change, 0, 0
@@ -299,7 +299,7 @@ class Uplink:
         arena, flows = self._arena, self._rules.flows
         names, sizes, memory, stride = arena.name_cells, arena.cells, arena.memory, self._stride
         find, all_targets, seen = flows.find, flows.cells.target, flows.cells.seen
-        change, most = self._key_first - arena.family, arena.slot_size
+        change, most = self._change, arena.slot_size
         groups: dict[int, list[int]] = {}
         for index in range(count):
             if not self._wide and 0 < sizes[index] <= most and KINDS[memory[stride * index]] == MEDIA:
@@ -337,7 +337,7 @@ class Uplink:
         """One datagram into header `number`, vectors from `piece` and words from `block` on; where the next block is."""
         arena, ring, cells = self._arena, self.ring, self._block_cells
         names, lengths, vectors, family = arena.name_cells, arena.cells, ring.vector_cells, arena.family
-        bases, width = arena.slot_addresses, self._width
+        bases, width = self._bases, self._width
         at = block + 2
         vector = 2 * piece + 2
         for index in indices:
@@ -347,7 +347,7 @@ class Uplink:
                 cells[at + 1] = names[3 * index + 1]
                 cells[at + 2] = names[3 * index + 2]
             at += width
-            vectors[vector] = int(bases[index])
+            vectors[vector] = bases[index]
             vectors[vector + 1] = length
             vector += 2
         head = self._head | _SWAPPED_LIST[len(indices)] << 32

@@ -12,7 +12,8 @@ import trio
 from protocol.routing import Frame, RoutingConfig
 from relay.index import flow_words
 from relay.pump import BUDGET, _back, _front, pump
-from udpio import BatchSocket, SocketOptions, bind_udp, is_batch_supported
+from relay.service import serve
+from udpio import BatchSocket, PlainSocket, SocketOptions, bind_udp, is_batch_supported
 
 if TYPE_CHECKING:
     from tests.relay.conftest import Bench
@@ -112,3 +113,26 @@ async def test_a_flood_leaves_other_tasks_and_the_other_direction_their_turns_an
     core = rig.bench.core
     counters = rig.front.counters
     assert counters.datagrams_received == core.frames_up + sum(core.drops.values())  # it stopped between two batches
+
+
+async def test_a_system_without_recvmmsg_forwards_datagram_by_datagram(make_bench: MakeBench):
+    bench = make_bench(ROUTING)
+    front, back, client, transceiver = sockets = [
+        PlainSocket(bind_udp("127.0.0.1", 0, SocketOptions()), SocketOptions()) for _ in range(4)
+    ]
+    bench.core.flows.learn(flow_words(client.address, 0), transceiver.address, 0.0)
+    async with trio.open_nursery() as nursery:
+        nursery.start_soon(serve, bench.core, [front], back, {"listen": front, "trunk": back}, lambda: None)
+        client.send_batch([(VOICE, front.address)] * 3)
+        [answer] = bench.trunk.encode([Frame(client.address, 0, VOICE)] * 2, 1452)
+        transceiver.send_batch([(answer, back.address)])
+        up = down = 0
+        with trio.fail_after(5):
+            while up < 3 or down < 2:
+                await trio.sleep(0.001)
+                up += sum(bench.trunk.open_untrusted(data).frames for data, _ in transceiver.receive_batch())
+                down += len(client.receive_batch())
+        assert (up, down) == (3, 2)
+        nursery.cancel_scope.cancel()
+    for sock in sockets:
+        sock.close()
