@@ -51,7 +51,7 @@ class RelayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     idle_seconds: float = 120.0
     """An established flow without a datagram either way is forgotten after this."""
     batch_size: int = 256
-    """Datagrams of clients that one system call takes at most; of the trunk a quarter, each carries several."""
+    """Datagrams that one system call takes at most."""
     latency_budget_us: float = 200.0
     """How long the relay may sleep, and a packet wait, when as many come that it pays; 0: never. Linux adds up to 50 µs of
     its own (its timer slack)."""

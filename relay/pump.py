@@ -1,6 +1,6 @@
 """The packet pump of a relay worker: one loop over all its sockets, in the thread of trio.
 
-    wait (trio) ──▶ turn: each socket that is readable, at most BUDGET batches, then the next one
+    wait (trio) ──▶ turn: each socket that is readable, at most BUDGET batches or PACKETS, then the next one
        ▲              │ left something ──▶ another turn
        │              │ much is coming  ──▶ sleep for the latency budget, another turn
        │              │ some is coming  ──▶ wait in the epoll itself, another turn
@@ -31,6 +31,7 @@ __all__ = ["pump"]
 # Implementation constants
 
 BUDGET = 8  # batches of one socket before the next one has its turn
+PACKETS = 2048  # the same in packets: a trunk datagram carries many
 STINT = 0.005  # seconds
 
 
@@ -110,6 +111,8 @@ def _back(core: RelayCore, back: BatchSocket, fronts: Sequence[BatchSocket]) -> 
                     back.send_batch(greeter.take())
             if count < full:
                 return packets
+            if packets >= PACKETS:
+                break
         return -packets
 
     return turn

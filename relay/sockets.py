@@ -63,9 +63,7 @@ def client_options(config: RelayConfig) -> SocketOptions:
 
 
 def trunk_options(config: RelayConfig) -> SocketOptions:
-    return replace(
-        client_options(config), batch_size=-(-config.batch_size // 4), slot_size=TRUNK_SLOT, reuse_port=False
-    )
+    return replace(client_options(config), slot_size=TRUNK_SLOT, reuse_port=False)
 
 
 def usable_cpus() -> list[int]:

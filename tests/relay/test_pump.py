@@ -116,7 +116,7 @@ async def test_a_flood_leaves_other_tasks_and_the_other_direction_their_turns_an
 
 
 async def test_a_system_without_recvmmsg_forwards_datagram_by_datagram(make_bench: MakeBench):
-    bench = make_bench(ROUTING)
+    bench = make_bench(ROUTING, listen=("127.0.0.1:1",))
     front, back, client, transceiver = sockets = [
         PlainSocket(bind_udp("127.0.0.1", 0, SocketOptions()), SocketOptions()) for _ in range(4)
     ]
