@@ -64,11 +64,8 @@ def main() -> int:
     if not sys.platform.startswith("linux"):
         print("just bench: only Linux keeps the accounts that this reads", file=sys.stderr)
         return EXIT_FAILED
-    if options.json is not None and (problem := _unwritable(options.json)) is not None:
-        print(f"just bench: --json: {problem}", file=sys.stderr)
-        return EXIT_USAGE
-    if options.figures is not None and not options.figures.is_dir():
-        print(f"just bench: --figures: {options.figures} is no directory", file=sys.stderr)
+    if (problem := _unwritable(options.figures, options.json)) is not None:
+        print(f"just bench: {problem}", file=sys.stderr)
         return EXIT_USAGE
     machine, note, began = describe(), quiet_note(), time.monotonic()
     sections: list[Section] = []
@@ -167,12 +164,18 @@ def _count(least: int, most: int) -> Callable[[str], int]:
     return convert
 
 
-def _unwritable(file: Path) -> str | None:
-    """Known before the measurement, not after it."""
+def _unwritable(figures: Path | None, json: Path | None) -> str | None:
+    """Known before the measurement, not after it. The folder of figures is made, and the file may be in it."""
     try:
-        file.touch()
+        if figures is not None:
+            figures.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        return f"{file}: {error.strerror}"
+        return f"--figures: {figures}: {error.strerror}"
+    try:
+        if json is not None:
+            json.touch()
+    except OSError as error:
+        return f"--json: {json}: {error.strerror}"
     return None
 
 

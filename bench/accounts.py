@@ -90,15 +90,6 @@ class TreeAccounts:
         """Pages that processes share are counted for each; so only a difference says something."""
         return sum(member.resident_bytes() for member in self.members)
 
-    def stop(self) -> None:
-        """Returns when all stand still."""
-        for member in self.members:
-            member.stop()
-
-    def resume(self) -> None:
-        for member in self.members:
-            member.resume()
-
 
 class Watch:
     """CPU and memory of servers by name, and CPU of this process as `caller`."""

@@ -64,7 +64,7 @@ class Doubts:
                 f"up to {self.changed:.0%} were not there or not what had been sent"
             )
         if self.waited > WAITED:
-            yield f"others had its CPU for up to {self.waited:.0%} of a round"
+            yield f"others had the CPU that its threads wanted for up to {self.waited:.0%} of a round"
         if self.busy > FULL:
             yield "its CPU was full, it could not do more"
 
@@ -100,7 +100,7 @@ class Party:
         doubts.late = max(doubts.late, talked.late / talked.sent)
         doubts.lost = max(doubts.lost, talked.lost / talked.sent)
         doubts.changed = max(doubts.changed, 1 - talked.checked / talked.to_check)
-        doubts.waited = max(doubts.waited, talked.usage[self.process].waited / talked.seconds)
+        doubts.waited = max(doubts.waited, min(1.0, talked.usage[self.process].waited / talked.seconds))
         doubts.busy = max(doubts.busy, talked.usage[self.process].cpu / talked.seconds)
         doubts.left_out += talked.received < WORTHLESS * talked.sent
         return None if talked.received < WORTHLESS * talked.sent else talked

@@ -172,7 +172,14 @@ def test_a_report_as_json_keeps_every_round():
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "wrong", [["rely"], ["relay", "--rounds", "0"], ["--calls", "many"], ["--json", "/no/folder/x"]]
+    "wrong",
+    [
+        ["rely"],
+        ["relay", "--rounds", "0"],
+        ["--calls", "many"],
+        ["--json", "/no/folder/x"],
+        ["--figures", "/dev/null/x"],
+    ],
 )
 def test_a_wrong_command_line_is_refused_before_anything_is_measured(wrong: list[str]):
     done = subprocess.run(
