@@ -312,8 +312,6 @@ class Engine:
             return
         self._packets += len(clients) - 1
         local = relay_local(relay, ingress)
-        if self.relays.knows(relay) or any(self._holds(local, client) for _, client in clients):
-            self.relays.heard(relay, now)
         routes, srtp = self.routes.trunk.get(local, _NO_ROUTES), self._intake.srtp
         carries = bool(routes)
         for length, client in clients:
@@ -325,13 +323,6 @@ class Engine:
             position += length
         if carries:  # else it may be a recorded datagram, sent again by anyone: nobody is spoken to for that
             self.relays.heard(relay, now)
-
-    def _holds(self, local: bytes, client: bytes) -> bool:
-        """Whether a call has proven that path. A true tag alone shows no relay: whoever recorded a datagram can send it from
-        any address, and nobody there has asked for our hellos."""
-        path = Path(local, TransportAddress(client))
-        session = self.routes.by_path.get(path)
-        return session is not None and holds(session, path)
 
     def _proven_paths(self) -> Iterator[Path | None]:
         """Of every call, for a relay that has forgotten them."""

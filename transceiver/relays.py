@@ -58,12 +58,8 @@ class Relays:
         self._relays: dict[TransportAddress, _Relay] = {}
         self._due = math.inf
 
-    def knows(self, address: TransportAddress) -> bool:
-        """Whether calls came through it lately."""
-        return address in self._relays
-
     def heard(self, address: TransportAddress, now: float) -> None:
-        """Frames came from there: of a call that has proven its path, if it is not known."""
+        """Frames came from there."""
         relay = self._relays.get(address)
         if relay is None:
             if len(self._relays) >= MAX_RELAYS:
