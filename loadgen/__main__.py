@@ -42,7 +42,7 @@ def main() -> int:
         return EXIT_USAGE
     except KeyboardInterrupt:  # before there were calls
         return EXIT_NOT_WELL
-    summary = summarize_result(result, options, process_figures(timeline.samples), capacity)
+    summary = summarize_result(result, options, process_figures(timeline.samples, ramp=options.find_capacity), capacity)
     _deliver(options, summary, timeline)
     return EXIT_WELL if summary.ok else EXIT_NOT_WELL
 

@@ -9,6 +9,7 @@ buffers find their size), rises by no more than GROWTH of it, or by SMALL.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -19,6 +20,7 @@ __all__ = ["CORE", "Capacity", "find_capacity", "process_figures"]
 
 # Implementation constants
 PLATEAU = 0.98  # of the most calls that talked at once
+UPPER_HALF = 0.5
 SETTLING = 0.2  # of the plateau, left out before memory is judged
 ENOUGH = 8  # samples, or nothing is said of memory
 GROWTH = 0.03
@@ -37,27 +39,28 @@ class Capacity(NamedTuple):
     """What ended it."""
 
 
-def process_figures(samples: Sequence[Sample]) -> dict[str, dict[str, Any]]:
+def process_figures(samples: Sequence[Sample], *, ramp: bool = False) -> dict[str, dict[str, Any]]:
     """By process: CPU for each second of a call, share of a core, memory in MiB, how much the straight line through it rises
-    and whether that is flat (None: too short to say)."""
+    and whether that is flat (None: too short to say). Of a `ramp`, where each call makes memory grow, the
+    half with the most calls counts, and nothing is said of memory."""
     most = max((sample.talking for sample in samples), default=0)
-    level = [sample for sample in samples if most and sample.talking >= PLATEAU * most]
+    level = [sample for sample in samples if most and sample.talking >= (UPPER_HALF if ramp else PLATEAU) * most]
     if len(level) < 2:
         return {}
     first, last = level[0], level[-1]
     spoken = sum((after.at - before.at) * before.talking for before, after in pairwise(level))
     names = [name for name in last.processes if name in first.processes]
-    return {name: _figures(name, level, spoken) for name in names}
+    return {name: _figures(name, level, spoken, ENOUGH if not ramp else math.inf) for name in names}
 
 
-def _figures(name: str, level: Sequence[Sample], spoken: float) -> dict[str, Any]:
+def _figures(name: str, level: Sequence[Sample], spoken: float, enough: float) -> dict[str, Any]:
     first, last = level[0], level[-1]
     cpu = last.processes[name].cpu - first.processes[name].cpu
     seconds = last.at - first.at
     judged = [(sample.at, sample.processes[name].resident) for sample in level if name in sample.processes]
     residents = [resident for _, resident in judged]
     judged = judged[int(SETTLING * len(judged)) :]
-    slope = _slope(judged) if len(judged) >= ENOUGH else None
+    slope = _slope(judged) if len(judged) >= enough else None
     rise = None if slope is None else slope * (judged[-1][0] - judged[0][0])
     return {
         "cpu_ms_per_call_second": round(cpu * 1000 / spoken, 4) if spoken else None,

@@ -112,11 +112,21 @@ def test_one_bad_moment_is_no_limit():
     assert [find_capacity(bad[:count]) for count in range(61)] == [None] * 61
 
 
+def test_the_price_of_a_call_on_a_ramp_is_taken_from_its_upper_half_and_its_memory_may_grow():
+    samples = samples_of(40, lambda second: second * 10 * MIB, talking=lambda second: 4 * second, cpu=0.156)
+    assert process_figures(samples) == {}  # no two samples with as many calls
+    figures = process_figures(samples, ramp=True)["transceiver"]
+    assert figures["cpu_ms_per_call_second"] == pytest.approx(
+        1.34, rel=0.02
+    )  # 156 ms a second for 116 calls on average
+    assert figures["flat"] is None
+
+
 def test_a_ramp_that_was_ended_by_itself_is_no_failure_and_tells_how_far_it_came():
     calls = [CallResult(number=number, failure="interrupted") for number in range(8)]
     options = parse_options(["--find-capacity"])
     capacity = find_capacity(ramp(late_from=30)[:41])
-    figures = process_figures(samples_of(40, lambda second: 50 * MIB))
+    figures = process_figures(samples_of(40, lambda second: 50 * MIB), ramp=True)
     summary = summarize_result(Result(calls=calls, processes=[ProcessResult(seconds=1.0)]), options, figures, capacity)
     assert summary.ok
     assert (options.calls, options.rate) == (2000, 4.0)
