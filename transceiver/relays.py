@@ -59,7 +59,7 @@ class Relays:
         self._due = math.inf
 
     def heard(self, address: TransportAddress, now: float) -> None:
-        """Frames came from there."""
+        """Frames came from there, of a call that has proven its path."""
         relay = self._relays.get(address)
         if relay is None:
             if len(self._relays) >= MAX_RELAYS:

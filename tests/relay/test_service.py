@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import pytest
 import trio
+from relay_process import relay_process
 
 from protocol.address import pack_address
 from protocol.routing import Frame, KeyRing, RoutingConfig, Trunk
@@ -70,38 +71,33 @@ def relay(*arguments: str, **environ: str) -> subprocess.Popen[str]:
 @pytest.mark.slow
 async def test_a_call_goes_both_ways_over_ipv4_and_ipv6_and_the_admin_port_counts_it():
     transceiver = open_udp("127.0.0.1", 0)
-    process = relay("run", ANTIPHON_RELAY_LISTEN="127.0.0.1:0,[::1]:0", ANTIPHON_RELAY_VERIFY="relay")
-    assert process.stdout is not None
-    bound = json.loads(process.stdout.readline().removeprefix("ready "))
-    for ingress, listen in enumerate(bound["listen"]):
-        address = pack_address(*parse_host_port(listen))
-        client = open_udp("::1" if "[" in listen else "127.0.0.1", 0)
-        first = check(transceiver, time.time())
-        client.send_batch([(first, address)])
-        [(datagram, trunk)] = await receive(transceiver)
-        assert TRUNK.decode_untrusted(datagram) == [Frame(client.address, ingress, first)]
-        for reply in TRUNK.encode([Frame(client.address, ingress, b"\x01\x01answer")], 1452):
-            transceiver.send_batch([(reply, trunk)])
-        assert await receive(client) == [(b"\x01\x01answer", address)]
-        client.send_batch([(b"\x80" + bytes([n]) * 160, address) for n in range(7)])
-        frames = []
-        while len(frames) < 7:
-            frames += [frame for data, _ in await receive(transceiver) for frame in TRUNK.decode_untrusted(data)]
-        assert [frame.payload[1] for frame in frames] == list(range(7))
-        client.close()
-    async with httpx.AsyncClient(base_url=str(bound["admin"])) as admin:
-        status = (await admin.get("/healthz")).json()
-        assert status["status"] == "ok"
-        assert status["flows"] == 2
-        metrics = (await admin.get("/metrics")).text
-    assert 'antiphon_relay_flows{state="established"} 2.0' in metrics
-    assert 'antiphon_relay_frames_total{direction="up"} 16.0' in metrics
-    assert 'antiphon_relay_socket_datagrams_total{direction="in",socket="trunk"} 3.0' in metrics
-    process.terminate()
-    assert process.wait(10) == 0
-    for pipe in (process.stdout, process.stderr):
-        assert pipe is not None
-        pipe.close()
+    with relay_process(ANTIPHON_RELAY_LISTEN="127.0.0.1:0,[::1]:0", ANTIPHON_RELAY_VERIFY="relay") as process:
+        bound = process.bound
+        for ingress, listen in enumerate(bound["listen"]):
+            address = pack_address(*parse_host_port(listen))
+            client = open_udp("::1" if "[" in listen else "127.0.0.1", 0)
+            first = check(transceiver, time.time())
+            client.send_batch([(first, address)])
+            [(datagram, trunk)] = await receive(transceiver)
+            assert TRUNK.decode_untrusted(datagram) == [Frame(client.address, ingress, first)]
+            for reply in TRUNK.encode([Frame(client.address, ingress, b"\x01\x01answer")], 1452):
+                transceiver.send_batch([(reply, trunk)])
+            assert await receive(client) == [(b"\x01\x01answer", address)]
+            client.send_batch([(b"\x80" + bytes([n]) * 160, address) for n in range(7)])
+            frames = []
+            while len(frames) < 7:
+                frames += [frame for data, _ in await receive(transceiver) for frame in TRUNK.decode_untrusted(data)]
+            assert [frame.payload[1] for frame in frames] == list(range(7))
+            client.close()
+        async with httpx.AsyncClient(base_url=str(bound["admin"])) as admin:
+            status = (await admin.get("/healthz")).json()
+            assert status["status"] == "ok"
+            assert status["flows"] == 2
+            metrics = (await admin.get("/metrics")).text
+        assert 'antiphon_relay_flows{state="established"} 2.0' in metrics
+        assert 'antiphon_relay_frames_total{direction="up"} 16.0' in metrics
+        assert 'antiphon_relay_socket_datagrams_total{direction="in",socket="trunk"} 3.0' in metrics
+        assert process.stop()[0] == 0
     transceiver.close()
 
 
