@@ -20,7 +20,7 @@ from protocol.stun import Class, Message, Method
 from service.addresses import parse_host_port
 from transceiver.outbox import relay_local
 from transceiver.relays import Relays
-from udpio import UdpSocket, open_udp
+from udpio import KernelSocket, UdpSocket, open_udp
 
 __all__ = ["Passage", "Traffic"]
 
@@ -42,6 +42,7 @@ class Passage:
     returned: int  # to their client
     longest_gap: float  # between two that came back
     longest_gap_of_one: float  # between two that came back to the same client
+    overflowed: int  # what the kernel dropped at sockets of ours, on either end; of the trunk, datagrams
 
     @property
     def lost(self) -> int:
@@ -96,9 +97,10 @@ class Traffic:
         """Send no more, wait for what is under way."""
         self._stopping.set()
         self._thread.join()
-        return Passage(
-            self._sent, len(self._arrived), len(self._returned), self._gap_of_all * 1e3, max(self._gap) * 1e3
-        )
+        ours = *self._clients, self._transceiver
+        overflowed = sum(sock.ask_overflow() for sock in ours if isinstance(sock, KernelSocket))
+        gaps = self._gap_of_all * 1e3, max(self._gap) * 1e3
+        return Passage(self._sent, len(self._arrived), len(self._returned), *gaps, overflowed)
 
     def _open_flows(self) -> None:
         """A check from each client; the transceiver's answer establishes its flow. Raises TimeoutError."""

@@ -145,7 +145,7 @@ class TrunkGate:
                 raise DecodeError("trunk_ingress")
             if head.kind is TrunkKind.FRAMES:
                 return True
-            announcement = self._greeter.hear_untrusted(head.kind, arena.payloads[slot][:length], source)
+            announcement = self._greeter.hear_untrusted(head.kind, arena.payloads[slot][:length], source, now)
             if announcement is not None:
                 for client in announcement.clients:
                     self._rules.announced(flow_words(client, head.ingress), source, now)

@@ -126,7 +126,9 @@ Feed = Callable[[bytes], object]
 def notices() -> Feed:
     """As genuine ones of either kind."""
     greeter = Greeter(TRUNK, b"12345678")
-    return lambda data: greeter.hear_untrusted(TrunkKind.HELLO if len(data) % 2 else TrunkKind.ANNOUNCE, data, CLIENT)
+    return lambda data: greeter.hear_untrusted(
+        TrunkKind.HELLO if len(data) % 2 else TrunkKind.ANNOUNCE, data, CLIENT, 0.0
+    )
 
 
 def hellos() -> Feed:

@@ -1,4 +1,4 @@
-"""Media beside storms of STUN, in one real relay: nothing of it is lost or waits, and every datagram is accounted for."""
+"""Media beside storms of STUN, in one real relay: only the kernel loses any, and every datagram is accounted for."""
 
 from __future__ import annotations
 
@@ -26,7 +26,8 @@ SECONDS = 6.0
 MEDIA_RATE = 1000.0
 CHECKS = 16  # a second, of each caller
 HEAD = b"\0\1\0\x3c\x21\x12\xa4\x42"
-DROPS = "antiphon_relay_drops_total"
+FRAMES = 8  # of media, in a trunk datagram
+DROPS, ERRORS = "antiphon_relay_drops_total", "antiphon_relay_socket_errors_total"
 
 
 def check(token: str) -> bytes:
@@ -133,9 +134,10 @@ def dropped_by_the_kernel(listen: str) -> int:
     )
 
 
-def waited(pid: int) -> float:
-    """Seconds for which a process was ready to run and others ran."""
-    return int(Path(f"/proc/{pid}/schedstat").read_text().split()[1]) / 1e9
+def waited(*pids: int) -> float:
+    """Seconds for which threads of these processes were ready to run and others ran."""
+    threads = [path for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    return sum(int(path.read_text().split()[1]) for path in threads) / 1e9
 
 
 @pytest.mark.parametrize(
@@ -148,11 +150,11 @@ def test_media_goes_on_beside_a_storm_and_every_datagram_is_accounted_for(caller
     with relay_process() as relay, Traffic(relay.listen, ROUTING, rate=MEDIA_RATE) as traffic:
         storm = Callers(relay, callers=callers, forged=forged, trunk=trunk)
         [worker] = relay.status()["workers"]
-        late = waited(worker)
+        before = waited(worker, os.getpid())
         time.sleep(SECONDS)
+        late = waited(worker, os.getpid()) - before  # of the relay, and of both ends of the media
         passage = traffic.stop()
         sent, lies = storm.stop()
-        late = waited(worker) - late
         time.sleep(0.2)
         metrics = relay.metrics()
         lost = [dropped_by_the_kernel(address) for address in (relay.listen, relay.bound["trunk"])]
@@ -165,9 +167,8 @@ def test_media_goes_on_beside_a_storm_and_every_datagram_is_accounted_for(caller
     assert (sum(drops.values()) > 0) == (forged > 0)
     up = int(metrics['antiphon_relay_frames_total{direction="up"}'])
     assert up + sum(drops.values()) + lost[0] - sent - passage.sent in range(50, 500)  # the checks by which media began
-    if not any(lost):
-        assert passage.lost == 0, passage
-    if late > SECONDS / 4:
-        pytest.skip(f"others kept the relay from its CPU for {late:.1f} s")
-    assert lost == [0, 0]
-    assert passage.longest_gap_of_one < 500
+    # A busy machine makes the kernel drop; then this must be all that is missing. A trunk datagram carries eight frames.
+    refused = sum(int(value) for name, value in metrics.items() if name.startswith(ERRORS))
+    assert passage.lost <= sum(lost) + FRAMES * (passage.overflowed + refused), (passage, lost, refused)
+    if not any(lost) and not passage.overflowed:
+        assert passage.longest_gap_of_one < 500 + 1000 * late, (passage, late)
