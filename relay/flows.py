@@ -21,7 +21,6 @@ listen addresses of a worker: the key of a flow (`flow_words`) contains the ingr
 
 Row 0 is no flow: `target` and `pending` of it are 0, which is no transceiver. What a packet changes (`seen`, `talked`,
 `budget`) the packet path writes itself into `cells` and `columns`; everything else is changed here, and only here.
-`relay.siblings` reads a flow out of another worker's table.
 
 `now` is to be CLOCK_MONOTONIC (`time.monotonic()`) where several processes share a table: the same for all of a machine.
 """
@@ -59,7 +58,7 @@ from relay.layout import (
 )
 from relay.rows import FlowRows
 
-__all__ = ["FlowCopy", "FlowTable", "Proposal"]
+__all__ = ["FlowTable", "Proposal"]
 
 # Implementation constants: a slice of expiry must not hold the packet loop for a millisecond
 
@@ -75,17 +74,6 @@ class Proposal(NamedTuple):
     token: int
     budget: int  # bytes that may go there meanwhile
     until: float
-
-
-class FlowCopy(NamedTuple):
-    """An established flow as a sibling's table has it."""
-
-    words: Words
-    target: TransportAddress
-    username: int  # 0 if the sibling hashes with another key
-    token: int
-    seen: float
-    talked: float
 
 
 class FlowTable(FlowRows):
@@ -261,27 +249,19 @@ class FlowTable(FlowRows):
 
     def learn(self, words: Words, target: TransportAddress, now: float) -> int:
         """An established flow that a reply proves; its row, 0 if the table is full. There must be none with this key."""
-        return self.take(FlowCopy(words, target, 0, 0, now, -math.inf))
-
-    def take(self, copy: FlowCopy) -> int:
-        """The same with all that a sibling knows of it."""
         if self.is_full():
             return 0
         self._begin()
-        number = self.transceivers.hold(copy.target)
+        number = self.transceivers.hold(target)
         row = 0
         if number:
-            if copy.token:
-                self._make_room(copy.token, ESTABLISHED)
-            row = self._new_row(copy.words, copy.seen)
+            row = self._new_row(words, now)
             cells = self.cells
-            cells.talked[row] = copy.talked
+            cells.talked[row] = -math.inf
             cells.target[row] = number
-            cells.username[row] = copy.username
-            cells.token[row] = copy.token
+            cells.username[row] = cells.token[row] = 0
             cells.state[row] = ESTABLISHED
-            self._index.add(row, copy.words)
-            self._add_token(row)
+            self._index.add(row, words)
             self._head[ESTABLISHED_WORD] += 1
         self._end()
         return row

@@ -1,4 +1,4 @@
-"""The flow table against a model of dictionaries, after a kill between any two lines, and read by a sibling meanwhile."""
+"""The flow table against a model of dictionaries, after a kill between any two lines."""
 
 from __future__ import annotations
 
@@ -25,10 +25,9 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 import relay
 from protocol.address import TransportAddress, pack_address
 from relay.config import RelayConfig
-from relay.flows import FlowCopy, FlowTable, Proposal
+from relay.flows import FlowTable, Proposal
 from relay.index import Chains, Words, flow_client, flow_words
 from relay.layout import ESTABLISHED, FREE, HIGH_WORD, OLDEST_WORD, SEQUENCE_WORD, SPARE_WORD, LayoutError
-from relay.siblings import SiblingTable
 from relay.worker import open_table
 
 TRANSCEIVERS = [pack_address("10.0.0.1", 5001), pack_address("10.0.0.2", 5001), pack_address("2001:db8::5", 5001)]
@@ -540,64 +539,3 @@ def test_whoever_goes_on_after_a_real_kill_has_a_whole_table():
             number = table.cells.target[row] or table.cells.pending[row]
             assert table.transceivers.addresses[number] == pack_address("10.0.0.1", int.from_bytes(client[:2], "big"))
     assert mended > 0
-
-
-@pytest.mark.slow
-def test_a_sibling_reads_whole_flows_or_none_while_the_writer_goes_on():
-    memory = mmap.mmap(-1, FlowTable.size(60, 20))
-    table = make_table(memory, max_flows=60, max_probationary=20)
-    sibling = SiblingTable(memory, table.key)
-    found = 0
-    child = forked(lambda: churn(table, random.Random(6)))
-    try:
-        until = time.monotonic() + 0.5
-        while time.monotonic() < until:
-            for client in range(200):
-                copy = sibling.read_flow(flow_words(pack_address("192.0.2.1", 1 + client), 0))
-                if copy is not None:
-                    assert copy.target == pack_address("10.0.0.1", 1 + client)
-                    assert (copy.username, copy.token) == (client, 1 + client % 9)
-                    found += 1
-    finally:
-        stop(child)
-    assert found > 0
-
-
-@pytest.mark.parametrize("words", [CLIENTS[0], CLIENTS[13]], ids=["IPv4", "IPv6"])
-def test_a_copy_of_a_siblings_flow_is_the_same_flow(words: Words):
-    memory = bytearray(FlowTable.size(8, 5))
-    table, other = make_table(memory), make_table()
-    assert SiblingTable(memory, other.key).read_flow(words) is None
-    table.open(words, Proposal(TRANSCEIVERS[2], 5, 6, 100, 110.0), 100.0)
-    assert SiblingTable(memory, other.key).read_flow(words) is None  # it has proved nothing yet
-    table.establish(table.find_words(words), TRANSCEIVERS[2], 101.0)
-    table.cells.talked[table.find_words(words)] = 102.0
-    copy = SiblingTable(memory, other.key).read_flow(words)
-    assert copy == FlowCopy(words, TRANSCEIVERS[2], 5, 6, 101.0, 102.0)
-    assert describe(other, other.take(copy)) == (TRANSCEIVERS[2], 5, b"", 6)
-    audit(other)
-    stranger = SiblingTable(memory, bytes(32)).read_flow(words)
-    assert stranger == copy._replace(username=0, token=0)  # another key: its digests mean nothing here
-
-
-@pytest.mark.parametrize("words", [CLIENTS[0], CLIENTS[13]], ids=["IPv4", "IPv6"])
-def test_what_a_sibling_copies_is_never_half_of_one_flow_and_half_of_the_next(words: Words):
-    """Between any two lines of the reader the writer takes the flow out and puts others into its rows."""
-    old = FlowCopy(words, TRANSCEIVERS[0], 5, 6, 100.0, 100.5)
-    new = FlowCopy(words, TRANSCEIVERS[2], 8, 9, 300.0, 300.5)
-    for line in itertools.count():
-        memory = bytearray(FlowTable.size(8, 5))
-        table = make_table(memory)
-        table.learn(CLIENTS[5], TRANSCEIVERS[1], 100.0)
-        table.take(old)
-        sibling, copies = SiblingTable(memory, table.key), []
-
-        def others_come(table: FlowTable = table) -> None:
-            table.expire(200.0)
-            table.take(new)
-            table.learn(CLIENTS[5], TRANSCEIVERS[0], 300.0)
-
-        came = interrupt(line, lambda: copies.append(sibling.read_flow(words)), others_come)  # noqa: B023
-        assert copies[0] in (old, new)
-        if not came:
-            return
