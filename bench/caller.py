@@ -49,6 +49,7 @@ CALLS_PATH = "/v1/realtime/calls"
 
 # Implementation constants
 SETTLE = 0.5  # seconds of media before the window
+MAKING = 1.2  # times what it should take until all frames are made
 NAP = 0.0002  # seconds between two looks at what came and what is due
 IDLE = 0.05  # the same while nothing is asked of us
 BEHIND = 0.005  # seconds by which a packet may be late before it counts as such
@@ -118,10 +119,6 @@ class Callers:
             return self._open(order)
         return self._close(order) if order.close else self._talk(order)
 
-    def stay(self) -> None:
-        """Calls that do not talk go on, if this is called now and then."""
-        self._pump(until=0.0)
-
     # Orders
 
     def _make_preset(self, calls: int) -> bytes:
@@ -140,7 +137,7 @@ class Callers:
         waits: list[float] = []
         start = time.perf_counter()
         for number in range(order.calls):
-            self._pump(until=start + number / order.rate)
+            self.pump(until=start + number / order.rate)
             call = self._new_call()
             offer = call.offer().encode()
             began = time.perf_counter()
@@ -154,12 +151,12 @@ class Callers:
             waits.append((now - began) * 1000)
         deadline = time.perf_counter() + SETUP_LIMIT
         while self._frame_at and (now := time.perf_counter()) < deadline:
-            self._pump(until=now + NAP)
+            self.pump(until=now + NAP)
         self._frame_at.clear()
         for call, _ in opened:
             if not call.is_ready:
                 call.fail(f"no_{call.missing_stage}")
-        self._pump(until=time.perf_counter() + AFTER)
+        self.pump(until=time.perf_counter() + AFTER)
         connection.close()
         return Opened(
             failures=dict(Counter(call.failure for call, _ in opened if call.failure is not None)),
@@ -209,9 +206,9 @@ class Callers:
             if not member.call.ended:
                 member.call.hung_up = True
                 post(connection, place.rstrip("/") + "/hangup", b"", 200)
-                self._pump(until=0.0)
+                self.pump(until=0.0)
         connection.close()
-        self._pump(until=time.perf_counter() + FAREWELL)
+        self.pump(until=time.perf_counter() + FAREWELL)
         usage = difference(watch.usage(), before)
         for member in self._members.values():
             member.call.close(time.perf_counter())
@@ -241,7 +238,7 @@ class Callers:
 
     # Packets
 
-    def _pump(self, *, until: float) -> None:
+    def pump(self, *, until: float) -> None:
         """What calls need to come into being, and to stay; once at least."""
         while True:
             for arrival in self._crowd.receive():
@@ -296,13 +293,16 @@ class Callers:
         """The frames of all calls, in the order in which they leave; what else the calls have to say leaves now."""
         letters: list[tuple[str, bytes]] = []
         targets: list[tuple[str, int]] = []
-        tick = self._tick(time.perf_counter()) + 1
+        start = began = time.perf_counter()
         for number in range(frames):
             for member in members:
-                data, target = self._make_frame(member, tick + number)
+                data, target = self._make_frame(member, self._tick(start) + number)
                 letters.append((member.name, data))
                 targets.append(to_pair(target))
-            self._pump(until=0.0)
+            self.pump(until=0.0)
+            if not number:  # timestamps must tell when frames will leave: the rest takes about as long as this for each
+                start = began + frames * MAKING * (time.perf_counter() - began)
+        self.pump(until=start)
         return Post(letters, targets)
 
     def _make_frame(self, member: Member, index: int) -> tuple[bytes, TransportAddress]:
@@ -324,7 +324,7 @@ class Callers:
             if now > deadline:
                 reason = call.failure if isinstance(call, Call) else None
                 raise OSError(f"a call has no media to send: {reason or 'no consent'}")
-            self._pump(until=now + IDLE)
+            self.pump(until=now + IDLE)
 
     def _run(self, window: Window, until: int, checked: dict[bytes, Member]) -> None:
         while window.sent < until:
@@ -384,7 +384,7 @@ def main() -> int:
     announce()
     while True:
         while not select.select([sys.stdin], [], [], IDLE)[0]:
-            callers.stay()
+            callers.pump(until=0.0)  # calls that do not talk go on
         if not (line := os.read(sys.stdin.fileno(), 65536)):  # we are told one thing at a time
             return 0
         try:
