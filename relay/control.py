@@ -6,8 +6,10 @@ and vanishes with the process; a path is made with mode 0600.
 
 from __future__ import annotations
 
+import errno
 import os
 import socket
+import stat
 import struct
 import sys
 from collections.abc import Awaitable, Callable, Iterator
@@ -26,6 +28,7 @@ __all__ = ["Answer", "ask_upgrade", "control_name", "serve_control"]
 COMMAND = b"upgrade\n"
 COMMAND_SECONDS = 2.0
 MAX_CLIENTS = 8
+MAX_LINE = 65536
 RETRY_SECONDS = 0.1
 
 log = get_logger()
@@ -117,21 +120,34 @@ async def _answer(
 
 
 def ask_upgrade(name: str, patience: float) -> Iterator[Answer]:
-    """Ask the relay there, and yield what it says, up to and with the end. Raises OSError."""
+    """Ask the relay there, and yield what it says, up to and with the end. Raises OSError.
+
+    Any user may have taken a name in the abstract namespace before the relay did: whoever else answers is not asked (root
+    asks everybody, since a relay runs as whom it likes), and nothing that is said can do more to a terminal than be read.
+    """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as sock:
         sock.settimeout(patience)
         sock.connect(name)
+        if os.geteuid() and _user_of(sock) not in (os.geteuid(), 0):
+            raise PermissionError(errno.EPERM, "another user listens there")
         sock.sendall(COMMAND)
         with sock.makefile("rb") as lines:
-            for line in lines:
-                answer = msgspec.json.decode(line, type=Answer)
-                yield answer
+            while line := lines.readline(MAX_LINE):
+                try:
+                    answer = msgspec.json.decode(line, type=Answer)
+                except msgspec.DecodeError:
+                    raise OSError(errno.EPROTO, "no relay listens there") from None
+                yield Answer(_readable(answer.step), answer.is_over, _readable(answer.reason))
                 if answer.is_over:
                     return
     yield Answer(is_over=True, reason="the relay ended")
 
 
-def _user_of(client: trio.socket.SocketType) -> int:
+def _readable(text: str) -> str:
+    return "".join(character if character.isprintable() else "?" for character in text)
+
+
+def _user_of(client: trio.socket.SocketType | socket.socket) -> int:
     if not hasattr(socket, "SO_PEERCRED"):
         return os.geteuid()  # the mode of the path keeps others out
     credentials = client.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, 12)
@@ -139,7 +155,10 @@ def _user_of(client: trio.socket.SocketType) -> int:
 
 
 def _remove_stale(path: str) -> None:
-    """A socket that nobody listens at any more, left by a relay that was killed."""
+    """A socket that nobody listens at any more, left by a relay that was killed. What is no socket answers just so."""
+    with suppress(OSError):
+        if not stat.S_ISSOCK(os.lstat(path).st_mode):
+            return
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
         try:
             probe.connect(path)

@@ -157,8 +157,16 @@ class _Generation:
 
     def _fork(self, index: int, now: float) -> None:
         life = self._lives[index]
+        try:
+            pid = os.fork()
+        except (
+            OSError
+        ) as error:  # no process or memory to spare just now: that must not cost the workers that there are
+            print(f"worker {index} cannot be forked: {error.strerror}", file=sys.stderr)
+            life.delay = min(max(2 * life.delay, DELAY_FIRST), DELAY_LONGEST)
+            life.due = now + life.delay
+            return
         life.due, life.begun = None, now
-        pid = os.fork()
         if not pid:
             self._become(self._workers[index])
         life.pid = pid

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import mmap
 import os
+import struct
+import zlib
 
+import msgspec
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -63,3 +66,20 @@ def test_families_of_all_workers_are_added_up_label_by_label():
     drops = Family("drops", "Drops", "counter", ("reason",), [(("late",), 1)])
     total = add_up([[frames(1, 2), flows(3)], [frames(10, 20), drops], [flows(4)]])
     assert total == [frames(11, 22), flows(7), drops]
+
+
+def test_what_another_release_has_left_is_nothing():
+    descriptor = open_memory("ledger", LEDGER_SIZE)
+    ledger = Ledger(descriptor)
+    ledger.write([frames(3)])
+    data = msgspec.msgpack.encode([{"name": "frames", "values": 3}])
+    with mmap.mmap(descriptor, LEDGER_SIZE) as memory:
+        for slot in (0, 1):
+            start = 8 + slot * ((LEDGER_SIZE - 8) // 2)
+            memory[start : start + 8 + len(data)] = struct.pack("=II", len(data), zlib.crc32(data)) + data
+    ledger.take_over()
+    assert ledger.read() == []
+    ledger.write([frames(1)])
+    assert ledger.read() == [frames(1)]
+    ledger.close()
+    os.close(descriptor)
