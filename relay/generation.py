@@ -46,7 +46,8 @@ STOP_LIMIT = 1.0  # for a batch to be finished; whoever is stuck is killed
 REPORT_LIMIT = 1.0  # a worker busier than that is shown with its counters of the last second
 REAP_SECONDS = 0.005
 WATCH_SECONDS = 2.0
-STUCK_SECONDS = 10.0  # without an answer a worker is not busy but stuck (or stopped by a debugger); it is replaced
+STUCK_SECONDS = 10.0  # without an answer a worker is not busy but stuck (or stopped by a debugger); it is replaced.
+# After as long again its host has not done so, and is stuck itself.
 
 log = get_logger()
 
@@ -203,7 +204,12 @@ class Generation:
             await trio.sleep(WATCH_SECONDS)
             await self.report()
             for index in self._ready:
-                if trio.current_time() - self._heard_at[index] > STUCK_SECONDS:
+                silent = trio.current_time() - self._heard_at[index]
+                if silent > 2 * STUCK_SECONDS:
+                    log.error("a host is stuck; killed, and its workers with it", host=self.process.pid, worker=index)
+                    self.process.kill()
+                    return
+                if silent > STUCK_SECONDS:
                     log.error("a worker is stuck; killed", worker=index, pid=self.pids.get(index))
                     send(self.process.control, Kill(index))
 

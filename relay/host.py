@@ -107,18 +107,21 @@ class _Generation:
         signal.signal(signal.SIGCHLD, _nothing)
         gc.collect()
         gc.freeze()  # workers share these pages as long as nobody writes to them, and a collection would
+        poll = select.poll()  # not select(): with many workers a descriptor may be above 1023
+        for end in (self._control, self._wake):
+            poll.register(end, select.POLLIN)
         while not (self._retired and not any(life.pid for life in self._lives)):
             now = time.monotonic()
             for index, life in enumerate(self._lives):
                 if life.due is not None and life.due <= now:
                     self._fork(index, now)
             waits = [life.due - now for life in self._lives if life.due is not None]
-            readable, _, _ = select.select([self._control, self._wake], [], [], min(waits) if waits else None)
-            if self._wake in readable:
+            readable = {descriptor for descriptor, _ in poll.poll(1000 * max(0.0, min(waits)) if waits else None)}
+            if self._wake.fileno() in readable:
                 with suppress(BlockingIOError):
                     self._wake.recv(4096)
                 self._reap(time.monotonic())
-            if self._control in readable and not self._obey():
+            if self._control.fileno() in readable and not self._obey():
                 return  # and with us the workers
 
     def _obey(self) -> bool:

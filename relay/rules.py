@@ -10,7 +10,9 @@
 
 Opening tokens is the only dear thing that a stranger can ask for, so it has a budget of its own: `stun_per_second`, of
 which a twentieth may be spent at once. Beyond it such requests are dropped (`stun_budget`) and media goes on; a client
-repeats its check. A request that repeats its flow's USERNAME opens no token and needs no budget.
+repeats its check. A request that repeats its flow's USERNAME opens no token and needs no budget. Strangers leave a fifth of
+what may be spent at once: an established flow whose USERNAME we do not know (it has restarted ICE, or we were restarted and
+were told of it) is refilled first, or a flood would cost it its consent.
 
 RFC 8489 §9.1.3 asks for 400 and 401 answers to unauthenticated requests. A relay answers nothing, ever: a request
 whose token does not open belongs to nobody, and silence cannot be reflected or amplified.
@@ -43,6 +45,7 @@ _ERROR_CLASS = (0x01, 0x10)  # both class bits of a STUN message type: an error 
 
 _TALK_SILENCE = 7.0  # seconds; an agent that listens still has RTCP sent every 6.2 at the latest (RFC 3550 §6.3.1)
 _STUN_BURST = 0.05  # seconds' worth of the budget that may be spent at once
+_STUN_RESERVE = 0.2  # share of it that is for established flows
 FOREIGN, STUN, MEDIA = range(3)
 # First byte → what it is to us; a table, since this is looked at for every packet.
 KINDS = bytes(
@@ -76,6 +79,7 @@ class FlowRules:
             idle=config.idle_seconds,
         )
         self._stun_most = max(1.0, config.stun_per_second * _STUN_BURST)
+        self._stun_reserve = (self._stun_most - 1) * _STUN_RESERVE
         self._stun_left = self._stun_most
         self._stun_at = -math.inf
         self.drops: Counter[str] = Counter()
@@ -121,10 +125,10 @@ class FlowRules:
 
     def _route_token_untrusted(self, data: memoryview, username: bytes, words: Words, row: int, now: float) -> int:
         flows = self.flows
-        self._spend_stun(now)
+        target = flows.cells.target[row]
+        self._spend_stun(now, 0.0 if target else self._stun_reserve)
         ufrag = username.partition(b":")[0]
         token = self._keys.open_untrusted(ufrag)
-        target = flows.cells.target[row]
         known = target != 0 and flows.transceivers.addresses[target] == token.address
         settings = self._keys.config
         # An established flow fails open: no clock that jumped ends a call.
@@ -157,11 +161,11 @@ class FlowRules:
             raise DecodeError("too_many_transceivers")
         return self._spend(row, len(data))
 
-    def _spend_stun(self, now: float) -> None:
+    def _spend_stun(self, now: float, reserve: float) -> None:
         left = min(self._stun_most, self._stun_left + (now - self._stun_at) * self.config.stun_per_second)
         self._stun_at = now
         self._stun_left = left
-        if left < 1:
+        if left < 1 + reserve:
             raise DecodeError("stun_budget")
         self._stun_left = left - 1
 

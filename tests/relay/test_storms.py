@@ -76,3 +76,17 @@ def test_a_call_that_begins_in_a_flood_gets_through_by_repeating_its_check(make_
         bench.now += 0.01
     else:
         pytest.fail("it never got through")
+
+
+def test_a_flood_does_not_keep_a_call_from_its_consent_whose_username_a_new_relay_does_not_know(make_bench: MakeBench):
+    bench = make_bench(stun_per_second=1000)
+    forged = bench.check(bench.token()[:-3] + "AAA")
+    checks = {caller: bench.check(bench.token()) for caller in CALLERS}
+    for caller in CALLERS:
+        bench.down(b"\x80voice", client=caller)
+    for turn in range(100):
+        flood = [(forged, pack_address("203.0.113.9", 1024 + n)) for n in range(100)]
+        check = checks[CALLERS[turn]]
+        assert deliver(bench, [*flood, (check, CALLERS[turn]), *flood]) == [check]
+        bench.now += 0.01
+    assert bench.core.drops["stun_budget"] > 18_000
