@@ -42,7 +42,7 @@ class RelayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     max_probationary: int = 4096
     """Flows that no transceiver has answered yet; beyond it the oldest makes room."""
     max_flows_per_token: int = 16
-    """Addresses of one call, answered or not; beyond it the one longest silent makes room. A call has one or two."""
+    """Addresses of one call, answered or not; beyond it the one least spoken to makes room. A call has one or two."""
     probationary_bytes: int = 4096
     """What such a flow may send in all."""
     probationary_seconds: float = 10.0

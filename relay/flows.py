@@ -8,7 +8,7 @@ A probationary flow has only a `pending` transceiver: STUN within a byte budget 
 answered, and not before, nor while the present one talks. Both kinds have their own bound: probationary flows cost an
 attacker with one good token only a spoofed address each, so they can never crowd out established ones. Who has a call of
 his own can have checks answered from as many addresses as he likes; so each token has only so many flows of either kind,
-and a further one takes the place of that token's own flow not heard of for longest.
+and a further one takes the place of that token's own flow to which its transceiver has said nothing for longest.
 
 A flow is a row of flat arrays (`relay.layout`), found by `relay.index`; there is no object for it. One table serves all
 listen addresses of a worker: the key of a flow (`flow_words`) contains the ingress.
@@ -240,11 +240,16 @@ class FlowTable(FlowRows):
         return number != 0
 
     def adopt(self, row: int, username: int, token: int, now: float) -> None:
-        """An established flow carries another USERNAME with a good token for the same transceiver."""
+        """An established flow carries another USERNAME with a good token for the same transceiver.
+
+        Nobody has answered yet: it goes on to count for the token by which it was established, if we know that. Else who
+        forges a check of his own call from this address could have it make room for flows of his.
+        """
         self._begin()
         self.cells.username[row] = username
         self.cells.seen[row] = now
-        self._count_for(row, token)
+        if not self.cells.token[row]:
+            self._count_for(row, token)
         self._end()
 
     def learn(self, words: Words, target: TransportAddress, now: float) -> int:
@@ -347,7 +352,7 @@ class FlowTable(FlowRows):
         self.evicted += 1
 
     def _count_for(self, row: int, token: int) -> None:
-        """The flow is one of this token's; if those of its kind are too many, the one longest silent makes room."""
+        """The flow is one of this token's; if those of its kind are too many, the one least spoken to makes room."""
         cells = self.cells
         if cells.token[row] != token:
             self._remove_token(row)
@@ -367,4 +372,4 @@ class FlowTable(FlowRows):
                 kin.append(row)
             row = cells.token_link[row]
         if len(kin) >= self._max_per_token:
-            self._evict(min(kin, key=cells.seen.__getitem__))
+            self._evict(min(kin, key=lambda row: (cells.talked[row], cells.seen[row])))
