@@ -5,6 +5,8 @@
    allows, because nothing here is served over either, and both are a great deal of code for strangers to try.
 3. Headers, a pause in a body, and a client that does not read its answer each have their time.
 4. Connections that send at once go on one after the other, and everything else in the process has its turn in between.
+   A request itself costs few passes of the scheduler: its head and body leave as one write, its words reach the
+   application without a pause if there is room, and the one timer of a connection is the deadline of its read.
 5. What goes wrong in one connection ends that connection: nothing leaves it but Cancelled.
 """
 
@@ -19,12 +21,12 @@ import h11
 import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
-from hypercorn.events import Closed, Event, RawData
+from hypercorn.events import Closed, Event, RawData, Updated
 from hypercorn.protocol.h11 import H11Protocol
-from hypercorn.trio.task_group import TaskGroup
+from hypercorn.trio.task_group import TaskGroup, _handle
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
-from hypercorn.typing import ConnectionState
+from hypercorn.typing import AppWrapper, ASGIReceiveEvent, ConnectionState, H11SendableEvent, Scope
 from hypercorn.utils import parse_socket_addr
 
 from service.addresses import to_host_port
@@ -38,6 +40,7 @@ log = get_logger()
 # Implementation constants
 REQUEST_BEGAN = "antiphon.began"  # in the state of a request's scope: when its first byte came, by trio's clock
 BACKLOG = 256
+MAX_RECEIVE = 64 * 1024  # bytes
 UNIX = "unix:"
 FAULT_LOG_SECONDS = 10.0  # a stranger who finds a fault must not fill the log with it
 
@@ -70,20 +73,67 @@ class HttpFaults:
             log.error("an HTTP connection failed", exc_info=error, failed=self.count)
 
 
+class _Applications(TaskGroup):
+    """The requests of a connection, a task each. Hypercorn pauses for each word to one, and for each word that it takes."""
+
+    async def spawn_app(
+        self,
+        app: AppWrapper,
+        config: Config,
+        scope: Scope,
+        send: Callable[[Any], Awaitable[None]],
+    ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
+        put, take = trio.open_memory_channel[ASGIReceiveEvent](config.max_app_queue_size)
+
+        async def tell(event: ASGIReceiveEvent) -> None:
+            try:
+                put.send_nowait(event)
+            except trio.WouldBlock:
+                await put.send(event)
+
+        async def receive() -> ASGIReceiveEvent:
+            try:
+                return take.receive_nowait()
+            except trio.WouldBlock:
+                return await take.receive()
+
+        assert self._nursery is not None
+        self._nursery.start_soon(_handle, app, config, scope, receive, send, _no_threads, _no_threads)
+        return tell
+
+
+def _no_threads(*_: object) -> None:
+    raise NotImplementedError("only applications of WSGI need threads")
+
+
 class _Http1(H11Protocol):
     _began: float | None = None
 
     def __init__(self, *arguments: Any, turnstile: trio.Lock) -> None:  # noqa: ANN401 - hypercorn's own
         super().__init__(*arguments)
         self._turnstile = turnstile
+        self._head = b""  # of the answer: it leaves with what follows
 
     async def handle(self, event: Event) -> None:
         if self._began is None and self.stream is None and isinstance(event, RawData):
             self._began = trio.current_time()
         if isinstance(event, RawData):  # hundreds of offers in one pass of the scheduler would stop all calls
-            async with self._turnstile:
-                await trio.lowlevel.checkpoint()
+            async with self._turnstile:  # to get it takes a pass
+                pass
         await super().handle(event)
+
+    async def _send_h11_event(self, event: H11SendableEvent) -> None:
+        try:
+            data = self.connection.send(event)
+        except h11.LocalProtocolError:
+            if self.connection.their_state != h11.ERROR:
+                raise
+            return
+        data, self._head = self._head + (data or b""), b""
+        if isinstance(event, h11.Response):
+            self._head = data
+        elif data:
+            await self.send(RawData(data=data))
 
     async def _check_protocol(self, event: h11.Request) -> None:
         """Hypercorn would switch to HTTP/2 here."""
@@ -96,12 +146,15 @@ class _Http1(H11Protocol):
             return
         self.connection_state[REQUEST_BEGAN] = self._began
         self._began = None
-        headers = [(name, value) for name, value in request.headers.raw_items() if name.lower() != b"upgrade"]
-        await super()._create_stream(
-            h11.Request(
-                method=request.method, target=request.target, headers=headers, http_version=request.http_version
+        headers = list(request.headers)
+        if any(name == b"upgrade" for name, _ in headers):
+            request = h11.Request(
+                method=request.method,
+                target=request.target,
+                headers=[(name, value) for name, value in headers if name != b"upgrade"],
+                http_version=request.http_version,
             )
-        )
+        await super()._create_stream(request)
 
 
 class _Connection(TCPServer):
@@ -109,6 +162,8 @@ class _Connection(TCPServer):
         super().__init__(*arguments)
         self._write_seconds = write_seconds
         self._turnstile = turnstile
+        self._idle_until = math.inf  # while no request is served: when its headers must have come
+        self._read = trio.CancelScope()  # the one that goes on
 
     async def run(self) -> None:
         sock = self.stream.socket
@@ -116,7 +171,7 @@ class _Connection(TCPServer):
         try:
             client = parse_socket_addr(sock.family, sock.getpeername())
             server = parse_socket_addr(sock.family, sock.getsockname())
-            async with TaskGroup() as task_group:
+            async with _Applications() as task_group:
                 self._task_group = task_group
                 self.protocol = _Http1(  # type: ignore[assignment]
                     self.app,
@@ -131,15 +186,39 @@ class _Connection(TCPServer):
                     turnstile=self._turnstile,
                 )
                 await self.protocol.initiate()
-                await self.idle_task.restart(task_group, self._idle_timeout)
+                self._set_idle(True)
                 await self._read_data()
         except OSError:
             pass
         finally:
             await self._close()
 
+    def _set_idle(self, is_idle: bool) -> None:
+        self._idle_until = trio.current_time() + self.config.keep_alive_timeout if is_idle else math.inf
+        self._read.deadline = min(self._read.deadline, self._idle_until)
+
+    async def _read_data(self) -> None:
+        """Hypercorn has a task for each wait for a request, and ends it for each that comes."""
+        while True:
+            until = min(self._idle_until, trio.current_time() + (self.config.read_timeout or math.inf))
+            data = b""
+            try:
+                with trio.CancelScope(deadline=until) as self._read:
+                    data = bytes(await self.stream.receive_some(MAX_RECEIVE))
+            except (trio.ClosedResourceError, trio.BrokenResourceError):
+                break
+            if self._read.cancelled_caught:
+                break
+            await self.protocol.handle(RawData(data))
+            if not data:
+                break
+        await self.protocol.handle(Closed())
+
     async def protocol_send(self, event: Event) -> None:
         """Hypercorn shields this, and waits for ever: whoever did not read his answer would keep us from ending."""
+        if isinstance(event, Updated):
+            self._set_idle(event.idle)
+            return
         if not isinstance(event, RawData):
             await super().protocol_send(event)
             return
