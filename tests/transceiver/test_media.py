@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import pytest
+
 from protocol.agentlink import MediaFlags, PlayedReason
 from protocol.codecs import OPUS, PCMU
 from protocol.rtp import RtpPacket
@@ -114,7 +116,7 @@ def test_a_sentence_sent_in_one_go_leaves_at_the_pace_of_speech() -> None:
 
 def test_frames_that_arrive_just_in_time_are_not_held_up() -> None:
     downlink = Downlink(OPUS, 0)
-    jitter = (0.0, 0.004, 0.011, 0.002, 0.03, 0.005)
+    jitter = (0.0, 0.004, 0.011, 0.002, 0.03, 0.015)
     for number, late in enumerate(jitter):
         now = number * 0.02 + late
         downlink.push(number * 960, FRAME, now)
@@ -129,6 +131,40 @@ def test_frames_that_were_held_up_together_are_caught_up_and_leave_no_delay_behi
         downlink.push(number * 960, FRAME, arrival if number else 0.0)
         sent += downlink.take_due(arrival if number else 0.0)
     assert [frame.timestamp for frame in sent] == [number * 960 for number in range(100)]
+
+
+@pytest.mark.parametrize("milliseconds", [5, 10, 20, 60])
+@pytest.mark.parametrize("late", [0.06, 0.12, 0.18])
+def test_frames_that_come_late_all_at_once_leave_at_twice_the_pace(late: float, milliseconds: int) -> None:
+    """As the engine does it: each frame by the short way if that takes it, and a tick every 20 ms."""
+    downlink = Downlink(PCMU, 0)
+    samples, step = milliseconds * 8, milliseconds / 1000
+    sent: list[tuple[float, int]] = []
+
+    def tick(now: float) -> None:
+        if downlink.next_action() <= now:
+            sent.extend((now, frame.timestamp) for frame in downlink.take_due(now))
+
+    def give(number: int, now: float) -> None:
+        timestamp = downlink.follow(number * samples, bytes(samples), now)
+        if timestamp >= 0:
+            sent.append((now, timestamp))
+        else:
+            downlink.push(number * samples, bytes(samples), now)
+            tick(now)
+
+    waiting = round(late / step) + 1
+    free = 9 * step + late
+    for number in range(10 + waiting):
+        give(number, number * step if number < 10 else free)
+    for count in range(1, 20):
+        tick(free + count * TICK)
+    assert [timestamp for _, timestamp in sent] == [number * samples for number in range(10 + waiting)]
+    times = [now for now, _ in sent[10:]]
+    for first, begin in enumerate(times):
+        for count, end in enumerate(times[first:], 1):
+            assert count * step <= max(2 * TICK, step + TICK) + 2 * (end - begin) + 1e-6
+    assert times[-1] <= free + (late / 2 if step < 0.04 else late) + TICK
 
 
 def test_after_a_silence_the_timestamp_has_moved_by_what_passed_and_the_marker_is_set() -> None:

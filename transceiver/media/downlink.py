@@ -6,7 +6,8 @@
    ahead of their time leave at the pacer's ticks: never late, early by less than a tick.
 3. RTP timestamps go on without holes through a talkspurt. After a silence they have moved by the time that passed,
    and the first frame bears the marker (RFC 3551 §4.1).
-4. A late tick is caught up gently: no tick sends more than twice its time.
+4. What is behind its time, because a tick was late or the agent was held up, is caught up at twice the pace of speech: at
+   most BURST_SECONDS of audio leave at once.
 5. An agent that speaks in real time by a clock of its own is followed (`ClockFollower`): its frames neither gather here nor
    run out.
 6. `flush` drops what was not sent (the caller has begun to speak) and says how far playing got.
@@ -35,7 +36,7 @@ DRAINED_SECONDS = 0.060  # a queue that stays empty for so long after the last f
 # way, with others behind it: they are sent as they were due, or the hold-up would stay in the call as delay for good.
 SPURT_END_SECONDS = 0.200
 REPORT_SECONDS = 0.200
-MAX_TICK_SECONDS = 2 * PACE_SECONDS
+BURST_SECONDS = 2 * PACE_SECONDS
 
 
 class OutgoingFrame(NamedTuple):
@@ -65,7 +66,9 @@ class Downlink:
         "_buffered",
         "_codec",
         "_due",
+        "_earliest",
         "_follower",
+        "_held_until",
         "_played_to",
         "_queue",
         "_rate",
@@ -87,6 +90,8 @@ class Downlink:
         self._buffered = 0  # samples in the queue
         self._timestamp = first_timestamp  # of the next frame if it continues the one before
         self._due = -math.inf  # when the next frame would continue the one before
+        self._earliest = -math.inf  # when the next frame may leave
+        self._held_until = -math.inf  # the same, of frames that are behind their time
         self._resuming = False  # the next frame begins a talkspurt
         self._played_to = 0
         self.report: Played | None = None
@@ -121,7 +126,7 @@ class Downlink:
         """The short way of a frame that goes on from the one before, while none waits, and is due: the timestamp with which
         it is to leave at once. -1: there is something to decide, and nothing has happened; `push` it."""
         due = self._due
-        if self._queue or not self.playing or now < due - LEAD_SECONDS or now - due >= DRAINED_SECONDS:
+        if self._queue or not self.playing or now < self._earliest or now - due >= DRAINED_SECONDS:
             return -1
         try:
             samples = self._codec.count_samples_untrusted(payload)
@@ -132,7 +137,8 @@ class Downlink:
         self._observe(due - now, now)
         timestamp = self._timestamp
         self._timestamp = timestamp + samples
-        self._due = due + samples * self._tick
+        self._due = due = due + samples * self._tick
+        self._earliest = due - LEAD_SECONDS if now < due - LEAD_SECONDS else self._hold(samples, now)
         self._played_to = rtp_time + samples & 0xFFFFFFFF
         if now - self._reported_at >= REPORT_SECONDS:
             self._put_report(PlayedReason.PROGRESS, now)
@@ -163,15 +169,13 @@ class Downlink:
     def next_action(self) -> float:
         """When `take_due` has something to do."""
         if self._queue:
-            return -math.inf if self._resuming else self._due - LEAD_SECONDS
+            return -math.inf if self._resuming else self._earliest
         return self._due + DRAINED_SECONDS if self.playing else math.inf
 
     def take_due(self, now: float) -> list[OutgoingFrame]:
         """The frames that leave now."""
         frames: list[OutgoingFrame] = []
-        taken = 0.0
-        while self._queue and taken < MAX_TICK_SECONDS and self.next_action() <= now:
-            taken += self._queue[0].samples / self._rate
+        while self._queue and self.next_action() <= now:
             frames.append(self._send_first(now))
         if not self._queue and self.next_action() <= now:
             self.playing = False
@@ -193,15 +197,23 @@ class Downlink:
                 step = self._codec.frame_samples  # to the nearest: our ticks and the frames' times differ by a hair
                 self._timestamp += round((now - self._due) * self._rate / step) * step
             self._due = now
-        elif (
-            now - self._due > SPURT_END_SECONDS
-        ):  # it is our own loop, or a pause, that was late: do not hurry after it
+        elif now - self._due > SPURT_END_SECONDS:  # our own loop, or a pause, was late: do not hurry after it
             self._due = now
         frame = OutgoingFrame(payload, self._timestamp & 0xFFFFFFFF, marker)
         self._timestamp += samples
         self._due += samples * self._tick
+        self._earliest = self._hold(samples, now)
         self._played_to = rtp_time + samples & 0xFFFFFFFF
         return frame
+
+    def _hold(self, samples: int, now: float) -> float:
+        """After a frame: when the next one may leave."""
+        if now < self._due - LEAD_SECONDS:
+            return self._due - LEAD_SECONDS
+        # Behind: each frame holds the next one back for half of what it lasts. What was saved up before bounds the burst.
+        half = samples * self._tick / 2
+        self._held_until = max(self._held_until, now - max(0.0, BURST_SECONDS / 2 - half)) + half
+        return self._held_until
 
     def _put_report(self, reason: PlayedReason, now: float) -> None:
         self._reported_at = now
