@@ -4,7 +4,8 @@
 2. Once `INTERVAL` has passed, or `MAX_NOTED` packets were noted, `record` says that it is time for `take`, which gives the
    feedback: it begins behind the last packet reported, so that what did not come is told, too. It goes out as packets come,
    without a timer: in a silence there is nothing to tell.
-3. A packet that comes later than those reported is told again with its neighbours.
+3. A packet that comes later than those reported is told again with its neighbours. What was reported is known for `MAX_SPAN`
+   numbers; one that lies further back begins another stream.
 """
 
 from __future__ import annotations
@@ -63,13 +64,15 @@ class ArrivalLog:
             near = max(near, extended)
             arrivals.setdefault(extended, int(when * TICKS_PER_SECOND))
         first, last = min(arrivals), max(arrivals)
+        if last < self._base - MAX_SPAN:  # the numbers began anew
+            self._base = -1
         if self._base >= 0:
             first = min(first, self._base)
         first = max(first, last - MAX_SPAN + 1)
         if first < self._base:
             arrivals = self._reported | arrivals
-        self._base = last + 1
-        self._reported = {number: ticks for number, ticks in arrivals.items() if number > last - MAX_SPAN}
+        self._base = max(self._base, last + 1)
+        self._reported = {number: ticks for number, ticks in arrivals.items() if number >= self._base - MAX_SPAN}
         return self._write(first, [arrivals.get(number) for number in range(first, last + 1)])
 
     def _as_row(self, noted: list[tuple[int, float]]) -> TransportFeedback | None:

@@ -116,8 +116,8 @@ def extension_layout(extension: bytes) -> int:
 
 
 def find_element(extension: bytes, identifier: int, length: int) -> int:
-    """Of a whole extension that was read without an error: where the value of that element begins, if it is `length` bytes
-    long; 0 if there is none. As long as the layout stays the same, so does this."""
+    """Of a whole extension that was read without an error: where the value of the first such element of `length` bytes
+    begins; 0 if there is none. As long as the layout stays the same, so does this."""
     position = 4
     two_bytes = int.from_bytes(extension[:2], "big") & 0xFFF0 == _TWO_BYTE_PROFILE
     if not two_bytes and extension[:2] != _ONE_BYTE_PROFILE.to_bytes(2, "big"):
@@ -132,7 +132,7 @@ def find_element(extension: bytes, identifier: int, length: int) -> int:
             key, size, start = head, extension[position + 1], position + 2
         elif key in (0, _ONE_BYTE_STOP):
             return 0
-        if key == identifier:
-            return start if size == length else 0
+        if key == identifier and size == length:
+            return start
         position = start + size
     return 0

@@ -203,6 +203,34 @@ async def test_whichever_worker_is_asked_the_one_that_has_the_call_answers(
     assert (await http.delete(f"{service.base}{CALLS}/rtc_99{'a' * 22}")).status_code == 404
 
 
+@pytest.mark.slow
+async def test_no_path_in_a_request_leads_through_a_call_to_what_is_not_for_clients(service: Service):
+    host, _, port = service.base.removeprefix("http://").rpartition(":")
+    statuses = set()
+    for number in (0, 1):  # one of them is another worker than the one that is asked
+        call = f"{CALLS}/rtc_{number:02x}{'a' * 22}"
+        for tail in (
+            "/../../../../admin/metrics",
+            "/%2e%2e/%2e%2e/%2e%2e/%2e%2e/admin/metrics",
+            "/..%2f..%2f..%2f..%2fadmin/healthz",
+            "/hangup/../../../../../admin/metrics",
+            "/x%00y",
+            "/hangup%0d%0aX:%20y",
+            "/%ff",
+            "%3Fx/hangup",
+            "/hangup?x=" + "%0d" * 2000,
+        ):
+            stream = await trio.open_tcp_stream(host, int(port))
+            async with stream:
+                target = call + tail
+                await stream.send_all(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+                answer = b"".join([data async for data in stream])
+            assert b"antiphon_transceiver" not in answer, target
+            assert b'"calls"' not in answer, target
+            statuses.add(int(answer.split()[1]))
+    assert statuses <= {404, 405}
+
+
 @pytest.mark.thorough
 async def test_a_worker_that_is_killed_ends_its_own_calls_alone_and_comes_back(
     service: Service, dial, http: httpx.AsyncClient, wait_until

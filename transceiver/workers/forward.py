@@ -25,7 +25,9 @@ __all__ = ["Forwarder", "Siblings"]
 log = get_logger()
 
 # Specification constants
-PLACE = re.compile(r"/v1/realtime/calls/([^/]+)(?:/.*)?")
+# The places of a call, and no others: behind a sibling's socket there is more than clients may ask for, and a path with dots
+# in it would lead there.
+PLACE = re.compile(r"/v1/realtime/calls/([^/]+)(?:/hangup)?")
 CALLS, INFO = "/v1/realtime/calls", "/v1/info"
 # RFC 9110 §7.6.1, and what is made anew for the next hop.
 HOP_BY_HOP = frozenset(
@@ -123,8 +125,8 @@ class Forwarder:
 
     async def _ask(self, request: Request, owner: int, body: bytes) -> Response:
         headers = [(name, value) for name, value in request.headers.raw if name not in HOP_BY_HOP]
-        target = request.scope["path"] + (f"?{request.url.query}" if request.url.query else "")
-        answer = await self._siblings.ask(owner, request.method, target, headers, body)
+        # Nothing of ours reads a query, so none is passed on.
+        answer = await self._siblings.ask(owner, request.method, request.scope["path"], headers, body)
         response = Response(answer.content, answer.status_code)
         response.raw_headers = [
             (name, value)

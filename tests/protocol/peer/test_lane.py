@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -15,6 +16,7 @@ from hypothesis import strategies as st
 
 from protocol.address import Path, pack_address
 from protocol.dtls import DtlsEndpoint, Identity, Role, SrtpKeys
+from protocol.errors import LocalError
 from protocol.ice import IceCredentials, IceLite, SendTo
 from protocol.peer import DONE, LEFT, SETTLE, AudioParameters, AudioReceived, MediaLane, Peer
 from protocol.peer.audio import MAX_PAYLOAD, AudioStream
@@ -154,7 +156,15 @@ class Client:
 
 
 EXTENSIONS = st.sampled_from(
-    [(), ((1, b"\x05"),), ((1, b"\x85"), (3, b"ab"), (4, b"abc")), ((1, b"\x05"), (2, bytes(17))), ((15, b"x"),)]
+    [
+        (),
+        ((1, b"\x05"),),
+        ((1, b"\x85"), (3, b"ab"), (4, b"abc")),
+        ((1, b"\x05"), (2, bytes(17))),
+        ((15, b"x"),),
+        ((3, b"abc"), (3, b"ab")),
+        ((3, b""), (3, b"ab")),
+    ]
 )
 PACKET = st.fixed_dictionaries(
     {
@@ -173,6 +183,12 @@ STEP = st.one_of(
     st.tuples(st.just("rtp"), PACKET, st.just(0)),
     st.tuples(st.just("damaged"), PACKET, st.integers(0, 60)),
     st.tuples(st.just("wrong extension"), st.sampled_from([1, 2])),
+    st.tuples(
+        st.just("raw"),
+        st.sampled_from([0x80, 0x90, 0x90, 0x9F, 0xA0, 0xB0, 0xBF, 0x8F, 0x40]),
+        st.sampled_from([b"", b"\xbe\xde", b"\x10\0", b"\xbe\xde\0\1", b"\x10\0\0\2", b"\xbe\xde\xff\xff"]),
+        st.binary(max_size=24),
+    ),
     st.tuples(st.just("rtcp"), st.sampled_from(["bye", "report", "loss", "nack"])),
     st.tuples(st.just("send"), st.sampled_from([20, 200, MAX_PAYLOAD, MAX_PAYLOAD + 1]), st.booleans()),
     st.tuples(st.just("send"), st.just(100), st.just(False)),
@@ -196,6 +212,14 @@ def apply(step: tuple[Any, ...], client: Client, peers: tuple[Ordinary, ...], no
         if (1, sequence) not in client.used:
             client.used.add((1, sequence))
             data = client.srtp.protect_rtp(head + b"\xbe\xde\0\1" + b"\x1f\0\0\0" + b"frame")
+    elif kind == "raw":  # authenticated, whatever it is
+        sequence = client.sequences[1] + 1 & 0xFFFF
+        head = bytes((step[1], 111)) + sequence.to_bytes(2, "big") + bytes(4) + bytes((0, 0, 0, 1))
+        if (1, sequence) not in client.used:
+            with suppress(LocalError):  # the caller's own library may refuse it
+                data = client.srtp.protect_rtp(head + step[2] + step[3])
+                client.sequences[1] = sequence
+                client.used.add((1, sequence))
     elif kind == "rtcp":
         block = ReportBlock(0xA0, 128 if step[1] == "loss" else 0, 0, int(now), 0, 0, 0)
         first = Goodbye((1,)) if step[1] == "bye" else SenderReport(1, 5 << 32, 0, 1, 1, (block,))

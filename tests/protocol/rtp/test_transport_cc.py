@@ -113,6 +113,28 @@ def test_a_packet_that_comes_late_is_told_again_with_its_neighbours():
     assert told(log.take(10.2)) == {3: 10.15, 4: 10.05, 5: 10.05, 6: 10.16}
 
 
+def test_late_packets_alone_make_nothing_unheard_that_was_told():
+    log = ArrivalLog()
+    for number in range(1, 7):
+        log.record(number, 10.0)
+    log.take(10.0)
+    log.record(3, 10.3)  # once more
+    log.take(10.3)
+    log.record(7, 10.6)
+    assert told(log.take(10.6)) == {7: 10.6}
+
+
+@pytest.mark.parametrize("step", [-1, -2, -300, 0x7F00, -0x7F00])
+def test_numbers_that_only_go_back_or_far_ahead_cost_no_more_than_others(step: int):
+    log, number, kept = ArrivalLog(), 0, 0
+    for at in range(20_000):
+        number += 0x7F00 if at < 2000 else step
+        if log.record(number & 0xFFFF, 10.0 + at / 1000):
+            assert 1 <= sum(len(feedback.arrivals) for feedback in log.take(10.0 + at / 1000)) <= 256
+        kept = max(kept, len(log._reported))
+    assert kept <= 256
+
+
 def test_a_pause_of_seconds_needs_two_feedbacks_and_a_jump_of_the_numbers_tells_of_no_loss_without_end():
     log = ArrivalLog()
     log.record(1, 10.0)
