@@ -64,6 +64,10 @@ class Ledger:
         """We are the writer from now on: what is there is added to all that we write."""
         self._base = [family for family in self.read() if family.kind == "counter"]
 
+    def former(self, name: str) -> list[tuple[tuple[str, ...], float]]:
+        """Samples of a counter as they were when we took over."""
+        return [sample for family in self._base if family.name == name for sample in family.samples]
+
     def write(self, families: Sequence[Family]) -> None:
         data = msgspec.msgpack.encode(add_up([self._base, families]))
         if len(data) > _SLOT_SIZE - _HEAD.size:

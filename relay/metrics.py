@@ -11,7 +11,11 @@ from relay.core import RelayCore
 from relay.ledger import Family
 from udpio import UdpCounters
 
-__all__ = ["collect"]
+__all__ = ["OVERFLOWED", "collect"]
+
+_PREFIX = "antiphon_relay_"
+_OVERFLOWED = "socket_overflowed"
+OVERFLOWED = _PREFIX + _OVERFLOWED
 
 
 def collect(core: RelayCore, sockets: Mapping[str, UdpCounters]) -> list[Family]:
@@ -52,13 +56,13 @@ def collect(core: RelayCore, sockets: Mapping[str, UdpCounters]) -> list[Family]
         _counter("socket_datagrams", "Datagrams through a socket", directed, datagrams),
         _counter("socket_bytes", "Bytes through a socket", directed, volume),
         _counter("socket_truncated", "Datagrams too long for a receive slot, dropped", ("socket",), truncated),
-        _counter("socket_overflowed", "Datagrams that the kernel dropped before we read them", ("socket",), overflowed),
+        _counter(_OVERFLOWED, "Datagrams that the kernel dropped before we read them", ("socket",), overflowed),
         _counter("socket_errors", "What the kernel refused", (*directed, "errno"), errors),
     ]
 
 
 def _counter(name: str, text: str, labels: tuple[str, ...], samples: list[tuple[tuple[str, ...], float]]) -> Family:
-    return Family(f"antiphon_relay_{name}", text, "counter", labels, samples)
+    return Family(_PREFIX + name, text, "counter", labels, samples)
 
 
 def _one_label(samples: Iterable[tuple[str, float]]) -> list[tuple[tuple[str, ...], float]]:

@@ -27,12 +27,12 @@ from relay.flows import FlowTable
 from relay.layout import LayoutError
 from relay.ledger import Ledger
 from relay.messages import MAX_MESSAGE, Ready, Report, Reported, Serve, Stop, Stopped, decode, send
-from relay.metrics import collect
+from relay.metrics import OVERFLOWED, collect
 from relay.service import serve
 from relay.settings import Settings
 from relay.sockets import client_options, trunk_options
 from service.ready import calm_collector
-from udpio import UdpSocket, adopt_udp
+from udpio import KernelSocket, UdpSocket, adopt_udp
 
 __all__ = ["Worker", "Workplace"]
 
@@ -134,6 +134,11 @@ class Worker:
 
     def _take_over(self) -> RelayCore:
         self._ledger.take_over()
+        # The kernel counts what a socket loses for all its life, also while nobody reads; the ledger has what was noted of it.
+        noted = {labels: int(value) for labels, value in self._ledger.former(OVERFLOWED)}
+        for name, sock in self._names.items():
+            if isinstance(sock, KernelSocket):
+                sock.resume_overflow(noted.get((name,), 0))
         flows = open_table(self._place.table, self._config)
         return RelayCore(self._config, self._keys, self._trunk, wall_time=time.time, flows=flows)
 

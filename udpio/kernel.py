@@ -126,6 +126,10 @@ class KernelSocket:
             self.counters.overflowed = self._drops() - self._overflow_before & 0xFFFFFFFF
         return self.counters.overflowed
 
+    def resume_overflow(self, counted: int) -> None:
+        """`ask_overflow` counts from there on: what former owners have counted, of all that this socket ever lost."""
+        self._overflow_before = counted & 0xFFFFFFFF
+
     def _drops(self) -> int:
         if sys.platform != "linux":
             return 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import random
 import signal
+import socket
 import time
 from collections.abc import Callable
 from contextlib import suppress
@@ -14,6 +15,7 @@ import pytest
 from relay_process import ROUTING, RelayProcess, environment, relay_process, run_relay
 
 from bench.handover import Traffic
+from service.addresses import parse_host_port
 
 pytestmark = pytest.mark.slow
 
@@ -72,6 +74,35 @@ def test_a_killed_worker_is_back_before_anybody_would_hear_it():
         assert passage.longest_gap < 500  # 25 ms on a quiet machine
         # Only what the killed one had read and not sent, or half sent, can be gone.
         assert passage.lost <= 128
+
+
+@pytest.mark.thorough
+def test_what_the_kernel_drops_is_counted_once_whoever_counts_and_also_while_nobody_does():
+    """Whoever begins must neither count what the one before has counted, nor forget what was lost in between."""
+    name = 'antiphon_relay_socket_overflowed_total{socket="listen %s"}'
+    came = 'antiphon_relay_socket_datagrams_total{direction="in",socket="listen %s"}'
+    with relay_process(ANTIPHON_RELAY_RECEIVE_BUFFER="65536") as relay, socket.socket(type=socket.SOCK_DGRAM) as sock:
+        sock.connect(parse_host_port(relay.listen))
+
+        def accounts() -> tuple[float, float]:
+            metrics = relay.metrics()
+            dropped = metrics.get(name % relay.listen, 0)
+            return metrics.get(came % relay.listen, 0) + dropped, dropped
+
+        for turn in range(1, 4):
+            [worker] = relay.status()["workers"]
+            os.kill(worker, signal.SIGSTOP)
+            for _ in range(500):
+                sock.send(bytes(100))
+            os.kill(worker, signal.SIGKILL if turn == 2 else signal.SIGCONT)
+            until(lambda: accounts()[0] >= 500 * turn)  # noqa: B023 - asked at once
+            if turn == 1:
+                assert relay.upgrade().returncode == 0
+        time.sleep(1.2)  # a worker asks the kernel once a second
+        total, dropped = accounts()
+        assert total == 1500
+        assert dropped > 500
+        assert relay.stop()[0] == 0
 
 
 @pytest.mark.thorough
