@@ -53,6 +53,7 @@ MAX_MESSAGE_BYTES = MAX_DATA_BYTES + 1024  # of any WebSocket message on this li
 # Implementation constants. Where a media message is split; a wake of many calls rarely gets there.
 MEDIA_SPLIT_BYTES = 64 * 1024
 SPLIT_REPORTS = 5000
+MAX_RECORDS = MEDIA_SPLIT_BYTES // HEAD.size  # of media in a message that we take: no sender of ours puts more into one
 
 
 class Kind(IntEnum):
@@ -156,7 +157,7 @@ def decode_binary_untrusted(data: bytes) -> BinaryMessage:
     """A tuple of media records, reports of what was played, or one data message.
 
     Nothing of a message is used when any part of it is wrong. Reasons: link_oversize, link_empty, link_unknown_kind,
-    link_truncated, link_trailing_bytes, link_frame_oversize, link_played_reason, link_not_utf8.
+    link_truncated, link_trailing_bytes, link_frame_oversize, link_frame_count, link_played_reason, link_not_utf8.
     """
     if len(data) > MAX_MESSAGE_BYTES:
         raise DecodeError("link_oversize")
@@ -196,6 +197,8 @@ def _decode_played(data: bytes) -> PlayedReports:
 def _decode_media(data: bytes) -> tuple[MediaRecord, ...]:
     data = bytes(data)  # no copy, if it is bytes: so are its slices
     heads = _heads(data)
+    if len(heads) > MAX_RECORDS * HEAD.size:  # its frames would be played in one turn, and all calls wait for it
+        raise DecodeError("link_frame_count")
     position, end = COUNTED.size + len(heads), len(data)
     records: list[MediaRecord] = []
     append, new_tuple = records.append, tuple.__new__  # MediaRecord's own constructor takes three times as long

@@ -144,6 +144,9 @@ class CircuitBreaker:
             return
         if not self._bad_reports:
             self._bad_since = self._last_report
+        # One and a half intervals and more in one report: it, or we, were held up, and those behind it may come at once.
+        # Such time is no evidence, and a round trip measured across it would let any rate look unfair.
+        self._bad_since += max(0.0, seconds - self._limit / 2)
         self._bad_reports += 1
         if self._bad_reports >= _REPORTS and now - self._bad_since >= self._limit:
             self._trip(Trip.CONGESTION if unfair else Trip.MEDIA_UNUSABLE)

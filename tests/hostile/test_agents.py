@@ -69,6 +69,8 @@ AFTER_THE_SWITCH = {
     "all words for one call": HELLO
     + b"".join(frame(TEXT, b'{"type":"%s","handle":1,"reason":"x"}' % word) for word in WORDS),
     "frames by the thousand": HELLO + frame(BINARY, b"\1\0\x4e\x20" + (b"\0\0\0\1" + bytes(8)) * 20_000) * 4,
+    "as many frames as a message may have": HELLO
+    + frame(BINARY, b"\1\0\x15\x55" + (b"\0\0\0\1" + bytes(8)) * 5461) * 16,
     "reports that are ours to give": HELLO + frame(BINARY, b"\3\0\0\1\0\0\0\1" + bytes(8)) * 20,
 }
 

@@ -120,6 +120,13 @@ def test_unknown_fields_of_a_newer_peer_are_ignored():
     assert decode_transceiver_message_untrusted(text) == CallEnd(1, "hangup")
 
 
+def test_a_message_has_no_more_frames_than_one_turn_can_play():
+    most = b"".join(encode_media([MediaRecord(1, 0, 0, b"")] * 5461))
+    assert len(decode_binary_untrusted(most)) == 5461
+    with pytest.raises(DecodeError, match="link_frame_count"):
+        decode_binary_untrusted(b"\1\0" + (5462).to_bytes(2, "big") + bytes(12) * 5462)
+
+
 def test_media_of_many_calls_shares_one_message_and_splits_only_when_large():
     few = [MediaRecord(n, n * 960, n & 3, bytes([n]) * n) for n in range(100)]
     assert [decode_binary_untrusted(message) for message in encode_media(few)] == [tuple(few)]

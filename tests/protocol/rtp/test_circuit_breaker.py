@@ -157,6 +157,24 @@ def test_frequent_reports_of_a_short_outage_are_no_congestion():
     assert sender.breaker.tripped is None
 
 
+@pytest.mark.parametrize("bad_before", [0, 1])
+def test_a_process_that_was_stopped_and_then_sends_and_hears_all_at_once_ends_no_call(bad_before: int):
+    sender = Sender()
+    sender.run(20)
+    sender.lost = 0.02
+    if bad_before:
+        sender.round_trip = 15.0
+        sender.run(INTERVAL)
+    now = sender.now + 16.0
+    for _ in range(4):  # each turn sends what gathered, and reads one of the reports that wait
+        now += 0.01
+        for _ in range(250):
+            sender.sent += 1
+            sender.breaker.packet_sent(now)
+        sender.breaker.report(ReportBlock(1, 5, 0, sender.sent, 0, 0, 0), 15.0, now)
+    assert sender.breaker.tripped is None
+
+
 def test_two_bad_reports_and_a_good_one_are_no_congestion():
     sender = Sender()
     sender.run(20)
