@@ -45,10 +45,6 @@ class Ready(msgspec.Struct, tag=True):
     pass
 
 
-ToWorker = Order | Begin
-FromWorker = Ready | Progress | Result
-
-
 def _encode_hook(value: object) -> object:
     if isinstance(value, Histogram):
         return value.counts(), value.maximum

@@ -19,7 +19,7 @@ import numpy.typing as npt
 from protocol.address import TransportAddress
 from relay.layout import FACTORS_WORD, FREE, Block
 
-__all__ = ["MAX_BATCH", "WIDE", "Chains", "FlowIndex", "Words", "flow_client", "flow_words"]
+__all__ = ["MAX_BATCH", "WIDE", "Chains", "FlowIndex", "Words", "flow_words"]
 
 Words = tuple[int, int, int]
 """The key of a flow: a socket address as it lies in memory, with the ingress where its family was."""
@@ -33,7 +33,6 @@ _FEW = 8  # so many last ones of a batch are followed one by one
 _HALF = np.uint64(32)
 
 _Rows = npt.NDArray[np.int64]
-_Mask = npt.NDArray[np.bool_]
 
 
 def flow_words(client: TransportAddress, ingress: int) -> Words:
@@ -48,14 +47,6 @@ def flow_words(client: TransportAddress, ingress: int) -> Words:
     raw = bytes((ingress | 128, 0)) + client[:2] + bytes(4) + client[2:]
     word0, word1, word2 = memoryview(raw).cast("Q")
     return word0, word1, word2
-
-
-def flow_client(words: Words) -> tuple[TransportAddress, int]:
-    """The inverse: client and ingress."""
-    raw = b"".join(word.to_bytes(8, sys.byteorder) for word in words)
-    if words[0] & WIDE:
-        return TransportAddress(raw[2:4] + raw[8:24]), raw[0] & 127
-    return TransportAddress(raw[2:8]), raw[0]
 
 
 class Chains:

@@ -26,7 +26,7 @@ import relay
 from protocol.address import TransportAddress, pack_address
 from relay.config import RelayConfig
 from relay.flows import FlowTable, Proposal
-from relay.index import Chains, Words, flow_client, flow_words
+from relay.index import WIDE, Chains, Words, flow_words
 from relay.layout import ESTABLISHED, FREE, HIGH_WORD, OLDEST_WORD, SEQUENCE_WORD, SPARE_WORD, LayoutError
 from relay.worker import open_table
 
@@ -43,6 +43,14 @@ CLIENTS = [
 ]
 BOUNDS = {"max_per_token": 3, "idle": 60.0}
 SEED = bytes(range(64))
+
+
+def flow_client(words: Words) -> tuple[TransportAddress, int]:
+    """The inverse of `flow_words`: client and ingress."""
+    raw = b"".join(word.to_bytes(8, sys.byteorder) for word in words)
+    if words[0] & WIDE:
+        return TransportAddress(raw[2:4] + raw[8:24]), raw[0] & 127
+    return TransportAddress(raw[2:8]), raw[0]
 
 
 def make_table(
