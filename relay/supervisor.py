@@ -132,13 +132,20 @@ class Supervisor:
         return ""
 
     def _begin(self, nursery: trio.Nursery, process: HostProcess, settings: Settings | None) -> Generation:
+        """Raises OSError when there are no descriptors for it; the host is ended then."""
         self._generations += 1
         generation = Generation(process, self._generations)
         places = [
             (place, [*(front.fileno() for front in sockets.fronts), sockets.back.fileno(), *memory])
             for place, sockets, memory in zip(self._places, self._sockets, self._memory, strict=True)
         ]
-        generation.open(places, kept(self._config), settings)
+        try:
+            generation.open(places, kept(self._config), settings)
+        except OSError:
+            process.control.close()
+            process.kill()
+            nursery.start_soon(process.wait)
+            raise
         nursery.start_soon(generation.run)
         return generation
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import resource
 import signal
 import socket
 import time
@@ -298,3 +299,28 @@ def test_upgrades_at_once_while_hosts_and_workers_are_killed_end_with_one_genera
         # What a killed worker had read and not yet sent, or counted, can be gone; none of what waited for the next one.
         assert passage.lost <= 128, passage
         assert relay.stop()[0] == 0
+
+
+@pytest.mark.thorough
+def test_upgrades_without_descriptors_to_spare_fail_and_leave_nothing_behind():
+    with relay_process(ANTIPHON_RELAY_ADMIN="") as relay, Traffic(relay.listen, ROUTING, rate=200) as traffic:
+        supervisor = relay.process.pid
+        [first] = children(supervisor)
+        time.sleep(0.3)
+        highest = max(int(path.name) for path in Path(f"/proc/{supervisor}/fd").iterdir())
+        ever = Path(f"/proc/{supervisor}/task/{supervisor}/children")  # zombies are among them
+        for spare in range(4):  # with the last ones it may go well
+            resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (highest + 1 + spare, 1024))
+            os.kill(supervisor, signal.SIGUSR2)
+            time.sleep(0.3)
+            if spare < 2:
+                assert children(supervisor) == [first]
+        until(lambda: len(ever.read_text().split()) == 1)
+        resource.prlimit(supervisor, resource.RLIMIT_NOFILE, (1024, 1024))
+        upgraded = relay.upgrade()
+        assert (upgraded.returncode, upgraded.stderr) == (0, "")
+        passage = traffic.stop()
+        assert passage.lost == 0, passage
+        status, log = relay.stop()
+        assert status == 0
+        assert log.count("no new process") >= 2
