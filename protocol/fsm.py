@@ -12,9 +12,9 @@ Regions are small machines that move in parallel; joint rules couple them, appli
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias, TypeVar
+from typing import TypeVar
 
 from protocol.errors import LocalError
 
@@ -89,63 +89,101 @@ class Joint:
             raise LocalError(f"the joint rule for {self.then.state} does not end its own condition")
 
 
-_Index: TypeAlias = tuple[dict[type, Region], dict[type, Region]]
-_indexes: dict[tuple[int, ...], tuple[tuple[Region, ...], _Index]] = {}  # holds the regions, so that ids stay theirs
+class _Place:
+    """The states of all regions at one time, and what has followed from there: worked out once for all machines of a table."""
+
+    __slots__ = ("deadlines", "moves", "states")
+
+    def __init__(self, table: _Table, states: dict[type, enum.Enum]) -> None:
+        self.states = states
+        self.deadlines = tuple(
+            (state, deadline)
+            for kind, state in states.items()
+            if (deadline := table.regions[kind].deadlines.get(state)) is not None
+        )
+        self.moves: dict[type, tuple[_Place, tuple[enum.Enum, ...]]] = {}  # by the type of the event
 
 
-def _index(regions: tuple[Region, ...]) -> _Index:
-    """Regions by the type of their states and by event: shared by all machines of a table, for there are many."""
-    key = tuple(map(id, regions))
-    if key not in _indexes:
-        region_of = {event: region for region in regions for event in region.events}
-        if len(region_of) != sum(len(region.events) for region in regions):
+class _Table:
+    """Regions and joint rules. It has as many places as there are joint states, a few dozen at most."""
+
+    def __init__(self, regions: tuple[Region, ...], joints: tuple[Joint, ...]) -> None:
+        self._region_of = {event: region for region in regions for event in region.events}
+        if len(self._region_of) != sum(len(region.events) for region in regions):
             raise LocalError("an event stands in two regions")
-        _indexes[key] = (regions, ({type(region.initial): region for region in regions}, region_of))
-    return _indexes[key][1]
+        self.regions = {type(region.initial): region for region in regions}
+        self._joints = joints
+        self._places: dict[tuple[enum.Enum, ...], _Place] = {}
+        self.start = self.place({kind: region.initial for kind, region in self.regions.items()})
+
+    def place(self, states: dict[type, enum.Enum]) -> _Place:
+        key = tuple(states.values())
+        if key not in self._places:
+            self._places[key] = _Place(self, states)
+        return self._places[key]
+
+    def follow(self, place: _Place, event: type) -> tuple[_Place, tuple[enum.Enum, ...]]:
+        """Where `event` leads, and by which effects. Raises IllegalTransition."""
+        region = self._region_of[event]
+        kind = type(region.initial)
+        cell = region.cell(place.states[kind], event)
+        if cell is Cell.ILLEGAL:
+            raise IllegalTransition(f"{region.name}: {event.__name__} in {place.states[kind].name}")
+        if isinstance(cell, To):
+            states, effects = dict(place.states), list(cell.effects)
+            states[kind] = cell.state
+            self._apply_joints(states, effects)
+            place.moves[event] = self.place(states), tuple(effects)
+        else:
+            place.moves[event] = place, ()
+        return place.moves[event]
+
+    def _apply_joints(self, states: dict[type, enum.Enum], effects: list[enum.Enum]) -> None:
+        moved = True
+        while moved:
+            moved = False
+            for rule in self._joints:
+                if all(states[type(next(iter(held)))] in held for held in rule.when):
+                    states[type(rule.then.state)] = rule.then.state
+                    effects += rule.then.effects
+                    moved = True
+
+
+_tables: dict[
+    tuple[int, ...], tuple[object, _Table]
+] = {}  # by what they are made of, held so that its ids stay its own
+
+
+def _table(regions: tuple[Region, ...], joints: tuple[Joint, ...]) -> _Table:
+    key = (*map(id, regions), *map(id, joints))
+    if key not in _tables:
+        _tables[key] = ((regions, joints), _Table(regions, joints))
+    return _tables[key][1]
 
 
 class Machine:
     """The states of all regions of one table; `fire` is the only way to move."""
 
-    __slots__ = ("_joints", "_region_of", "_regions", "_states")
+    __slots__ = ("_place", "_table")
 
     def __init__(self, regions: tuple[Region, ...], joints: tuple[Joint, ...] = ()) -> None:
-        self._regions, self._region_of = _index(regions)
-        self._joints = joints
-        self._states: dict[type, enum.Enum] = {type(region.initial): region.initial for region in regions}
+        self._table = _table(regions, joints)
+        self._place = self._table.start
 
     def state(self, kind: type[State]) -> State:
         """The present state of the region whose states are of this enum."""
-        return self._states[kind]  # type: ignore[return-value]  # asked several times a packet: a cast is a call
+        return self._place.states[kind]  # type: ignore[return-value]  # asked several times a packet: a cast is a call
 
     def states(self) -> tuple[enum.Enum, ...]:
-        return tuple(self._states.values())
+        return tuple(self._place.states.values())
 
-    def deadlines(self) -> Iterator[tuple[enum.Enum, Deadline]]:
-        """(state, its deadline) for each region whose present state has one."""
-        for kind, region in self._regions.items():
-            state = self._states[kind]
-            if (deadline := region.deadlines.get(state)) is not None:
-                yield state, deadline
+    def deadlines(self) -> tuple[tuple[enum.Enum, Deadline], ...]:
+        """(state, its deadline) for each region whose present state has one: the same tuple for the same states."""
+        return self._place.deadlines
 
     def fire(self, event: object) -> tuple[enum.Enum, ...]:
         """Move by `event`; returns the effects to carry out, in order. Raises IllegalTransition on an ILLEGAL cell."""
-        region = self._region_of[type(event)]
-        kind = type(region.initial)
-        old = self._states[kind]
-        cell = region.cell(old, type(event))
-        if cell is Cell.ILLEGAL:
-            raise IllegalTransition(f"{region.name}: {type(event).__name__} in {old.name}")
-        if not isinstance(cell, To):
-            return ()
-        effects = list(cell.effects)
-        self._states[kind] = cell.state
-        moved = True
-        while moved:
-            moved = False
-            for rule in self._joints:
-                if all(self._states[type(next(iter(states)))] in states for states in rule.when):
-                    self._states[type(rule.then.state)] = rule.then.state
-                    effects += rule.then.effects
-                    moved = True
-        return tuple(effects)
+        kind = type(event)
+        move = self._place.moves.get(kind) or self._table.follow(self._place, kind)
+        self._place, effects = move
+        return effects

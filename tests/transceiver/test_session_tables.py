@@ -31,7 +31,7 @@ END: Joint = (Transport.GONE, Backend.GONE, Life.CLOSED)
 def machine_in(states: Joint) -> Machine:
     """A machine put into a joint state: the one place, in tests, where something else than `fire` writes states."""
     machine = new_session_machine()
-    machine._states.update({type(state): state for state in states})
+    machine._place = machine._table.place(machine._place.states | {type(state): state for state in states})
     return machine
 
 
@@ -157,7 +157,7 @@ def cells() -> Iterator[tuple[Region, enum.Enum, type, To | Cell]]:
 )
 def test_every_cell_does_what_it_says(region: Region, state: enum.Enum, event: type, cell: To | Cell) -> None:
     machine = Machine((region,))  # alone, so that no joint rule hides the cell
-    machine._states[type(state)] = state
+    machine._place = machine._table.place(machine._place.states | {type(state): state})
     if cell is Cell.ILLEGAL:
         with pytest.raises(IllegalTransition):
             machine.fire(event())

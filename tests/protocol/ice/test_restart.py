@@ -533,7 +533,7 @@ def test_every_cell_of_the_ice_tables_does_what_it_says(region: Region) -> None:
     for state, row in region.rows.items():
         for event, cell in zip(region.events, row, strict=True):
             machine = Machine((region,))
-            machine._states[type(state)] = state
+            machine._place = machine._table.place(machine._place.states | {type(state): state})
             if cell is Cell.ILLEGAL:
                 with pytest.raises(IllegalTransition):
                     machine.fire(event())
