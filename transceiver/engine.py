@@ -25,14 +25,15 @@ import math
 from collections import Counter, deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
+from typing import Any, cast
 
 import trio
 
 from protocol.address import Path, TransportAddress
+from protocol.agentlink import MediaRecord
 from protocol.demux import TRUNK_FIRST_BYTE
 from protocol.errors import DecodeError
-from protocol.peer import LEFT, SETTLE
+from protocol.peer import DONE, LEFT, SETTLE
 from protocol.routing import Trunk, is_notice
 from protocol.srtp import Arena, SrtpLibrary, library_named
 from protocol.stun import peek_username_untrusted
@@ -101,7 +102,7 @@ class Engine:
         self._touched: dict[Session, None] = {}
         self._handshakes: deque[tuple[bytes, Path]] = deque()  # datagrams that wait for the next turn
         self._handshakes_left = MAX_HANDSHAKES  # in this turn
-        self._playing: dict[Session, None] = {}
+        self._playing: dict[Session, float] = {}  # when the pacer has to look at it again, at the latest
         self._next_tick = math.inf
         self._sleep: trio.CancelScope | None = None
         self._tick = Tick(latency_budget)
@@ -225,18 +226,23 @@ class Engine:
                 self._carry_out(*item, now)
 
     def _play(self, frames: list[MediaFrame], now: float) -> None:
-        for call, attachment, record in frames:
-            assert isinstance(call, Session)
+        for call, attachment, record in cast(list[tuple[Session, Attachment, MediaRecord]], frames):
+            became, route = LEFT, call.route
             try:
-                became = call.follow(attachment, record, now)
+                if route is not None and call.reason is None:
+                    became = call.conversation.follow_play(attachment, record, route, now)
             except Exception as error:  # noqa: BLE001 - of this call, and it is logged there
                 self._fail(call, error, now)
+                continue
+            if became == DONE:
                 continue
             if became == LEFT:
                 self._carry_out(call, Session.handle_backend, (attachment, record), now)
                 if not call.released:
                     self.routes.open(call)
-            elif became == SETTLE:
+                continue
+            self._start_pacing(call, now)  # a frame waits, or the peer has spoken up
+            if became == SETTLE:
                 self._guard(call, now, call.settle, now)
 
     def _carry_out(self, session: Session, command: Command, arguments: tuple[Any, ...], now: float) -> None:
@@ -414,14 +420,15 @@ class Engine:
     # The pacer
 
     def _start_pacing(self, session: Session, now: float) -> None:
-        self._playing[session] = None
+        self._playing[session] = now
         if self._next_tick == math.inf:
             self._next_tick = now + PACE_SECONDS
 
     def _pace(self, now: float) -> None:
         if now < self._next_tick:
             return
-        for session in list(self._playing):
+        playing = self._playing
+        for session in [session for session, look_at in playing.items() if look_at <= now]:
             due = session.conversation.next_pace()
             if due <= now:
                 try:
@@ -429,11 +436,12 @@ class Engine:
                         self._touched[session] = None
                 except Exception as error:  # noqa: BLE001 - of this call, and it is logged there
                     self._fail(session, error, now)
-            elif due != math.inf:
-                continue
-            if not session.conversation.is_playing:
-                self._playing.pop(session, None)
-        if not self._playing:
+                due = session.conversation.next_pace()
+            if session.conversation.is_playing and not session.released:
+                playing[session] = due if due != math.inf else now
+            else:
+                playing.pop(session, None)
+        if not playing:
             self._next_tick = math.inf
             return
         self._next_tick += PACE_SECONDS

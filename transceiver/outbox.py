@@ -111,11 +111,12 @@ class DirectOutlet:
         return self._offset
 
     def commit(self, target: Target, length: int) -> None:
-        count, names = self._count, self._names
+        count = self._count
         self._vectors[2 * count + 1] = length
         if isinstance(target, int):
-            names[count] = target
+            self._names[count] = target
         elif isinstance(target, tuple):
+            names = self._names
             names[3 * count], names[3 * count + 1], names[3 * count + 2] = target
         else:
             self._targets.append(target)

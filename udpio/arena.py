@@ -51,7 +51,7 @@ _MAPPED_PREFIX = b"\0" * 10 + b"\xff\xff"
 _RECEIVE_FLAGS = int(getattr(socket, "MSG_DONTWAIT", 0)) | int(getattr(socket, "MSG_TRUNC", 0))
 _SEND_FLAGS = int(getattr(socket, "MSG_DONTWAIT", 0))
 _VERY_FEW = 4
-_FEW = 16  # datagrams: below it, Python adds up faster than numpy
+_FEW = 64  # datagrams: up to here, Python adds up faster than numpy
 
 Words = npt.NDArray[np.uint64]
 

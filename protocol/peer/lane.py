@@ -27,6 +27,7 @@ from protocol.peer.audio import MAX_PAYLOAD, TRANSPORT_SEQUENCE_LENGTH, AudioStr
 from protocol.peer.events import AudioReceived
 from protocol.rtp.extensions import extension_layout, find_element
 from protocol.rtp.packet import RTP_HEADER, RTP_HEADER_LENGTH, parse_rtp_untrusted
+from protocol.rtp.resend import CAPACITY
 from protocol.srtp import RTP_TRAILER, Arena
 from protocol.srtp.library import ERRORS
 from protocol.srtp.transport import MAX_PROTECTED_LENGTH
@@ -54,6 +55,7 @@ SEND_ROOM = RTP_HEADER_LENGTH + RTP_TRAILER
 
 _unpack_header = RTP_HEADER.unpack_from
 _pack_header = RTP_HEADER.pack_into
+_RESEND_MASK = CAPACITY - 1
 
 
 class MediaLane:
@@ -67,9 +69,11 @@ class MediaLane:
         "_layout",
         "_layout_length",
         "_layout_mask",
+        "_longest",
         "_payload_type",
         "_peer",
         "_protect",
+        "_resend",
         "_sender",
         "_sequence_at",
         "_sources",
@@ -95,6 +99,8 @@ class MediaLane:
         self._payload_type = audio.parameters.payload_type
         self._ssrc = audio.parameters.ssrc
         self._timestamp_offset = audio._timestamp_offset
+        self._resend = audio.resend
+        self._longest = MAX_PAYLOAD if audio.red is None else -1  # a RED packet has to be put together
         self._layout_length = -1  # of the header extensions seen last, with their own head
         self._layout_mask = self._layout = 0
         self._sequence_at = 0  # in them: the transport-wide sequence number, if there is one and it is wanted
@@ -129,13 +135,14 @@ class MediaLane:
         start = offset + RTP_HEADER_LENGTH if first == _BARE else self._payload_start_untrusted(view, offset, end)
         if not start:
             return DONE
-        payload = bytes(view[start:end])
-        source.receive(sequence, timestamp, len(payload), now)
-        told = False
-        if self._sequence_at and first == _EXTENDED:
-            told = self._note_arrival(view, offset + RTP_HEADER_LENGTH + self._sequence_at, ssrc, now)
+        payload = view[start:end].tobytes()
+        source.receive(sequence, timestamp, end - start, now)
+        became = DONE
+        at = self._sequence_at
+        if first == _EXTENDED and at and self._note_arrival(view, offset + RTP_HEADER_LENGTH + at, ssrc, now):
+            became = SETTLE
         if payload and self._deliver(second, ssrc, sequence, timestamp, payload, now):
-            return SETTLE if told else DONE
+            return became
         self._peer.tell(AudioReceived(parse_rtp_untrusted(view[offset:end])))
         return SETTLE
 
@@ -179,9 +186,9 @@ class MediaLane:
         """Write the next packet at `offset` of the arena: its length; negative: the peer has something to say, besides.
         0: this is for `Peer.send_audio`, and nothing has happened. Takes SEND_ROOM bytes more than the payload."""
         size = len(payload)
-        audio, srtp, sender, breaker, ice = self._audio, self._srtp, self._sender, self._breaker, self._ice
+        srtp, sender, breaker, ice = self._srtp, self._sender, self._breaker, self._ice
         if (
-            size > MAX_PAYLOAD
+            size > self._longest
             or offset + size + SEND_ROOM > arena.size
             or not self._peer._sending
             or not sender.packets_sent
@@ -189,26 +196,26 @@ class MediaLane:
             or not ice.proven
             or breaker.tripped is not None
             or srtp.rtp_left <= 0
-            or audio.red is not None
         ):
             return 0
+        audio = self._audio
         sequence = audio._sequence
         audio._sequence = sequence + 1 & 0xFFFF
         timestamp = timestamp + self._timestamp_offset & 0xFFFFFFFF
         view, holder, start = arena.view, arena.length, offset + RTP_HEADER_LENGTH
-        second = self._payload_type | 0x80 if marker else self._payload_type
-        _pack_header(view, offset, _BARE, second, sequence, timestamp, self._ssrc)
+        second = self._payload_type
+        _pack_header(view, offset, _BARE, second | 0x80 if marker else second, sequence, timestamp, self._ssrc)
         view[start : start + size] = payload
         holder[0] = RTP_HEADER_LENGTH + size
         srtp.rtp_left -= 1
         if status := self._protect(arena.base + offset, holder):
             raise LocalError(f"cannot protect RTP: {ERRORS[status]}")
         length: int = holder[0]
-        if audio.resend is not None:
-            audio.resend.keep(sequence, bytes(view[offset : offset + length]))
+        if (resend := self._resend) is not None:  # as its `keep`
+            resend.packets[sequence & _RESEND_MASK] = view[offset : offset + length].tobytes()
+            resend.newest = sequence
         sender.send(timestamp, size, now)
-        breaker.packet_sent(now)
-        if self._breaker.tripped is None:
+        if not breaker.packet_sent(now):
             return length
         self._peer.tell_trip()
         return -length

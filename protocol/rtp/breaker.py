@@ -62,10 +62,11 @@ class CircuitBreaker:
         "_limit",
         "_news",
         "_on_trial",
+        "_sending",
         "_sent_since_report",
-        "_stalled",
+        "_stalled_from",
         "_stalled_reports",
-        "_unreported",
+        "_timeout_at",
         "tripped",
     )
 
@@ -83,23 +84,29 @@ class CircuitBreaker:
         self._last_sent = -math.inf
         self._last_report = math.nan
         self._sent_since_report = 0
-        self._unreported = 0.0  # seconds of sending since the last report
-        self._stalled = 0.0  # seconds of sending since the highest sequence number advanced
+        self._sending = 0.0  # seconds, all in all
+        self._stalled_from = 0.0  # the same when the highest sequence number advanced last
         self._stalled_reports = 0
         self._bad_reports = 0
         self._bad_since = 0.0
         self._on_trial = False  # sending again after an RTCP timeout, without a word about it so far
+        self._await_report()
 
-    def packet_sent(self, now: float) -> None:
-        """We sent an RTP packet."""
+    def _await_report(self) -> None:
+        """Let the time until an RTCP timeout begin."""
+        self._timeout_at = self._sending + self._limit if self._has_advanced else math.inf
+
+    def packet_sent(self, now: float) -> bool:
+        """We sent an RTP packet. Whether the breaker has tripped by that."""
         gap = now - self._last_sent
         self._last_sent = now
         self._sent_since_report += 1
         if gap < _SPURT_GAP:
-            self._stalled += gap
-            self._unreported = unreported = self._unreported + gap
-            if unreported >= self._limit and self._has_advanced:
+            self._sending = sending = self._sending + gap
+            if sending >= self._timeout_at:
                 self._trip(Trip.MEDIA_TIMEOUT if self._on_trial else Trip.RTCP_TIMEOUT)
+                return True
+        return False
 
     def report_of_others(self) -> None:
         """A report came without a block about our source."""
@@ -116,7 +123,7 @@ class CircuitBreaker:
         self._judge_loss(block.fraction_lost / 256, round_trip, now)
         self._last_report = now
         self._sent_since_report = 0
-        self._unreported = 0.0
+        self._await_report()
 
     def take_trip(self) -> Trip | None:
         """The reason, once for each time it tripped."""
@@ -127,11 +134,12 @@ class CircuitBreaker:
         if highest != self._highest:
             self._has_advanced = self._has_advanced or self._highest is not None
             self._highest = highest
-            self._stalled = 0.0
+            self._stalled_from = self._sending
             self._stalled_reports = 0
             return
         self._stalled_reports += self._sent_since_report > 0
-        if self._stalled >= self._limit and self._stalled_reports >= _REPORTS and self._has_advanced:
+        stalled = self._sending - self._stalled_from
+        if stalled >= self._limit and self._stalled_reports >= _REPORTS and self._has_advanced:
             self._trip(Trip.MEDIA_TIMEOUT)
 
     def _judge_loss(self, loss: float, round_trip: float | None, now: float) -> None:

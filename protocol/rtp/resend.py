@@ -13,7 +13,7 @@ import collections
 import math
 from collections.abc import Iterable
 
-__all__ = ["ResendBuffer"]
+__all__ = ["CAPACITY", "ResendBuffer"]
 
 # Implementation constants
 CAPACITY = 64  # packets, 1.3 s of 20 ms frames; a power of two
@@ -25,34 +25,38 @@ UNKNOWN_ROUND_TRIP = 0.050
 
 
 class ResendBuffer:
-    """`keep` each packet as it leaves. `counters`: resent, resend_unknown (not here any more), resend_refused
-    (by the limits)."""
+    """`keep` each packet as it leaves, in order and without holes. `counters`: resent, resend_unknown (not here any more),
+    resend_refused (by the limits). `newest` is the number of the last packet; each lies in `packets` at its number modulo
+    CAPACITY."""
 
-    __slots__ = ("_packets", "_resends", "_sequences", "_tokens", "_tokens_at", "counters")
+    __slots__ = ("_resends", "_tokens", "_tokens_at", "counters", "newest", "packets")
 
     def __init__(self) -> None:
-        self._packets: list[bytes] = [b""] * CAPACITY
-        self._sequences = [-1] * CAPACITY
+        self.packets: list[bytes] = [b""] * CAPACITY
+        self.newest = 0
         self._resends: dict[int, tuple[int, float]] = {}  # by sequence number: (how often, when last)
         self._tokens = BURST
         self._tokens_at = -math.inf
         self.counters: collections.Counter[str] = collections.Counter()
 
     def keep(self, sequence: int, packet: bytes) -> None:
-        place = sequence & CAPACITY - 1
-        self._packets[place] = packet
-        self._sequences[place] = sequence
+        self.packets[sequence & CAPACITY - 1] = packet
+        self.newest = sequence
+
+    def _find(self, sequence: int) -> bytes:
+        """Empty: it is not here any more, or was never sent."""
+        is_here = self.newest - sequence & 0xFFFF < CAPACITY
+        return self.packets[sequence & CAPACITY - 1] if is_here else b""
 
     def take(self, sequences: Iterable[int], now: float, round_trip: float | None) -> list[bytes]:
         """Those of the packets named that leave again now."""
         spacing = max(MIN_SPACING, UNKNOWN_ROUND_TRIP if round_trip is None else round_trip)
         packets = []
         for sequence in sequences:
-            place = sequence & CAPACITY - 1
-            if self._sequences[place] != sequence:
+            if not (packet := self._find(sequence)):
                 self.counters["resend_unknown"] += 1
             elif self._may_resend(sequence, now, spacing):
-                packets.append(self._packets[place])
+                packets.append(packet)
                 self.counters["resent"] += 1
             else:
                 self.counters["resend_refused"] += 1
@@ -69,8 +73,6 @@ class ResendBuffer:
             return False
         self._tokens -= 1.0
         if len(self._resends) >= 2 * CAPACITY:  # some of them are not here any more
-            self._resends = {
-                known: entry for known, entry in self._resends.items() if self._sequences[known & CAPACITY - 1] == known
-            }
+            self._resends = {known: entry for known, entry in self._resends.items() if self._find(known)}
         self._resends[sequence] = (times + 1, now)
         return True

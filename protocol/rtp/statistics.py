@@ -80,9 +80,10 @@ class ReceiverStatistics:
 
     def receive(self, sequence: int, timestamp: int, octets: int, now: float) -> None:
         """One packet arrived, with `octets` of payload."""
-        if self.packets_received == 0:
+        received = self.packets_received
+        if not received:
             self._restart(sequence)
-        self.packets_received += 1
+        self.packets_received = received + 1
         self.octets_received += octets
         self.last_arrival = self.last_heard = now
         highest = self._max_sequence

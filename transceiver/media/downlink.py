@@ -134,7 +134,11 @@ class Downlink:
             return -1
         if not samples:
             return -1
-        self._observe(due - now, now)
+        follower, lead = self._follower, due - now  # as in _observe
+        if lead > follower.best:
+            follower.best = lead
+        if now >= follower.judge_at:
+            self._judge(now)
         timestamp = self._timestamp
         self._timestamp = timestamp + samples
         self._due = due = due + samples * self._tick
@@ -149,8 +153,11 @@ class Downlink:
         if lead > follower.best:
             follower.best = lead
         if now >= follower.judge_at:
-            follower.judge(now)
-            self._tick = (1.0 - follower.correction) / self._rate
+            self._judge(now)
+
+    def _judge(self, now: float) -> None:
+        self._follower.judge(now)
+        self._tick = (1.0 - self._follower.correction) / self._rate
 
     def flush(self, now: float) -> None:
         """Drop what was not sent. Always answered by a report."""

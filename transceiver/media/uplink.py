@@ -142,6 +142,9 @@ class Uplink:
     def take(self, handle: int) -> list[MediaRecord]:
         """Everything that waits, for the link's next message."""
         # MediaRecord's own constructor is a function in Python: it takes three times as long.
+        if len(self._frames) == 1:  # nearly always
+            time, flags, payload = self._frames.popleft()
+            return [new_tuple(MediaRecord, (handle, time & 0xFFFFFFFF, flags, payload))]
         records = [
             new_tuple(MediaRecord, (handle, time & 0xFFFFFFFF, flags, payload)) for time, flags, payload in self._frames
         ]

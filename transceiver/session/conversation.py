@@ -22,7 +22,10 @@ from transceiver.session.channels import Channels
 if TYPE_CHECKING:
     from transceiver.routes import Route
 
-__all__ = ["Conversation"]
+__all__ = ["QUEUED", "Conversation"]
+
+QUEUED = -1
+"""Beside LEFT, DONE and SETTLE of the lane: a frame waits for its time."""
 
 
 class Conversation:
@@ -181,11 +184,19 @@ class Conversation:
             return
         downlink.push(record.rtp_time, record.payload, now)
 
-    def follow_play(self, record: MediaRecord, route: Route, now: float) -> int:
+    def follow_play(self, attachment: Attachment, record: MediaRecord, route: Route, now: float) -> int:
         """The same as `play`, then `pace`, for a call that is playing; not for the first frame of all.
-        LEFT: nothing has happened; DONE; SETTLE: it is done, and the peer has something to say."""
+        LEFT: nothing has happened; DONE; QUEUED: `pace` has to be called in time; SETTLE: it is done, and the peer has
+        something to say."""
         downlink = self._downlink
-        if downlink is None or not self.flowing or not self._sends or self._held or not self.has_spoken:
+        if (
+            attachment is not self.attachment
+            or downlink is None
+            or not self.flowing
+            or not self._sends
+            or self._held
+            or not self.has_spoken
+        ):
             return LEFT
         payload = record.payload
         timestamp = downlink.follow(record.rtp_time, payload, now)
@@ -193,7 +204,8 @@ class Conversation:
             if not downlink.playing:
                 return LEFT
             downlink.push(record.rtp_time, payload, now)
-            return self.pace(now, route) if downlink.next_action() <= now else DONE
+            became = self.pace(now, route) if downlink.next_action() <= now else DONE
+            return became if became != DONE else QUEUED
         outlet, room = route.outlet, len(payload) + SEND_ROOM
         length = 0
         if room <= outlet.room:  # as in _send, for the frame that is the rule

@@ -23,7 +23,6 @@ from protocol.codecs import Codec
 from protocol.ice import IceCredentials
 from protocol.peer import (
     DONE,
-    LEFT,
     AudioReceived,
     CircuitBroken,
     ConsentLate,
@@ -162,14 +161,6 @@ class Session:
             return
         self._on_backend_event(event, now)
         self._drain(now)
-
-    def follow(self, attachment: Attachment, record: MediaRecord, now: float) -> int:
-        """A frame of the agent that needs nothing but to be sent: LEFT (nothing has happened, it is for `handle_backend`),
-        DONE, or SETTLE."""
-        route, conversation = self.route, self.conversation
-        if route is None or self.reason is not None or attachment is not conversation.attachment:
-            return LEFT
-        return conversation.follow_play(record, route, now)
 
     def settle(self, now: float) -> None:
         """Carry out what the peer has to say, after its lane said so."""
