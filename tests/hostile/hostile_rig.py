@@ -87,11 +87,13 @@ class Rig:
         return trio.current_time()
 
     def offer(self, **options: Any) -> tuple[Any, Any]:
-        """A caller whose offer was answered: (caller, session). `fingerprint` is what he signals, `edit` his a=setup line."""
-        fingerprint, edit = options.pop("fingerprint", None), options.pop("edit", "")
+        """A caller whose offer was answered: (caller, session). `fingerprint` is what he signals, `edit` his a=setup line,
+        `agree` what else his capabilities have."""
+        fingerprint, edit, agree = options.pop("fingerprint", None), options.pop("edit", ""), options.pop("agree", {})
         caller = callers.Caller(self.network.open(f"127.0.0.{2 + len(self.callers) % NETWORKS}"), **options)
         if fingerprint is not None:
             caller._capabilities = replace(caller._capabilities, fingerprint=fingerprint)
+        caller._capabilities = replace(caller._capabilities, **agree)
         offer = caller.offer()
         created = self.registry.create(
             CallRequest((offer.replace("a=setup:actpass", edit) if edit else offer).encode())

@@ -8,8 +8,9 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,14 @@ import httpx
 import msgspec
 import pytest
 import trio
+from starlette.applications import Starlette
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.routing import Route
 
 from service.ready import parse_announcement
 from transceiver.config import TransceiverConfig
-from transceiver.workers import Loads, WorkerPlace, shift_port
+from transceiver.workers import Forwarder, Loads, WorkerPlace, shift_port
 from udpio import open_udp
 
 ROOT = Path(__file__).parents[2]
@@ -70,6 +75,55 @@ def test_a_worker_hands_calls_on_when_another_has_clearly_fewer_and_lives(tmp_pa
     loads.leave(0)  # it drains: whoever is there is better
     assert loads.relief_for(0) == 1
     loads.close()
+
+
+async def test_a_sibling_that_does_not_answer_delays_one_offer_and_no_second_and_is_told_from_one_that_is_gone(
+    nursery: trio.Nursery, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setattr("transceiver.workers.forward.ANSWER_SECONDS", 0.05)
+    place = WorkerPlace(index=0, count=2, http=(), folder=str(tmp_path))
+    loads = Loads.create(place.loads, 2)
+    loads.tell(0, 50)
+    loads.tell(1, 0)
+    asked = 0
+
+    async def stuck(stream: trio.SocketStream) -> None:
+        nonlocal asked
+        asked += 1
+        await trio.sleep_forever()
+
+    with trio.socket.socket(socket.AF_UNIX) as listening:
+        await listening.bind(place.socket_of(1))
+        listening.listen()
+        serve = partial(trio.serve_listeners, stuck, [trio.SocketListener(listening)])
+        scope = await nursery.start(scoped, serve)
+
+        async def here(request: Request) -> Response:
+            return Response(await request.body(), 201)
+
+        app = Starlette(routes=[Route(CALLS, here, methods=["POST"])])
+        transport = httpx.ASGITransport(Forwarder(app, place, loads, request_seconds=5))
+        async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+            for _ in range(3):
+                answer = await client.post(CALLS, content=b"an offer")
+                assert (answer.status_code, answer.content) == (201, b"an offer")
+            assert asked == 1
+            its_call = f"{CALLS}/rtc_01{'a' * 22}"
+            answer = await client.delete(its_call)
+            assert (answer.status_code, answer.json()["error"]["code"]) == (503, "worker_unreachable")
+            assert answer.headers["retry-after"]
+            scope.cancel()
+            Path(place.socket_of(1)).unlink()
+            assert (await client.delete(its_call)).status_code == 404
+    loads.close()
+
+
+async def scoped(
+    run: Callable[[], Awaitable[object]], task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED
+) -> None:
+    with trio.CancelScope() as scope:
+        task_status.started(scope)
+        await run()
 
 
 # Real processes

@@ -7,6 +7,7 @@ answer. So is an offer, if this worker has more calls than another (loads.py). `
 
 from __future__ import annotations
 
+import math
 import re
 
 import httpx
@@ -39,6 +40,7 @@ OURS = frozenset({b"vary"})  # what CORS, around us, says for any answer
 # Implementation constants
 ANSWER_SECONDS = 5.0  # for a sibling to answer: it does so within one pass of its loop
 RETRY_AFTER = 1
+KEEP_SECONDS = 10.0  # for which offers stay here, after a sibling did not answer one: the next would wait for it, too
 
 
 class Siblings:
@@ -74,6 +76,7 @@ class Forwarder:
         self._siblings = Siblings(place)
         self._loads = loads
         self._request_seconds = request_seconds
+        self._keep_until = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -87,7 +90,7 @@ class Forwarder:
             response = await self._forward(Request(scope, receive), owner)
         elif path == CALLS and method == "POST":
             relief = self._loads.relief_for(self._place.index)
-            if relief is not None:
+            if relief is not None and trio.current_time() >= self._keep_until:
                 response, receive = await self._hand_on(Request(scope, receive), relief)
         elif path == INFO and method == "GET":
             response = await self._info()
@@ -121,6 +124,7 @@ class Forwarder:
             return None, again
         except httpx.HTTPError as error:  # it may have taken the call, which then waits for a check in vain, and ends
             log.warning("a call could not be handed on", worker=relief, error=repr(error))
+            self._keep_until = trio.current_time() + KEEP_SECONDS
             return None, again
 
     async def _ask(self, request: Request, owner: int, body: bytes) -> Response:
