@@ -38,6 +38,7 @@ from protocol.agentlink import (
 )
 from protocol.codecs import OPUS
 from protocol.routing import RoutingConfig
+from protocol.srtp import library_named
 from service.config import ConfigError, load
 from transceiver.config import Timeouts, TransceiverConfig
 from transceiver.server import Bound, Transceiver
@@ -371,6 +372,7 @@ async def test_as_a_process_it_says_where_it_serves_drains_on_sigterm_and_ends_a
     text = b"".join(log).decode()
     assert "Traceback" not in text
     assert location.rpartition("/")[2] in text
+    assert f'"srtp": "{library_named().name}"' in text
 
 
 async def collect(stream: trio.abc.ReceiveStream, into: list[bytes]) -> None:
