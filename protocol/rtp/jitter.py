@@ -7,6 +7,8 @@ It is not a playout buffer: it adds no delay while packets come in order.
    known for `delay`, or when `capacity` frames are held: `Gap` is handed on in its place, then the frames behind it.
    `delay` is as long as it pays to wait, `min_delay` to `max_delay`: until packets out of order have come by the jitter of
    this path, and until what was asked for has come, twice if there is time; not at all for what would come too late.
+   A gap of one packet is given up after `min_delay` when the packet behind it carries a copy of it (`carries_copy`):
+   all speech behind a gap waits with it, and the copy is nearly as good as what was lost.
 3. A packet behind what was handed on is dropped, and counted as late (its place was given up) or duplicate.
 4. Loss is judged by sequence numbers: a silent sender (DTX) jumps in time without a gap, which is no loss. A gap in which
    no time is missing held packets without payload (padding that probes the bandwidth): nothing is waited for.
@@ -30,7 +32,7 @@ from dataclasses import dataclass
 from typing import NamedTuple
 
 from protocol.rtp.packet import RtpPacket
-from protocol.rtp.requests import RequestConfig, ResendRequests
+from protocol.rtp.requests import ANSWER_SLACK, RequestConfig, ResendRequests
 
 __all__ = ["Frame", "FrameOrigin", "Gap", "JitterBuffer", "JitterConfig", "PathEstimate"]
 
@@ -66,7 +68,9 @@ class PathEstimate(NamedTuple):
 class JitterConfig:
     clock_rate: int = 48000
     min_delay: float = 0.020  # seconds
-    max_delay: float = 0.200  # seconds; 0 gives every gap up at once
+    # Seconds; 0 gives every gap up at once. The frames behind a gap come so much later: more than 100 ms of that would cost a
+    # conversation more than the frame that is lost.
+    max_delay: float = 0.100
     capacity: int = 64  # frames held behind gaps, and things ready that nobody took
     requests: RequestConfig | None = None  # how to ask for lost packets; None: not at all
 
@@ -82,6 +86,13 @@ class Frame(NamedTuple):
     origin: int = FrameOrigin.SENT
 
 
+class _Held(NamedTuple):
+    packet: RtpPacket
+    arrival: float
+    origin: int
+    has_copy: bool  # of the packet before it, which was missing then
+
+
 @dataclass(frozen=True, slots=True)
 class Gap:
     """`packets` packets from sequence number `sequence` on did not come in time."""
@@ -93,13 +104,16 @@ class Gap:
 class JitterBuffer:
     """`push` each packet, then `pop` until it returns None, and `take_requests`; both again at `next_timeout`.
 
-    `estimate` is asked what is known of the path, whenever a gap opens. `counters`: late, duplicate, lost, straggler, empty,
-    overflow (a gap given up because `capacity` was reached), unread (oldest thing dropped because nobody took it),
-    source_changed, clock_jump, padding_lost; recovered and red_recovered (frames by their origin), requested (packets asked
-    for, each time).
+    `estimate` is asked what is known of the path, whenever a gap opens; `carries_copy`, whether the packet behind a gap also
+    brings the audio of the packet before it, for whoever decodes it (in-band FEC).
+
+    `counters`: late, duplicate, lost, straggler, empty, overflow (a gap given up because `capacity` was reached), unread
+    (oldest thing dropped because nobody took it), source_changed, clock_jump, padding_lost; recovered and red_recovered
+    (frames by their origin), requested (packets asked for, each time).
     """
 
     __slots__ = (
+        "_carries_copy",
         "_clock_rate",
         "_config",
         "_edge",
@@ -123,9 +137,15 @@ class JitterBuffer:
         "delay",
     )
 
-    def __init__(self, config: JitterConfig | None = None, estimate: Callable[[], PathEstimate] = PathEstimate) -> None:
+    def __init__(
+        self,
+        config: JitterConfig | None = None,
+        estimate: Callable[[], PathEstimate] = PathEstimate,
+        carries_copy: Callable[[RtpPacket], bool] | None = None,
+    ) -> None:
         self._config = config or JitterConfig()
         self._estimate = estimate
+        self._carries_copy = carries_copy
         requests = self._config.requests
         self._requests = ResendRequests(requests) if requests is not None else None
         self.delay = self._choose_delay(PathEstimate())
@@ -133,8 +153,7 @@ class JitterBuffer:
         self._longest = int(_LONGEST_FRAME * self._clock_rate)
         self.counters: collections.Counter[str] = collections.Counter()
         self._ready: collections.deque[Frame | Gap] = collections.deque()
-        # By sequence number: (packet, its arrival, origin)
-        self._held: dict[int, tuple[RtpPacket, float, int]] = {}
+        self._held: dict[int, _Held] = {}  # by sequence number
         self._edge = 0  # while frames are held: the number behind the last of them
         self._timeout = math.inf  # when the first gap is given up
         self._ssrc = -1
@@ -264,8 +283,12 @@ class JitterBuffer:
             self._edge = sequence + 1 & 0xFFFF
         elif origin == FrameOrigin.SENT:
             origin = self._origin(sequence, now)
-        self._held[sequence] = (packet, now, origin)
+        carries_copy = self._carries_copy
+        has_copy = carries_copy is not None and sequence - 1 & 0xFFFF not in self._held and carries_copy(packet)
+        self._held[sequence] = _Held(packet, now, origin, has_copy)
         self._timeout = min(self._timeout, now + self.delay)
+        if has_copy:
+            self._schedule()
         while len(self._held) > self._config.capacity:
             self.counters["overflow"] += 1
             self._give_up_first_gap()
@@ -289,9 +312,9 @@ class JitterBuffer:
         delay = max(spread, config.min_delay)
         if requests is not None and (recovery := requests.recovery_time(path.round_trip)) is not None:
             for asks in (2, 1):
-                needed = requests.tolerance + asks * recovery + (path.jitter or 0.0)
-                if needed <= config.max_delay:
-                    delay = max(delay, needed)
+                needed = requests.tolerance + asks * recovery
+                if needed - ANSWER_SLACK <= config.max_delay:  # most answers would come in time
+                    delay = max(delay, needed + (path.jitter or 0.0))
                     break
         return min(delay, config.max_delay)
 
@@ -327,9 +350,21 @@ class JitterBuffer:
     def _release_consecutive(self) -> None:
         while (entry := self._held.pop(self._next, None)) is not None:
             self._next = self._next + 1 & 0xFFFF
-            self._release(*entry)
-        oldest = min((arrival for _, arrival, _ in self._held.values()), default=math.inf)
-        self._timeout = oldest + self.delay
+            self._release(entry.packet, entry.arrival, entry.origin)
+        self._timeout = math.inf
+        if self._held:
+            self._schedule()
+
+    def _schedule(self) -> None:
+        """When the first gap is given up; it is known since the first of the packets behind it came."""
+        known_since = min(entry.arrival for entry in self._held.values())
+        behind = self._held.get(self._next + 1 & 0xFFFF)
+        if behind is None or not behind.has_copy:
+            self._timeout = min(self._timeout, known_since + self.delay)
+            return
+        self._timeout = known_since + min(self._config.min_delay, self._config.max_delay)
+        if self._requests is not None:
+            self._requests.cover(self._next, self._timeout)
 
     # Sources
 

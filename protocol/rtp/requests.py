@@ -4,6 +4,7 @@
    milliseconds, more when packets of this stream were seen to come out of order.
 2. It is asked for again when an answer would have come: after the time that answers took so far, or a round trip. At
    most `max_asks` times, and never when the answer would come after `deadline`, the end of its place in the row.
+   What a copy covers has an early deadline: it is asked for only where answers are quick.
 3. Not more than `rate` packets a second are asked for, and of one gap only the newest `max_gap`: a hole of half a second
    is an outage, and speech that old helps nobody.
 4. Whether asking helps is learnt: `recovery_time` is None while hardly any packet that was asked for comes.
@@ -14,10 +15,10 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-__all__ = ["RequestConfig", "ResendRequests"]
+__all__ = ["ANSWER_SLACK", "RequestConfig", "ResendRequests"]
 
 # Implementation constants
-_ANSWER_SLACK = 0.010  # seconds: a sender looks at its RTCP now and then, not at once
+ANSWER_SLACK = 0.010  # seconds: a sender looks at its RTCP now and then, not at once
 _UNKNOWN_ROUND_TRIP = 0.060  # seconds, before anything was measured
 _MIN_ANSWER = 0.005
 _REORDER_FACTOR = 1.5
@@ -38,7 +39,7 @@ class RequestConfig:
 
 
 class _Missing:
-    __slots__ = ("asked", "asked_at", "asks_left", "deadline", "due", "missed_at")
+    __slots__ = ("asked", "asked_at", "asks_left", "covered", "deadline", "due", "missed_at")
 
     def __init__(self, now: float, due: float, deadline: float, asks: int) -> None:
         self.missed_at = now
@@ -47,6 +48,7 @@ class _Missing:
         self.asks_left = asks
         self.due = due  # when to ask (again)
         self.deadline = deadline
+        self.covered = False
 
 
 class ResendRequests:
@@ -89,7 +91,7 @@ class ResendRequests:
         """Seconds from asking to the packet that was asked for; None when it will hardly come."""
         if self._hope < _HOPELESS:
             return None
-        return self._answer_time(round_trip) + _ANSWER_SLACK
+        return self._answer_time(round_trip) + ANSWER_SLACK
 
     def miss(self, sequences: range, now: float, deadline: float) -> None:
         """Packets of a gap, in order; each wraps at 2^16."""
@@ -117,6 +119,11 @@ class ResendRequests:
         self._hope += (1.0 - self._hope) / 4
         return True
 
+    def cover(self, sequence: int, deadline: float) -> None:
+        """There is a copy of it, which is used at `deadline`."""
+        if (missing := self._missing.get(sequence)) is not None:
+            missing.deadline, missing.covered = deadline, True
+
     def forget(self, sequence: int) -> None:
         """Its place was filled by other means."""
         if self._missing.pop(sequence, None) is not None:
@@ -137,14 +144,14 @@ class ResendRequests:
         if now < self.due:
             return ()
         self._round_trip = round_trip or 0.0
-        again = self._answer_time(round_trip) + _ANSWER_SLACK
+        again = self._answer_time(round_trip) + ANSWER_SLACK
         self._fill_tokens(now)
         taken = []
         for sequence, missing in self._missing.items():
             if not missing.asks_left:
                 continue
             if missing.due <= now:
-                in_time = now + again - _ANSWER_SLACK <= missing.deadline and self._hope >= _HOPELESS
+                in_time = now + again - ANSWER_SLACK <= missing.deadline and self._hope >= _HOPELESS
                 if self._tokens < 1.0 or not (in_time or self._tries_in_vain(missing)):
                     missing.asks_left = 0
                     continue
@@ -164,7 +171,7 @@ class ResendRequests:
 
     def _tries_in_vain(self, missing: _Missing) -> bool:
         """Where asking seems of no use it is still tried now and then, once: that is how a change is noticed."""
-        if missing.asked:
+        if missing.asked or missing.covered:
             return False
         self._vain += 1
         return self._vain % _TRIES_IN_VAIN == 0

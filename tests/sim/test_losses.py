@@ -3,31 +3,46 @@
 from __future__ import annotations
 
 from collections import Counter
+from collections.abc import Callable
 
 import pytest
 from sim.agents import EchoAttachment, EchoBackend
 from sim.world import World
 
+from agent.events import Frame
+from agent.slots import SlotTally
+from loadgen.call import CallFigures
 from protocol.agentlink import MediaFlags
 from transceiver.backends.base import Accepted, Call, Inbox
 from udpio import Conditions
 
 LOSSY = Conditions(loss=0.05, delay=0.02, jitter=0.03)
+SHAKY = Conditions(loss=0.05, jitter=0.03)  # both ways: as a load run with `--loss 5% --jitter 30`
 CLEAN = Conditions(delay=0.02)
 
 
 class ListeningAttachment(EchoAttachment):
     def audio_waits(self) -> None:
         assert self.call.uplink is not None
+        backend = self._backend
+        assert isinstance(backend, ListeningBackend)
         for record in self.call.uplink.take(1):
-            self._backend.heard[record.rtp_time // 960] |= 1 << record.flags  # type: ignore[attr-defined]
+            backend.heard[record.rtp_time // 960] |= 1 << record.flags
             self.frames += 1
+            gap, recovered, fec = (
+                bool(record.flags & flag) for flag in (MediaFlags.GAP, MediaFlags.RECOVERED, MediaFlags.FEC)
+            )
+            frame = Frame(record.payload, record.rtp_time, 20.0, gap=gap, recovered=recovered, fec=fec)
+            backend.slots.add(frame, backend.clock())
 
 
 class ListeningBackend(EchoBackend):
+    clock: Callable[[], float]
+
     def __init__(self, inbox: Inbox) -> None:
         super().__init__(inbox)
         self.heard: Counter[int] = Counter()
+        self.slots = SlotTally(48_000)
 
     def open(self, call: Call) -> EchoAttachment | None:
         attachment = self.attachments[1] = ListeningAttachment(self, call, 1)
@@ -35,15 +50,27 @@ class ListeningBackend(EchoBackend):
         return attachment
 
 
-def listen(seconds: float = 60.0, up: Conditions = LOSSY, **transceiver: object) -> tuple[float, Counter[str], int]:
-    """(share of slots that the agent heard, what became of the losses, how many frames were flagged as recovered)"""
-    world = World(11, up=up, down=CLEAN, backend=ListeningBackend, transceiver=transceiver)
+def call_over(
+    seconds: float, up: Conditions, down: Conditions, *, fec: bool, transceiver: dict[str, object]
+) -> tuple[World, int]:
+    """A call that has talked so long, and its first slot that counts. `fec`: whether the caller's frames carry copies."""
+    world = World(11, up=up, down=down, backend=ListeningBackend, transceiver=transceiver)
+    world.figures = CallFigures(b"sim!", fec=fec)
+    world.backend.clock = lambda: world.now
     caller = world.dial()
     assert world.run_until(lambda: caller.call.talking, 5)
     world.run_for(2)
-    heard = world.backend.heard
-    first = max(heard)
+    first = max(world.backend.heard)
     world.run_for(seconds)
+    return world, first
+
+
+def listen(
+    seconds: float = 60.0, up: Conditions = LOSSY, *, fec: bool = False, **transceiver: object
+) -> tuple[float, Counter[str], int]:
+    """(share of slots that the agent heard, what became of the losses, how many frames were flagged as recovered)"""
+    world, first = call_over(seconds, up, CLEAN, fec=fec, transceiver=transceiver)
+    heard = world.backend.heard
     slots = round(seconds / 0.02)
     filled = sum(1 for slot in heard if first < slot <= first + slots)
     recovered = sum(1 for flags in heard.values() if any(flags >> flag & 1 for flag in (4, 5, 6, 7)))
@@ -63,6 +90,30 @@ def test_lost_audio_is_asked_for_and_most_of_it_comes_in_time():
     assert recovered == counters["recovered"] > 100
     assert counters["nack_sent"] >= counters["recovered"] / 2
     assert counters["requested"] < 2 * 0.06 * 3000, "hardly anything is asked for that was not lost"
+
+
+@pytest.mark.slow
+def test_what_a_copy_in_the_next_frame_makes_good_is_not_asked_for():
+    share, counters, _ = listen(fec=True)
+    assert share < 0.96, "the copies are no frames of their own"
+    assert counters["fec_available"] > 0.95 * counters["lost"] > 100
+    assert counters["requested"] < 0.15 * counters["lost"], "only for the first ones of those lost in a row"
+
+
+@pytest.mark.slow
+def test_requests_and_copies_together_fill_more_slots_than_either_alone():
+    in_time, within_200_ms = {}, {}
+    for nack in (True, False):
+        for fec in (True, False):
+            world, _ = call_over(60, SHAKY, SHAKY, fec=fec, transceiver={"nack": nack})
+            counts = world.backend.slots.counts
+            in_time[nack, fec] = counts.in_time / counts.expected
+            within_200_ms[nack, fec] = counts.within_200_ms / counts.expected
+    print(in_time, within_200_ms)
+    for shares in (in_time, within_200_ms):
+        assert shares[True, True] == max(shares.values())
+        assert shares[True, True] > 0.995
+        assert shares[False, False] < 0.96
 
 
 @pytest.mark.slow

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from protocol.agentlink import MediaFlags
 from protocol.codecs import OPUS
-from protocol.rtp import RtpPacket
+from protocol.rtp import PathEstimate, RtpPacket
 from transceiver.media import Uplink
 
 SILK, SILK_WITH_COPY = b"\x08\x80", b"\x08\xc0"
@@ -114,6 +114,31 @@ def test_the_frame_behind_a_gap_says_whether_it_holds_a_copy_of_the_last_one_los
         uplink.handle_timeout(1.0)
         assert taken(uplink)[-1] == (4, flags, payload)
         assert (uplink.counters["fec_available"], uplink.counters["concealed"]) == counted
+
+
+def test_a_frame_with_a_copy_of_the_one_lost_is_handed_on_after_20_ms_and_is_not_kept_for_an_answer():
+    for payload, waited in ((SILK_WITH_COPY, 0.020), (SILK, 0.066), (b"\x0b\xff", 0.066)):
+        uplink = Uplink(
+            OPUS_TYPE, 48_000, codec=OPUS, nack=True, estimate=lambda: PathEstimate(round_trip=0.05, jitter=0.001)
+        )
+        uplink.push(plain(1, SILK), 0.0)
+        uplink.push(plain(3, payload), 0.04)
+        uplink.push(plain(4, SILK_WITH_COPY), 0.05)
+        due = 0.0
+        while not uplink.counters["lost"]:
+            due = uplink.next_timeout()
+            uplink.take_requests(due)
+            uplink.handle_timeout(due)
+        assert abs(due - 0.04 - waited) < 1e-6, payload
+        assert uplink.counters["requested"] == (payload != SILK_WITH_COPY)
+        assert (taken(uplink)[1][1] == MediaFlags.GAP | MediaFlags.FEC) is (payload == SILK_WITH_COPY)
+
+
+def test_what_another_payload_type_carries_is_no_copy_of_the_audio():
+    uplink = Uplink(OPUS_TYPE, 48_000, 126, codec=OPUS)
+    uplink.push(plain(1, SILK), 0.0)
+    uplink.push(plain(3, SILK_WITH_COPY)._replace(payload_type=126), 0.04)
+    assert uplink.next_timeout() > 0.04 + 0.05
 
 
 def test_a_gap_in_which_no_time_is_missing_is_none_to_the_agent():

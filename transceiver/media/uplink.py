@@ -3,7 +3,8 @@
 1. Packets pass the reorder buffer, which adds no delay while they come in order; what is missing is asked for
    (`take_requests`), and waited for as long as that is likely to help.
 2. Redundant audio (RFC 2198) is taken apart: the copies fill the places before it that are still empty.
-3. The frame behind a gap says so, and whether it holds a copy of what was lost last (in-band FEC).
+3. The frame behind a gap says so, and whether it holds a copy of what was lost last (in-band FEC). If that was all that
+   was lost, it is not waited for longer than a packet out of order.
 4. Frames wait here until the link takes them, all that have gathered at once.
 5. A key that the caller presses (RFC 4733) comes in the same stream: told once, when it begins.
 6. At most one second of them waits: the oldest are dropped, because stale speech is useless.
@@ -14,6 +15,7 @@ from __future__ import annotations
 import contextlib
 from collections import Counter, deque
 from collections.abc import Callable
+from functools import partial
 
 from protocol.agentlink import MAX_FRAME_BYTES, MediaFlags, MediaRecord
 from protocol.codecs import Codec, KeyPresses, parse_red_untrusted
@@ -72,7 +74,9 @@ class Uplink:
         self._presses = KeyPresses()
         self._span = int(MAX_WAITING_SECONDS * clock_rate)
         requests = RequestConfig() if nack else None
-        self._buffer = JitterBuffer(JitterConfig(clock_rate=clock_rate, requests=requests), estimate)
+        carries_fec = codec.carries_fec_untrusted if codec is not None else None
+        carries_copy = partial(_carries_copy, carries_fec, payload_type) if carries_fec is not None else None
+        self._buffer = JitterBuffer(JitterConfig(clock_rate=clock_rate, requests=requests), estimate, carries_copy)
         self._frames: deque[tuple[int, int, bytes]] = deque()  # (64-bit RTP time, flags, payload)
         self._last: tuple[int, int, bytes] | None = None  # frame
         self._lost = 0  # packets of the gap before the next frame
@@ -231,3 +235,14 @@ class Uplink:
             self.drops["stale"] += 1
             time, kept, payload = frames[0]
             frames[0] = (time, kept | MediaFlags.GAP, payload)
+
+
+def _carries_copy(carries_fec_untrusted: Callable[[bytes], bool], payload_type: int, packet: RtpPacket) -> bool:
+    """Whether a packet is audio with a copy of the audio before it. No method: a call that ended shall not wait for the
+    collector of cycles."""
+    if packet.payload_type != payload_type:
+        return False
+    try:
+        return carries_fec_untrusted(packet.payload)
+    except DecodeError:
+        return False

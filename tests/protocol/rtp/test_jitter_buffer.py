@@ -94,6 +94,60 @@ def test_evidence_of_a_gap_counts_from_the_first_packet_beyond_it():
     assert names(drain(buffer, 1.06)) == ["-1@2", "3", "-1@4", "5"]
 
 
+def with_copies(*numbers: int, **bounds: float) -> tuple[JitterBuffer, list[int]]:
+    """Packets of these numbers carry a copy of the one before; and the numbers about which the buffer asked."""
+    asked = []
+
+    def carries_copy(behind: RtpPacket) -> bool:
+        asked.append(behind.sequence)
+        return behind.sequence in numbers
+
+    return JitterBuffer(JitterConfig(**bounds), carries_copy=carries_copy), asked  # type: ignore[arg-type]
+
+
+def test_a_packet_whose_copy_has_come_is_waited_for_no_longer_than_one_out_of_order():
+    buffer, _ = with_copies(3)
+    feed(buffer, 1)
+    assert feed(buffer, 3, now=1.0) == []
+    assert buffer.next_timeout() == pytest.approx(1.020)
+    assert names(drain(buffer, 1.021)) == ["-1@2", "3"]
+    assert feed(buffer, 2, now=1.022) == []
+    assert buffer.counters == {"lost": 1, "late": 1}
+
+
+def test_a_packet_out_of_order_is_preferred_to_its_copy():
+    buffer, _ = with_copies(3)
+    feed(buffer, 1)
+    feed(buffer, 3, now=1.0)
+    assert feed(buffer, 2, now=1.019) == ["2", "3"]
+    assert not buffer.counters
+
+
+def test_a_copy_that_does_not_stand_behind_the_first_gap_shortens_nothing():
+    buffer, _ = with_copies(4, 7, max_delay=0.060)
+    feed(buffer, 1)
+    feed(buffer, 4, now=1.000)  # two are missing, and it has one of them
+    feed(buffer, 7, now=1.010)
+    assert buffer.next_timeout() == pytest.approx(1.060)
+    assert feed(buffer, 3, 6, now=1.030) == []
+    assert buffer.next_timeout() == pytest.approx(1.060), "the copy was of one that is there"
+    assert feed(buffer, 2, now=1.031) == ["2", "3", "4"]
+
+
+def test_a_copy_behind_a_later_gap_counts_once_that_gap_is_the_first():
+    buffer, _ = with_copies(5, max_delay=0.060)
+    feed(buffer, 1)
+    feed(buffer, 3, now=1.000)
+    feed(buffer, 5, now=1.020)
+    assert names(drain(buffer, 1.060)) == ["-1@2", "3", "-1@4", "5"]
+
+
+def test_whether_there_is_a_copy_is_asked_only_about_the_packet_behind_a_gap():
+    buffer, asked = with_copies()
+    feed(buffer, 1, 2, 3, 4, 7, 8, 9, 11)
+    assert asked == [7, 11]
+
+
 def test_without_delay_gaps_are_reported_at_once():
     assert feed(JitterBuffer(JitterConfig(max_delay=0.0)), 1, 3, 4, 2) == ["1", "-1@2", "3", "4"]
 
@@ -216,8 +270,15 @@ def test_the_marker_of_the_sender_is_kept():
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
-@given(seed=st.integers(0, 2**32), start=st.sampled_from([0, 65_450, 65_535]), max_delay=st.sampled_from([0.0, 0.06]))
-def test_over_any_bad_network_order_is_kept_and_all_is_accounted_for(seed: int, start: int, max_delay: float):
+@given(
+    seed=st.integers(0, 2**32),
+    start=st.sampled_from([0, 65_450, 65_535]),
+    max_delay=st.sampled_from([0.0, 0.06]),
+    copies=st.booleans(),
+)
+def test_over_any_bad_network_order_is_kept_and_all_is_accounted_for(
+    seed: int, start: int, max_delay: float, copies: bool
+):
     chance = random.Random(seed)
     delays = [0.0, 0.0, 0.01, 0.05, 0.2]
     arrivals = [
@@ -226,7 +287,8 @@ def test_over_any_bad_network_order_is_kept_and_all_is_accounted_for(seed: int, 
         for _ in range(chance.choices([0, 1, 2], [1, 8, 1])[0])
     ]
     arrivals.sort()
-    buffer = JitterBuffer(JitterConfig(max_delay=max_delay, capacity=8))
+    config = JitterConfig(max_delay=max_delay, capacity=8)
+    buffer = JitterBuffer(config, carries_copy=lambda behind: copies and behind.sequence % 3 > 0)
     out: list[tuple[float, Frame | Gap]] = []
     came: dict[int, float] = {}
     for now, number in arrivals:

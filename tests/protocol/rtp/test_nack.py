@@ -42,9 +42,12 @@ def packet(number: int, payload: bytes | None = None) -> RtpPacket:
     return RtpPacket(False, 111, number & 0xFFFF, number * 960 & 0xFFFFFFFF, 7, payload=number_bytes)
 
 
-def buffer(round_trip: float | None = 0.04, jitter: float | None = 0.002, **requests: float) -> JitterBuffer:
+def buffer(
+    round_trip: float | None = 0.04, jitter: float | None = 0.002, *, copies: bool = False, **requests: float
+) -> JitterBuffer:
+    """`copies`: each packet carries the audio of the one before, too."""
     config = JitterConfig(requests=RequestConfig(**requests))  # type: ignore[arg-type]
-    return JitterBuffer(config, lambda: PathEstimate(round_trip, jitter))
+    return JitterBuffer(config, lambda: PathEstimate(round_trip, jitter), (lambda _: True) if copies else None)
 
 
 def drain(jitter: JitterBuffer, now: float) -> list[Frame | Gap]:
@@ -169,16 +172,76 @@ def test_nothing_is_asked_for_that_would_come_too_late():
     assert jitter.counters == {"lost": 1}
 
 
+def delay_over(round_trip: float, spread: float, **bounds: float) -> float:
+    config = JitterConfig(requests=RequestConfig(), **bounds)  # type: ignore[arg-type]
+    jitter = JitterBuffer(config, lambda: PathEstimate(round_trip, spread))
+    jitter.push(packet(1), 0.0)
+    jitter.push(packet(3), 0.04)
+    return jitter.delay
+
+
 def test_the_delay_follows_the_round_trip_and_the_jitter():
-    delays = {}
-    for round_trip, spread in ((0.01, 0.001), (0.05, 0.001), (0.05, 0.03), (0.13, 0.001), (0.3, 0.001)):
-        jitter = buffer(round_trip, spread)
-        jitter.push(packet(1), 0.0)
-        jitter.push(packet(3), 0.04)
-        delays[round_trip, spread] = jitter.delay
-    assert 0.020 <= delays[0.01, 0.001] < delays[0.05, 0.001] < delays[0.05, 0.03] <= 0.200
-    assert 0.130 < delays[0.13, 0.001] <= 0.200
-    assert delays[0.3, 0.001] == 0.020
+    assert 0.020 <= delay_over(0.01, 0.001) < delay_over(0.05, 0.001) < delay_over(0.05, 0.03) <= 0.100
+    assert 0.085 < delay_over(0.085, 0.001) <= 0.100
+    assert delay_over(0.13, 0.001) == delay_over(0.3, 0.001) == 0.020
+    assert 0.130 < delay_over(0.13, 0.001, max_delay=0.200) <= 0.200
+    assert delay_over(0.3, 0.001, min_delay=0.030, max_delay=0.200) == 0.030
+
+
+def test_what_a_copy_covers_is_handed_on_soon_and_not_asked_for_when_the_answer_would_come_later():
+    jitter, late = buffer(round_trip=0.04, copies=True), 0
+    for number in range(0, 300, 3):
+        now = number * TICK
+        jitter.push(packet(number), now)
+        jitter.push(packet(number + 2), now + 2 * TICK)
+        assert jitter.take_requests(now + 2 * TICK + 0.005) == ()
+        late = max(late, jitter.next_timeout() - now - 2 * TICK)
+        drain(jitter, jitter.next_timeout())
+        assert jitter.is_plain
+    assert late == pytest.approx(0.020)
+    assert jitter.counters == {"lost": 100}
+
+
+def test_what_a_copy_covers_is_asked_for_where_the_answer_comes_before_the_copy_is_used():
+    jitter = buffer(round_trip=0.006, copies=True)
+    jitter.push(packet(1), 0.0)
+    drain(jitter, 0.0)
+    jitter.push(packet(3), 0.04)
+    assert jitter.take_requests(0.045) == (2,)
+    jitter.push(packet(2), 0.052)
+    things = drain(jitter, 0.052)
+    assert [(thing.sequence, getattr(thing, "origin", None)) for thing in things] == [
+        (2, FrameOrigin.RESENT),
+        (3, FrameOrigin.SENT),
+    ]
+    jitter.push(packet(5), 0.08)
+    assert jitter.take_requests(0.085) == (4,)
+    assert [type(thing) for thing in drain(jitter, 0.1)] == [Gap, Frame]
+    jitter.push(packet(4), 0.104)
+    assert drain(jitter, 0.104) == []
+    assert jitter.counters["late"] == 1
+
+
+def test_of_a_gap_whose_end_alone_a_copy_covers_the_rest_is_asked_and_waited_for():
+    jitter = buffer(round_trip=0.03, copies=True)
+    jitter.push(packet(1), 0.0)
+    drain(jitter, 0.0)
+    jitter.push(packet(4), 0.06)
+    assert jitter.take_requests(0.065) == (2, 3)
+    assert drain(jitter, 0.095) == []
+    jitter.push(packet(2), 0.098)
+    assert [thing.sequence for thing in drain(jitter, 0.098)] == [2, 3, 4], "now the copy is all that is needed"
+    assert jitter.is_plain
+
+
+def test_a_gap_that_a_packet_out_of_order_made_small_is_asked_for_no_more():
+    jitter = buffer(round_trip=0.04, copies=True)
+    jitter.push(packet(1), 0.0)
+    jitter.push(packet(4), 0.06)
+    jitter.push(packet(2), 0.063)
+    drain(jitter, 0.063)
+    assert jitter.take_requests(0.065) == ()
+    assert [thing.sequence for thing in drain(jitter, 0.08)] == [3, 4]
 
 
 def test_of_a_long_gap_only_the_end_is_asked_for():
@@ -247,11 +310,12 @@ def test_where_nobody_resends_waiting_ends_and_where_somebody_begins_to_it_comes
     st.lists(st.tuples(st.integers(0, 120), st.floats(0, 0.1)), max_size=120),
     st.floats(0.001, 0.3),
     st.sampled_from([0, 65_500]),
+    st.booleans(),
 )
 def test_whatever_comes_is_handed_on_in_order_once_and_nothing_stays(
-    arrivals: list[tuple[int, float]], round_trip: float, start: int
+    arrivals: list[tuple[int, float]], round_trip: float, start: int, copies: bool
 ):
-    jitter = buffer(round_trip)
+    jitter = buffer(round_trip, copies=copies)
     now = 0.0
     handed: list[int] = []
 
