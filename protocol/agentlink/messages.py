@@ -56,7 +56,6 @@ MAX_CONTROL_BYTES = 192 * 1024
 MAX_CODECS = 16
 
 Handle: TypeAlias = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
-RtpTime: TypeAlias = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
 ChannelId: TypeAlias = Annotated[int, Meta(ge=0, le=0xFFFF)]
 Name: TypeAlias = Annotated[str, Meta(max_length=128)]
 Word: TypeAlias = Annotated[str, Meta(max_length=256)]

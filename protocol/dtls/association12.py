@@ -62,7 +62,6 @@ _SUSPICIONS = 2  # retransmissions without an answer that confirm a plaintext al
 _SUSPICION_TIME = 1.0  # and seconds since it came: longer than any round trip on which a call would be bearable
 
 _APPLICATION_DATA = int(ContentType.APPLICATION_DATA)
-_EPOCH_1 = 1 << EPOCH_SHIFT
 
 
 class Life(Enum):

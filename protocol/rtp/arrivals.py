@@ -11,12 +11,9 @@
 from __future__ import annotations
 
 from protocol.rtp.rtcp import TransportFeedback
+from protocol.rtp.rtcp.transport_cc import REFERENCE_TICKS, TICKS_PER_SECOND
 
 __all__ = ["ArrivalLog"]
-
-# Specification constants: the units of the feedback
-TICKS_PER_SECOND = 4000
-REFERENCE_TICKS = 256
 
 # Implementation constants
 # Seconds: twelve frames of 20 ms, one of them a little early. libwebrtc's receivers let feedback take a twentieth of the
