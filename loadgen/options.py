@@ -33,7 +33,8 @@ EPILOG = """\
 A call is what a browser makes of it: signalling by HTTP, ICE, DTLS, SRTP, and
 the data channel oai-events. Each sends an audio frame every 20 ms and a data
 message every second, and counts what comes back: every frame is Opus, with a
-mark in its padding that names its call, its place and its time. That takes an agent that returns what it hears: echo.
+mark in its padding that names its call, its place and its time. That takes an
+agent that returns what it hears: echo or meter, not the parrot of `just up`.
 
   early             sent before the agent was there to answer; not lost
   lost              sent later, and never came back

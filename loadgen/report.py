@@ -340,6 +340,11 @@ def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
         yield "warn", f"{audio['held']} frames were held back without the server's consent"
     for reason, count in calls["failures"].items():
         yield "bad", f"failed: {count} × {reason}"
+    if "no_audio" in calls["failures"] and not calls["succeeded"]:
+        yield (
+            "warn",
+            "no_audio: does the agent there return what it hears? `just up --agent echo` does, the parrot does not",
+        )
     yield (
         "well" if summary.ok else "bad",
         f"{'well' if summary.ok else 'not well'}: {_count(calls['wanted'], 'call')}, {calls['failed']} failed, {audio['lost']} "
@@ -350,7 +355,7 @@ def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
 def _processes(summary: Summary) -> Iterable[tuple[str, str]]:
     stack = {name: one for name, one in summary.processes.items() if one["cpu_ms_per_call_second"] is not None}
     if stack:
-        spent = ", ".join(f"{name} {one['cpu_ms_per_call_second']:.3g}" for name, one in stack.items())
+        spent = ", ".join(f"{name}: {one['cpu_ms_per_call_second']:.3g}" for name, one in stack.items())
         yield "", f"milliseconds of CPU for each second of a call: {spent}"
     for name, one in stack.items():
         if one["flat"] is False:

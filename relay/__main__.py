@@ -72,7 +72,8 @@ def _upgrade(settings: Settings) -> int:
                 return EXIT_FAILED
             print(answer.step or "upgraded", flush=True)
     except OSError as error:
-        print(f"relay: nobody answers at {shown}: {error.strerror or error}", file=sys.stderr)
+        hint = "" if settings.relay.control else " (a relay is asked by its first relay.listen, which is in its log)"
+        print(f"relay: nobody answers at {shown}: {error.strerror or error}{hint}", file=sys.stderr)
         return EXIT_FAILED
     return 0
 

@@ -9,7 +9,8 @@ import msgspec
 
 from protocol.routing import KeyRing, RoutingConfig, Trunk
 from relay.config import RelayConfig
-from service.addresses import parse_host_port
+from relay.sockets import usable_cpus
+from service.addresses import check_ports, parse_host_port
 from service.config import ConfigError, load
 from service.logs import LogConfig
 
@@ -45,6 +46,10 @@ def check_routing(settings: Settings) -> None:
     except ValueError as error:
         key, _, message = str(error).partition(": ")
         raise ConfigError(key, message) from None
+    try:
+        check_ports(settings.relay.trunk, settings.relay.workers or len(usable_cpus()))
+    except ValueError as error:
+        raise ConfigError("relay.trunk", str(error)) from None
 
 
 def kept(config: RelayConfig) -> dict[str, object]:

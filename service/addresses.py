@@ -6,8 +6,12 @@ import ipaddress
 
 import ifaddr
 
-__all__ = ["own_addresses", "parse_host_port", "to_host_port"]
+__all__ = ["check_ports", "own_addresses", "parse_host_port", "to_host_port"]
 
+# Specification constants
+MAX_PORT = 65535
+
+# Implementation constants
 MAX_OWN_ADDRESSES = 8
 
 
@@ -22,9 +26,16 @@ def parse_host_port(text: str) -> tuple[str, int]:
     bracketed = host.startswith("[") and host.endswith("]")
     if not separator or address is None or (address.version == 6) != bracketed:
         raise ValueError(f"{text!r} is not an address like 127.0.0.1:3478 or [::1]:3478")
-    if not port.isascii() or not port.isdigit() or int(port) > 65535:
-        raise ValueError(f"{text!r} has no port between 0 and 65535")
+    if not port.isascii() or not port.isdigit() or int(port) > MAX_PORT:
+        raise ValueError(f"{text!r} has no port between 0 and {MAX_PORT}")
     return str(address), int(port)
+
+
+def check_ports(text: str, workers: int) -> None:
+    """Raises ValueError unless each of `workers` can have a port, from that of `text` on; with port 0, any, each can."""
+    port = parse_host_port(text)[1]
+    if port and port + workers - 1 > MAX_PORT:
+        raise ValueError(f"{text!r} leaves {workers} workers too few ports: each takes the next one, up to {MAX_PORT}")
 
 
 def to_host_port(host: str, port: int) -> str:

@@ -21,7 +21,7 @@ from service.logs import LogConfig, configure, get_logger
 from service.ready import announce, stop_signals
 from transceiver.config import TransceiverConfig
 from transceiver.server import Bound, Transceiver
-from transceiver.workers import END, Supervisor, WorkerFailed, WorkerPlace, follow_orders, usable_cpus
+from transceiver.workers import END, Supervisor, WorkerFailed, WorkerPlace, check_own_ports, follow_orders, usable_cpus
 
 log = get_logger()
 
@@ -56,6 +56,7 @@ def main(arguments: list[str] | None = None) -> int:
         count = config[TransceiverConfig].workers or len(usable_cpus()) or 1
         if count == 1:
             return run_service("transceiver", _serve, config, None)
+        check_own_ports(config[TransceiverConfig], count)
         command = [sys.executable, "-m", "transceiver"]
         if options.config is not None:
             command += ["--config", str(options.config)]

@@ -172,6 +172,15 @@ def test_a_failed_call_and_one_that_was_never_placed_make_the_run_fail(world):
     assert (summary.calls["failed"], summary.calls["not_placed"]) == (2, 1)
 
 
+def test_calls_that_hear_nothing_make_the_report_ask_for_an_agent_that_returns_what_it_hears(world):
+    world.call.fail("no_audio")
+    console = Console(file=io.StringIO(), width=80)
+    for part in render(summary_of([world.call])):
+        console.print(part, soft_wrap=True)
+    assert "failed: 1 × no_audio" in console.file.getvalue()
+    assert "`just up --agent echo` does, the parrot does not" in console.file.getvalue()
+
+
 def test_a_run_without_a_single_call_has_a_report_too():
     summary = summary_of([])
     assert summary.setup_ms["all"] == {"p50": None, "p95": None, "p99": None, "max": None}

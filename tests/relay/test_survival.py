@@ -219,6 +219,9 @@ def test_upgrade_says_when_it_knows_nobody_to_ask():
     asked = run_relay("upgrade", environment())
     assert (asked.returncode, asked.stdout) == (1, "")
     assert "set relay.control, or send it SIGUSR2" in asked.stderr
+    asked = run_relay("upgrade", environment(ANTIPHON_RELAY_LISTEN="127.0.0.1:1"))
+    assert (asked.returncode, asked.stdout) == (1, "")
+    assert "(a relay is asked by its first relay.listen, which is in its log)" in asked.stderr
 
 
 @pytest.mark.parametrize(

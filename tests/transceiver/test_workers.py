@@ -23,9 +23,10 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
 
+from service.config import ConfigError
 from service.ready import parse_announcement
 from transceiver.config import TransceiverConfig
-from transceiver.workers import Forwarder, Loads, WorkerPlace, shift_port
+from transceiver.workers import Forwarder, Loads, WorkerPlace, check_own_ports, shift_port
 from udpio import open_udp
 
 ROOT = Path(__file__).parents[2]
@@ -58,6 +59,19 @@ def test_each_worker_has_its_own_udp_port_and_all_share_the_rest():
     own = PLACE.own(behind_relays)
     assert (own.listen, own.advertise, own.identity) == ("127.0.0.1:0", behind_relays.advertise, "")
     assert shift_port("[::1]:5000", 2) == "[::1]:5002"
+
+
+@pytest.mark.parametrize("key", ["listen", "address", "advertise"])
+def test_workers_that_would_have_no_port_are_refused_by_the_key(key: str):
+    ports: dict[str, object] = {"listen": "127.0.0.1:0", "address": None, "advertise": ()}
+    value = "127.0.0.1:65534"
+    ports[key] = (value,) if key == "advertise" else value
+    config = TransceiverConfig(direct=True, **ports)  # type: ignore[arg-type]
+    check_own_ports(config, 2)
+    with pytest.raises(ConfigError) as refused:
+        check_own_ports(config, 3)
+    assert refused.value.key == f"transceiver.{key}"
+    check_own_ports(TransceiverConfig(advertise=("192.0.2.1:65535",)), 3)  # relays, not ourselves
 
 
 def test_a_worker_hands_calls_on_when_another_has_clearly_fewer_and_lives(tmp_path: Path):

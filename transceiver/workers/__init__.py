@@ -8,7 +8,7 @@ address (docs/transceiver.md, ADR 19).
 from transceiver.workers.forward import Forwarder
 from transceiver.workers.loads import Loads
 from transceiver.workers.orders import END, follow_orders
-from transceiver.workers.place import WorkerPlace, shift_port, usable_cpus
+from transceiver.workers.place import WorkerPlace, check_own_ports, shift_port, usable_cpus
 from transceiver.workers.supervisor import Supervisor, WorkerFailed
 
 __all__ = [
@@ -18,6 +18,7 @@ __all__ = [
     "Supervisor",
     "WorkerFailed",
     "WorkerPlace",
+    "check_own_ports",
     "follow_orders",
     "shift_port",
     "usable_cpus",

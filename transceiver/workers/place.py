@@ -12,10 +12,11 @@ from pathlib import Path
 
 import msgspec
 
-from service.addresses import parse_host_port, to_host_port
+from service.addresses import check_ports, parse_host_port, to_host_port
+from service.config import ConfigError
 from transceiver.config import TransceiverConfig
 
-__all__ = ["WorkerPlace", "shift_port", "usable_cpus"]
+__all__ = ["WorkerPlace", "check_own_ports", "shift_port", "usable_cpus"]
 
 # Specification constants
 CALL_ID = re.compile(r"rtc_([0-9a-f]{2})[0-9a-f]{22}")
@@ -56,6 +57,18 @@ class WorkerPlace(msgspec.Struct, frozen=True, kw_only=True):
             http=self.http,
             identity=f"{config.identity}-{index}" if config.identity else "",
         )
+
+
+def check_own_ports(config: TransceiverConfig, count: int) -> None:
+    """Raises ConfigError unless each of `count` workers can have the addresses that `WorkerPlace.own` gives it."""
+    own = [("listen", config.listen)]
+    own += [("address", config.address)] if config.address is not None else []
+    own += [("advertise", text) for text in config.advertise if config.direct]
+    for key, text in own:
+        try:
+            check_ports(text, count)
+        except ValueError as error:
+            raise ConfigError(f"transceiver.{key}", str(error)) from None
 
 
 def shift_port(address: str, by: int) -> str:
