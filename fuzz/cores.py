@@ -37,6 +37,7 @@ _PATHS = (Path(b"", _CLIENT), Path(b"", pack_address("192.0.2.8", 40001)))
 _US = Identity.generate(datetime(2026, 1, 1, tzinfo=UTC))
 _ROUTING = RoutingConfig(keys=("1:" + "5a" * 32,), trunk_keys=("a5" * 32,))
 _KEYS, _TRUNK = KeyRing.parse(_ROUTING), Trunk.parse(_ROUTING)
+_BOOT = b"\x01boot\x02\x03\x04"  # announcements in the corpus name it
 
 _MAXIMUM_WAKES = 400  # a core whose timers fire more often after one input does not come to rest
 
@@ -153,7 +154,7 @@ def _full(controlling: bool) -> IceFull:
 
 def _relay(data: bytes) -> None:
     """Even datagrams come from callers, odd ones over the trunk, with a tag that is right."""
-    core = RelayCore(RelayConfig(), _KEYS, _TRUNK, wall_time=lambda: 1.8e9)
+    core = RelayCore(RelayConfig(), _KEYS, _TRUNK, wall_time=lambda: 1.8e9, boot=_BOOT)
     for number, datagram in enumerate(datagrams(data)):
         if number % 2:
             core.receive_trunk_untrusted([(memoryview(tagged(_TRUNK, datagram)), _TRANSCEIVER)], 0.1 * number)

@@ -30,7 +30,17 @@ from protocol.dtls.record12 import pack_record, split_records_untrusted
 from protocol.dtls.registry import HandshakeType
 from protocol.errors import DecodeError
 from protocol.ice import Candidate, IceCredentials
-from protocol.routing import KeyRing, RoutingConfig, Trunk
+from protocol.routing import (
+    DATAGRAM_OVERHEAD,
+    KeyRing,
+    RoutingConfig,
+    Trunk,
+    TrunkKind,
+    announce,
+    hello,
+    read_announcement_untrusted,
+    read_hello_untrusted,
+)
 from protocol.rtp import parse_rtp_untrusted
 from protocol.rtp.rtcp import Feedback, read_nack_untrusted, read_transport_feedback_untrusted, write_nack
 from protocol.rtp.rtcp.compound import parse_rtcp_untrusted, serialize_rtcp
@@ -94,8 +104,21 @@ def _token(data: bytes) -> None:
 
 def _trunk(data: bytes) -> None:
     refused(_TRUNK.decode_untrusted)(data)
+    datagram = tagged(_TRUNK, data)
     try:
-        frames = _TRUNK.decode_untrusted(tagged(_TRUNK, data))
+        kind = _TRUNK.open_untrusted(datagram).kind
+        if kind is TrunkKind.HELLO:
+            promise(
+                hello(_TRUNK, read_hello_untrusted(datagram))[DATAGRAM_OVERHEAD:] == datagram[DATAGRAM_OVERHEAD:],
+                "hello",
+            )
+            return
+        if kind is TrunkKind.ANNOUNCE:
+            boot, ingress, clients = read_announcement_untrusted(datagram)
+            for part in announce(_TRUNK, boot, ingress, clients, 65507):
+                promise(part == datagram, "announcement")
+            return
+        frames = _TRUNK.decode_untrusted(datagram)
     except DecodeError:
         return
     written = _TRUNK.encode(frames, 65507)
