@@ -79,7 +79,6 @@ class DirectOutlet:
         "_count",
         "_memory",
         "_names",
-        "_offset",
         "_ring",
         "_socket",
         "_targets",
@@ -96,7 +95,7 @@ class DirectOutlet:
         self._ring.vectors[:, 0] = np.uint64(self._memory.ctypes.data) + np.arange(SLOTS, dtype=np.uint64) * DIRECT_SLOT
         self._vectors, self._names = self._ring.vector_cells, self._ring.name_cells
         self.room = DIRECT_SLOT
-        self._count = self._offset = 0
+        self._count = 0
         self._targets: list[TransportAddress] = []  # for sockets that take no ring
 
     def target(self, client: TransportAddress) -> Target:
@@ -108,7 +107,7 @@ class DirectOutlet:
     def reserve(self, size: int) -> int:
         if self._count == SLOTS:
             self.flush()
-        return self._offset
+        return self._count * DIRECT_SLOT
 
     def commit(self, target: Target, length: int) -> None:
         count = self._count
@@ -121,10 +120,9 @@ class DirectOutlet:
         else:
             self._targets.append(target)
         self._count = count + 1
-        self._offset += DIRECT_SLOT
 
     def flush(self) -> None:
-        count, self._count, self._offset = self._count, 0, 0
+        count, self._count = self._count, 0
         if not count:
             return
         if isinstance(self._socket, BatchSocket):

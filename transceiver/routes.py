@@ -94,7 +94,8 @@ class RouteTable:
         if route is not None and route.lane.is_open:
             return
         self.close(session)
-        lane = session.peer.lane(session.conversation.follow_audio)
+        deliver = session.conversation.deliver
+        lane = session.peer.lane(deliver) if deliver is not None else None
         if lane is None or self.by_path.get(lane.path) is not session:
             return
         path = lane.path

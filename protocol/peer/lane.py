@@ -18,6 +18,7 @@ none of its own. tests/protocol/peer/test_lane.py drives both ways with the same
 
 from __future__ import annotations
 
+import struct
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -54,8 +55,18 @@ SEND_ROOM = RTP_HEADER_LENGTH + RTP_TRAILER
 """Bytes that a packet takes besides its payload, at most."""
 
 _unpack_header = RTP_HEADER.unpack_from
-_pack_header = RTP_HEADER.pack_into
 _RESEND_MASK = CAPACITY - 1
+
+
+class _Packers(dict[int, Callable[..., None]]):
+    """By the payload's size: writes a packet, header and all, by one call. Made when one is needed; sizes are few."""
+
+    def __missing__(self, size: int) -> Callable[..., None]:
+        packer = self[size] = struct.Struct(f"{RTP_HEADER.format}{size}s").pack_into
+        return packer
+
+
+_PACK = _Packers()
 
 
 class MediaLane:
@@ -132,8 +143,9 @@ class MediaLane:
             return DONE
         ice.heard = now
         end = offset + holder[0]
-        start = offset + RTP_HEADER_LENGTH if first == _BARE else self._payload_start_untrusted(view, offset, end)
-        if not start:
+        if first == _BARE:
+            start = offset + RTP_HEADER_LENGTH
+        elif not (start := self._payload_start_untrusted(view, offset, end)):
             return DONE
         payload = view[start:end].tobytes()
         source.receive(sequence, timestamp, end - start, now)
@@ -187,11 +199,12 @@ class MediaLane:
         0: this is for `Peer.send_audio`, and nothing has happened. Takes SEND_ROOM bytes more than the payload."""
         size = len(payload)
         srtp, sender, breaker, ice = self._srtp, self._sender, self._breaker, self._ice
+        sent = sender.packets_sent
         if (
             size > self._longest
             or offset + size + SEND_ROOM > arena.size
             or not self._peer._sending
-            or not sender.packets_sent
+            or not sent
             or ice.selected is not self.path
             or not ice.proven
             or breaker.tripped is not None
@@ -202,10 +215,10 @@ class MediaLane:
         sequence = audio._sequence
         audio._sequence = sequence + 1 & 0xFFFF
         timestamp = timestamp + self._timestamp_offset & 0xFFFFFFFF
-        view, holder, start = arena.view, arena.length, offset + RTP_HEADER_LENGTH
-        second = self._payload_type
-        _pack_header(view, offset, _BARE, second | 0x80 if marker else second, sequence, timestamp, self._ssrc)
-        view[start : start + size] = payload
+        view, holder, second = arena.view, arena.length, self._payload_type
+        if marker:
+            second |= 0x80
+        _PACK[size](view, offset, _BARE, second, sequence, timestamp, self._ssrc, payload)
         holder[0] = RTP_HEADER_LENGTH + size
         srtp.rtp_left -= 1
         if status := self._protect(arena.base + offset, holder):
@@ -214,7 +227,10 @@ class MediaLane:
         if (resend := self._resend) is not None:  # as its `keep`
             resend.packets[sequence & _RESEND_MASK] = view[offset : offset + length].tobytes()
             resend.newest = sequence
-        sender.send(timestamp, size, now)
+        sender.packets_sent = sent + 1  # as its `send`
+        sender.octets_sent += size
+        sender.last_timestamp = timestamp
+        sender.last_sent = now
         if not breaker.packet_sent(now):
             return length
         self._peer.tell_trip()

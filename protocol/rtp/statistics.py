@@ -40,6 +40,7 @@ class ReceiverStatistics:
         "_cycles",
         "_expected_prior",
         "_jitter",
+        "_largest_step",
         "_last_sender_report",
         "_last_timestamp",
         "_max_sequence",
@@ -64,6 +65,7 @@ class ReceiverStatistics:
         self.last_heard = 0.0  # RTP or RTCP, RFC 3550 §6.3.5
         self._last_timestamp = 0
         self._transit: int | None = None
+        self._largest_step = _MAX_TRANSIT_STEP * clock_rate
         self._jitter = 0  # 16 times the jitter, in timestamp units, as in Appendix A.8
         self._last_sender_report = 0
         self._sender_report_arrival = 0.0
@@ -106,16 +108,14 @@ class ReceiverStatistics:
         if timestamp == self._last_timestamp and last is not None:
             return
         self._last_timestamp = timestamp
-        rate = self.clock_rate
-        transit = int(now * rate) - timestamp
+        self._transit = transit = int(now * self.clock_rate) - timestamp
         if last is not None:
             d = transit - last & 0xFFFFFFFF
             if d >> 31:
                 d = 0x100000000 - d
-            if d <= _MAX_TRANSIT_STEP * rate:
+            if d <= self._largest_step:
                 jitter = self._jitter
                 self._jitter = jitter + d - (jitter + 8 >> 4)
-        self._transit = transit
 
     def sender_report(self, report: SenderReport, now: float) -> None:
         """Remember the source's sender report, from which it will compute the round trip."""
@@ -170,32 +170,32 @@ class ReceiverStatistics:
 
 
 class SenderStatistics:
-    """Our own source."""
+    """Our own source. `last_timestamp` is that of the packet sent last, `last_sent` when that was."""
 
-    __slots__ = ("_last_sent", "_last_timestamp", "clock_rate", "octets_sent", "packets_sent", "ssrc")
+    __slots__ = ("clock_rate", "last_sent", "last_timestamp", "octets_sent", "packets_sent", "ssrc")
 
     def __init__(self, ssrc: int, clock_rate: int) -> None:
         self.ssrc = ssrc
         self.clock_rate = clock_rate
         self.packets_sent = 0
         self.octets_sent = 0  # payload only, RFC 3550 §6.4.1
-        self._last_timestamp = 0
-        self._last_sent = 0.0
+        self.last_timestamp = 0
+        self.last_sent = 0.0
 
     def send(self, timestamp: int, octets: int, now: float) -> None:
         """One packet was sent, with `octets` of payload."""
         self.packets_sent += 1
         self.octets_sent += octets
-        self._last_timestamp = timestamp
-        self._last_sent = now
+        self.last_timestamp = timestamp
+        self.last_sent = now
 
     def sender_report(self, ntp_time: int, now: float, reports: tuple[ReportBlock, ...] = ()) -> SenderReport:
         """`ntp_time` is the time `now`; the RTP time of the same instant is reckoned on from the last packet."""
-        elapsed = int((now - self._last_sent) * self.clock_rate)
+        elapsed = int((now - self.last_sent) * self.clock_rate)
         return SenderReport(
             ssrc=self.ssrc,
             ntp_time=ntp_time,
-            rtp_time=self._last_timestamp + elapsed & 0xFFFFFFFF,
+            rtp_time=self.last_timestamp + elapsed & 0xFFFFFFFF,
             packet_count=self.packets_sent & 0xFFFFFFFF,
             octet_count=self.octets_sent & 0xFFFFFFFF,
             reports=reports,

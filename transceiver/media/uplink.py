@@ -52,6 +52,7 @@ class Uplink:
         "_red_payload_type",
         "_span",
         "drops",
+        "on_frame",
     )
 
     def __init__(
@@ -81,6 +82,7 @@ class Uplink:
         self._last: tuple[int, int, bytes] | None = None  # frame
         self._lost = 0  # packets of the gap before the next frame
         self.drops: Counter[str] = Counter()
+        self.on_frame: Callable[[], None] | None = None  # told of what `follow` takes; it takes nothing without
 
     def push(self, packet: RtpPacket, now: float) -> str | None:
         """A packet that authenticated. All of the source must come here: they share their sequence numbers.
@@ -99,18 +101,24 @@ class Uplink:
 
         `second` is the packet's second byte: the marker bit and the payload type.
         """
-        if second & 0x7F != self._payload_type or self._lost or len(payload) > MAX_FRAME_BYTES:
-            return False
-        frames = self._frames
-        if len(frames) >= MAX_FOLLOWING_FRAMES:
+        frames, on_frame = self._frames, self.on_frame
+        if (
+            on_frame is None
+            or second & 0x7F != self._payload_type
+            or self._lost
+            or len(payload) > MAX_FRAME_BYTES
+            or len(frames) >= MAX_FOLLOWING_FRAMES
+        ):
             return False
         rtp_time = self._buffer.follow(ssrc, sequence, timestamp, now)
         if rtp_time < 0:
             return False
         self._last = frame = (rtp_time, second >> 7, payload)
         frames.append(frame)
-        if rtp_time - frames[0][0] > self._span:
+        first = frames[0]
+        if first is not frame and rtp_time - first[0] > self._span:
             self._trim()
+        on_frame()
         return True
 
     def handle_timeout(self, now: float) -> None:

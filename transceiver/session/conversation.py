@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from protocol.agentlink import DataMessage, MediaRecord
 from protocol.codecs import Codec
-from protocol.peer import DONE, LEFT, SEND_ROOM, SETTLE, Peer
+from protocol.peer import DONE, LEFT, SEND_ROOM, SETTLE, Deliver, Peer
 from protocol.rtp import RtpPacket
 from protocol.sdp import Direction, NegotiatedAudio
 from transceiver.backends.base import Attachment
@@ -32,17 +32,17 @@ class Conversation:
     """`attachment` is the present agent, from the offer of the call on; `flowing` says whether media may pass."""
 
     __slots__ = (
+        "_attachment",
         "_audio",
         "_downlink",
+        "_flowing",
         "_held",
         "_peer",
         "_receives",
         "_sends",
-        "attachment",
         "channels",
         "codec",
         "drops",
-        "flowing",
         "has_heard",
         "has_spoken",
         "uplink",
@@ -51,15 +51,15 @@ class Conversation:
     def __init__(self, peer: Peer, audio: NegotiatedAudio | None, drops: Counter[str]) -> None:
         self._peer = peer
         self._audio = audio
-        self._turn()
         self.codec: Codec | None = audio.codec if audio is not None else None
         # Made when they are needed: a call that never comes about must be cheap.
         self.uplink: Uplink | None = None
         self._downlink: Downlink | None = None
         self._held = False  # the frame before was for a caller who did not want it
         self.channels = Channels(peer, drops)
-        self.attachment: Attachment | None = None
-        self.flowing = False
+        self._attachment: Attachment | None = None
+        self._flowing = False
+        self._turn()
         self.has_heard = self.has_spoken = False  # the caller; to him
         self.drops = drops
 
@@ -79,6 +79,31 @@ class Conversation:
     def _turn(self) -> None:
         direction = self._audio.direction if self._audio is not None else Direction.INACTIVE
         self._receives, self._sends = direction.receives, direction.sends
+        self._regulate()
+
+    @property
+    def attachment(self) -> Attachment | None:
+        return self._attachment
+
+    @attachment.setter
+    def attachment(self, attachment: Attachment | None) -> None:
+        self._attachment = attachment
+        self._regulate()
+
+    @property
+    def flowing(self) -> bool:
+        return self._flowing
+
+    @flowing.setter
+    def flowing(self, flowing: bool) -> None:
+        self._flowing = flowing
+        self._regulate()
+
+    def _regulate(self) -> None:
+        """Let frames of the caller's take the short way while there is somebody to hear them, and they may pass."""
+        if self.uplink is not None:
+            attachment = self._attachment if self._flowing and self._receives else None
+            self.uplink.on_frame = attachment.audio_waits if attachment is not None else None
 
     def _make_uplink(self, audio: NegotiatedAudio) -> Uplink:
         if self.uplink is None:
@@ -91,6 +116,7 @@ class Conversation:
                 nack=self._peer.requests_audio,
                 estimate=self._peer.path_estimate,
             )
+            self._regulate()
         return self.uplink
 
     def _make_downlink(self) -> Downlink | None:
@@ -146,15 +172,10 @@ class Conversation:
         if not uplink.is_plain:
             self._request(uplink, now)
 
-    def follow_audio(self, second: int, ssrc: int, sequence: int, timestamp: int, payload: bytes, now: float) -> bool:
-        """The lane's `deliver`: a frame that is next in order goes to the agent at once. Not the first one of all."""
-        uplink = self.uplink
-        if uplink is None or not self.flowing or not self._receives or self.attachment is None:
-            return False
-        if not uplink.follow(second, ssrc, sequence, timestamp, payload, now):
-            return False
-        self.attachment.audio_waits()
-        return True
+    @property
+    def deliver(self) -> Deliver | None:
+        """For the lane: a frame that is next in order goes to the agent at once. None in a call without audio."""
+        return self._make_uplink(self._audio).follow if self._audio is not None else None
 
     def handle_timeout(self, now: float) -> None:
         if self.uplink is not None and now >= self.uplink.next_timeout():
@@ -190,9 +211,9 @@ class Conversation:
         something to say."""
         downlink = self._downlink
         if (
-            attachment is not self.attachment
+            attachment is not self._attachment
             or downlink is None
-            or not self.flowing
+            or not self._flowing
             or not self._sends
             or self._held
             or not self.has_spoken
