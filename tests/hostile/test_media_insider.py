@@ -7,6 +7,7 @@ import random
 from typing import Any
 
 import pytest
+import trio
 import trio.testing
 from hostile_rig import Rig
 
@@ -14,6 +15,8 @@ from protocol.codecs import OPUS
 from protocol.errors import LocalError
 from protocol.rtp.extensions import write_extensions
 from protocol.rtp.rtcp import Feedback, Goodbye, ReceiverReport, ReportBlock, RtcpType, serialize_rtcp, write_nack
+from transceiver.media import Uplink
+from transceiver.routes import RouteTable
 
 AGREED = {"nack": True, "transport_cc": True, "red": "accept"}
 RED, EVENT = 63, 110
@@ -22,20 +25,28 @@ RED, EVENT = 63, 110
 class Storm:
     """What such a caller sends: headers, extensions, redundant blocks and feedback as he likes."""
 
-    def __init__(self, caller: Any, session: Any, seed: int) -> None:
+    def __init__(self, caller: Any, session: Any, seed: int, calm: float = 0.0) -> None:
+        """`calm`: the share of packets that are as they should be, but for one thing or the other."""
+        self.calm = calm
         self.pick = random.Random(seed)
         self.srtp = caller.peer._audio._srtp
         self.session = session
         self.sequences: dict[int, int] = {}
+        self.stamps: dict[int, int] = {}
         self.counter = self.timestamp = 0
 
     def rtp(self) -> bytes:
         pick = self.pick
         ssrc = pick.choice((1, 1, 1, 1, 1, 1, 2, self.session.peer._audio_parameters.ssrc, pick.randrange(40)))
         step = pick.choice((1, 1, 1, 1, 1, 2, 3, -1, -5, 40, 3000, 32767, 65535))
+        if pick.random() < self.calm:
+            ssrc, step = 1, pick.choice((1,) * 100 + (2, 3))
         sequence = self.sequences[ssrc] = self.sequences.get(ssrc, 100) + step & 0xFFFF
         self.timestamp += pick.choice((960, 960, 960, 0, -960, 120, 1 << 31, 1 << 20))
         kind = pick.choice((111, 111, 111, RED, RED, EVENT, 13, 0))
+        if pick.random() < self.calm:
+            self.timestamp, kind = self.stamps.get(ssrc, 0) + 960 * step, 111
+        self.stamps[ssrc] = self.timestamp
         first, extension = 0x80, b""
         if pick.random() < 0.7:
             first = 0x90
@@ -131,3 +142,62 @@ async def test_a_caller_who_misuses_all_that_was_agreed_on_is_answered_in_bounds
     assert audio.counters["transport_cc_sent"] > 0
     assert uplink.counters["requested"] > 0
     assert "internal_error" not in rig.engine.drops
+
+
+def what_came_of_it(rig: Rig, seed: int) -> dict[str, object]:
+    """What the agent was told of a caller with habits, and what was counted."""
+    caller, session = rig.live(agree=AGREED)
+    assert rig.echoes(caller) == 3
+    rig.callers.remove(caller)
+    while rig.now < 5.0 - 1e-6:
+        rig.wait(5.0 - rig.now)
+    storm = Storm(caller, session, seed, calm=0.98)
+    for _ in range(300):
+        for _ in range(storm.pick.randrange(4)):
+            rig.socket.put(storm.datagram(), caller.socket.address)
+        caller.peer.ice.handle_timeout(rig.now)
+        caller.drain()
+        rig.engine.turn(rig.now)
+        rig.wait(storm.pick.choice((0.005, 0.01, 0.02)), 0.02)
+        caller.socket.receive_batch()
+    rig.wait(0.5)
+    agent, counted = rig.backend.attachments[-1], session.peer.statistics(rig.now)
+    first = agent.audio[0].rtp_time  # the caller's clock begins anywhere
+    return {
+        "audio": [(record.rtp_time - first & 0xFFFFFFFF, record.flags, record.payload) for record in agent.audio],
+        "digits": [word for word in agent.told if isinstance(word, tuple) and word[0] == "digit"],
+        "told": len(agent.told),
+        "drops": +session.all_drops(rig.now),
+        "uplink": +session.uplink.counters,
+        "received": (counted.packets_received, counted.bytes_received, counted.packets_lost),
+        "sent": (counted.packets_sent, counted.bytes_sent),
+        "rtcp": +counted.rtcp,
+    }
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", [1, 2, 3])
+def test_an_agent_hears_the_same_of_such_a_caller_by_the_short_way_as_by_the_long_one(
+    monkeypatch: pytest.MonkeyPatch, seed: int
+) -> None:
+    taken, follow = 0, Uplink.follow
+
+    def counting(self: Uplink, *arguments: Any) -> bool:
+        nonlocal taken
+        took = follow(self, *arguments)
+        taken += took
+        return took
+
+    async def one(clock: trio.testing.MockClock) -> dict[str, object]:
+        return what_came_of_it(Rig(clock), seed)
+
+    monkeypatch.setattr(Uplink, "follow", counting)
+    clock = trio.testing.MockClock()
+    short = trio.run(one, clock, clock=clock)
+    assert taken > 20
+    taken = 0
+    monkeypatch.setattr(RouteTable, "open", lambda *_: None)
+    clock = trio.testing.MockClock()
+    long = trio.run(one, clock, clock=clock)
+    assert taken == 0
+    assert short == long
