@@ -183,14 +183,17 @@ class TrunkRing:
             found = self._outlets[key] = TrunkOutlet(self, TransportAddress(local[:-1]), local[-1], is_ipv6=key[1])
         return found
 
-    def begin(self, outlet: TrunkOutlet) -> tuple[int, int]:
-        """(the slot's number, where it begins)"""
+    def next_start(self) -> int:
+        """Where the next slot begins."""
         if len(self._used) == SLOTS:
             self.flush()
-        slot = len(self._used)
+        return len(self._used) * self._slot_size
+
+    def begin(self, outlet: TrunkOutlet) -> int:
+        """Take that slot; its number."""
         self._used.append((outlet.relay, 0, 0))
         self._open[outlet] = None
-        return slot, slot * self._slot_size
+        return len(self._used) - 1
 
     def end(self, outlet: TrunkOutlet, slot: int, pieces: tuple[int, int]) -> None:
         del self._open[outlet]
@@ -257,7 +260,7 @@ class TrunkOutlet:
             if total <= self._ring.mtu and self._frames < self._ring.max_frames:
                 return self._end
             self.close()
-        self._slot, self._start = self._ring.begin(self)
+        self._start = self._ring.next_start()  # taken with the first frame: a datagram of none must not leave
         self._end = self._start + DESCRIPTORS
         self._descriptor = self._start + DATAGRAM_OVERHEAD
         self._frames = 0
@@ -265,6 +268,8 @@ class TrunkOutlet:
 
     def commit(self, target: Target, length: int) -> None:
         assert isinstance(target, bytes)
+        if self._slot < 0:
+            self._slot = self._ring.begin(self)
         if self._is_ipv6:
             _IPV6_DESCRIPTOR.pack_into(self.arena.view, self._descriptor, length, target[:2], target[2:])
         else:

@@ -337,3 +337,23 @@ async def test_a_trunk_datagram_sent_again_from_elsewhere_makes_the_transceiver_
         victim.send_batch([(data, world.address)])
     await trio.sleep(1)
     assert victim.receive_batch() == []
+
+
+def test_a_place_that_was_asked_for_and_not_used_makes_no_datagram():
+    network = MemoryNetwork()
+    relay, other = network.open("127.0.0.9", 9), network.open("127.0.0.8", 9)
+    outbox = Outbox(network.open("127.0.0.1", 4000), TRUNK, 1452, library_named())
+    first, second = (outbox.outlet(Path(relay_local(each.address, 1), CLIENT)) for each in (relay, other))
+    for _ in range(2 * SLOTS):
+        first.reserve(100)
+    outbox.flush()
+    assert relay.receive_batch() == []
+    first.reserve(100)  # for a frame that may not leave, after all
+    at = second.reserve(5)
+    second.arena.view[at : at + 5] = b"frame"
+    second.commit(second.target(CLIENT), 5)
+    first.reserve(200)
+    outbox.flush()
+    assert relay.receive_batch() == []
+    [(datagram, _)] = other.receive_batch()
+    assert [bytes(frame.payload) for frame in TRUNK.decode_untrusted(datagram)] == [b"frame"]
