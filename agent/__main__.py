@@ -37,7 +37,7 @@ Your own agent is an async function that takes a call:
 
 docs/agent.md describes all that a call can do; examples/ has more. Options override the file and the environment
 (ANTIPHON_AGENT_AGENT, ANTIPHON_AGENT_LISTEN, ANTIPHON_AGENT_ADMIN, ANTIPHON_AGENT_MAX_CALLS, ANTIPHON_AGENT_DRAIN_SECONDS).
-When it serves, it prints one line on standard output: ready {"agent": …, "url": …, "admin": …}.
+When it serves, it prints one line on standard output: ready {"agent": …, "listen": …, "url": …, "admin": …}.
 SIGTERM or SIGINT: no new calls, those in progress may finish; a second one: at once.
 """
 

@@ -13,7 +13,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The `[agent]` section."""
 
     agent: str = "parrot"
-    """`echo`, `parrot`, or your own: `module:function`."""
+    """`echo`, `meter`, `parrot`, or your own: `module:function`."""
     listen: str = "127.0.0.1:8790"
     """Where transceivers connect by WebSocket; keep it on a private network."""
     admin: str = "127.0.0.1:0"

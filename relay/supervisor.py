@@ -119,7 +119,7 @@ class Supervisor:
         if not new.is_ready:
             await new.end(f"not ready within {self._config.upgrade_seconds:g} s")
             return new.reason or "a worker of it died before it served"
-        say(f"generation {new.number}: {len(self._places)} workers ready")
+        say(f"generation {new.number}: ready, workers: {len(self._places)}")
         began = trio.current_time()
         old, self._current = self._current, new
         assert old is not None
@@ -217,7 +217,13 @@ class Supervisor:
         restarts = self._restarts + current.restarts
         return [
             *self._total(),
-            Family("antiphon_relay_worker_frames", "The same by worker", "counter", ("worker", "direction"), frames),
+            Family(
+                "antiphon_relay_worker_frames",
+                "Client datagrams forwarded, by worker",
+                "counter",
+                ("worker", "direction"),
+                frames,
+            ),
             Family("antiphon_relay_workers", "Workers alive", "gauge", (), [((), len(current.pids))]),
             Family("antiphon_relay_worker_restarts", "Workers that died", "counter", (), [((), restarts)]),
             Family(

@@ -50,7 +50,7 @@ def main() -> NoReturn:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="just up", description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--agent", metavar="NAME", help="parrot (default), echo, or module:function of your own")
+    parser.add_argument("--agent", metavar="NAME", help="parrot (default), echo, meter, or module:function of your own")
     parser.add_argument("--host", help="address of the page; 127.0.0.1 unless you open it to the network")
     parser.add_argument("--port", help="TCP port of the page (8080; 0 for any free one)")
     parser.add_argument("--udp-port", help="the relay's public UDP port (3478; 0 for any free one)")

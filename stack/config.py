@@ -21,7 +21,7 @@ class StackConfig(msgspec.Struct, frozen=True, kw_only=True):
     public_address: tuple[str, ...] = ()
     """IP addresses offered to callers; empty: every address of this machine, loopback too."""
     agent: str = "parrot"
-    """`parrot`, `echo`, or `module:function` for an agent of your own."""
+    """`parrot`, `echo`, `meter`, or `module:function` for an agent of your own."""
     direct: bool = False
     """Without a relay: callers reach the transceiver's own socket."""
 

@@ -64,7 +64,7 @@ Version: TypeAlias = Annotated[int, Meta(ge=1, le=0xFFFF)]
 
 
 class PlayedReason(Enum):
-    """Why a `call.played` was sent."""
+    """Why a played report was sent (framing.py)."""
 
     PROGRESS = "progress"  # at most every 200 ms while audio plays
     DRAINED = "drained"  # everything that was sent has been played
