@@ -55,7 +55,11 @@ class Reader:
         self.view(length)
 
     def uint(self, width: int) -> int:
-        return int.from_bytes(self.view(width), "big")
+        start = self._position  # `view`, without the call: a hello has fifty numbers
+        if width > self._end - start:
+            raise DecodeError("truncated")
+        self._position = start + width
+        return int.from_bytes(self._data[start : start + width], "big")
 
     def u8(self) -> int:
         return self.uint(1)

@@ -177,17 +177,26 @@ class Engine:
         self._clock = trio.current_time
         now = trio.current_time()
         while True:
-            if pause := self._tick.next_sleep(self._packets, now):
-                await trio.sleep(pause)  # deadlines and the agents' words wait as long as packets may
-            elif self.next_timeout() <= now:
-                await trio.lowlevel.checkpoint()  # costs a quarter of a wait that is over before it begins
-            else:
-                with trio.CancelScope(deadline=self.next_timeout()) as self._sleep:
-                    await self._socket.wait_readable()
-                self._sleep = None
-            now = trio.current_time()
-            self._packets = 0
-            self.turn(now)
+            # One scope for as many waits as it takes until one is cut short: making it costs as much as a wait.
+            with trio.CancelScope() as scope:
+                while True:
+                    if pause := self._tick.next_sleep(self._packets, now):
+                        await trio.sleep(pause)  # deadlines and the agents' words wait as long as packets may
+                    elif (due := self.next_timeout()) <= now:
+                        await trio.lowlevel.checkpoint()  # costs a quarter of a wait that is over before it begins
+                    else:
+                        scope.deadline, self._sleep = due, scope
+                        await self._socket.wait_readable()
+                        scope.deadline, self._sleep = math.inf, None
+                    now = self._take_turn()
+            self._sleep = None
+            now = self._take_turn()
+
+    def _take_turn(self) -> float:
+        now = trio.current_time()
+        self._packets = 0
+        self.turn(now)
+        return now
 
     def turn(self, now: float) -> None:
         """One turn."""

@@ -335,8 +335,10 @@ class Registry:
             self._on_count(len(self.sessions))
         reason = session.reason or CloseReason.INTERNAL_ERROR
         self.ended[reason.value] += 1
-        self.drops.update(session.all_drops(self._clock()))
-        self.repairs.update(session.peer.statistics(self._clock()).rtcp)
+        statistics = session.peer.statistics(self._clock())
+        self.drops.update(statistics.drops)
+        self.drops.update(session.conversation.all_drops())
+        self.repairs.update(statistics.rtcp)
         if session.uplink is not None:
             self.repairs.update(session.uplink.counters)
         if self.draining and not self.sessions:

@@ -9,8 +9,10 @@ master secret ─────┼─ PRF("key expansion", server random + client 
 
 from __future__ import annotations
 
-import hmac
 from dataclasses import dataclass
+
+from cryptography.hazmat.primitives.hashes import SHA256, SHA384, HashAlgorithm
+from cryptography.hazmat.primitives.hmac import HMAC
 
 from protocol.dtls.suites import CipherSuite
 
@@ -18,16 +20,24 @@ __all__ = ["KeyBlock", "Schedule12", "prf"]
 
 _MASTER_SECRET_LENGTH = 48
 _VERIFY_DATA_LENGTH = 12
+_HASHES: dict[str, HashAlgorithm] = {"sha256": SHA256(), "sha384": SHA384()}
 
 
 def prf(hash_name: str, secret: bytes, label: bytes, seed: bytes, length: int) -> bytes:
     """P_hash of RFC 5246 §5."""
+    keyed = HMAC(secret, _HASHES[hash_name])  # the key is taken in once
     seed = label + seed
     chain, output = seed, b""
     while len(output) < length:
-        chain = hmac.digest(secret, chain, hash_name)
-        output += hmac.digest(secret, chain + seed, hash_name)
+        chain = _mac(keyed, chain)
+        output += _mac(keyed, chain + seed)
     return output[:length]
+
+
+def _mac(keyed: HMAC, data: bytes) -> bytes:
+    mac = keyed.copy()
+    mac.update(data)
+    return mac.finalize()
 
 
 @dataclass(frozen=True, slots=True)

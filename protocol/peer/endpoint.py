@@ -368,7 +368,7 @@ class Peer:
             if isinstance(notice, PathSelected) and self._audio is not None:
                 self._audio.reporter.breaker.reset()
             self._outputs.append(TransportFailed(notice.reason) if isinstance(notice, Failed) else notice)
-        if self._audio is not None and self._sending:
+        if self._audio is not None and self._sending and self._audio.reporter.has_output:
             self._send_rtcp()
 
     def _route_dtls(self, output: DtlsOutput, now: float) -> None:

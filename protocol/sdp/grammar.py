@@ -13,6 +13,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from protocol.sdp.errors import OfferRefused
 
@@ -39,8 +40,7 @@ MAX_LINE_LENGTH = 4096
 MAX_MEDIA_SECTIONS = 16
 
 
-@dataclass(frozen=True, slots=True)
-class Line:
+class Line(NamedTuple):
     kind: str
     value: str
 
