@@ -6,6 +6,7 @@ import base64
 import os
 import select
 import socket
+import struct
 import time
 from pathlib import Path
 
@@ -25,6 +26,7 @@ KEYS, TRUNK = KeyRing.parse(ROUTING), Trunk.parse(ROUTING)
 SECONDS = 6.0
 MEDIA_RATE = 1000.0
 CHECKS = 16  # a second, of each caller
+IP_PKTINFO = 8  # not named by the socket module before Python 3.12
 HEAD = b"\0\1\0\x3c\x21\x12\xa4\x42"
 FRAMES = 8  # of media, in a trunk datagram
 DROPS, ERRORS = "antiphon_relay_drops_total", "antiphon_relay_socket_errors_total"
@@ -68,14 +70,24 @@ class Callers:
     def _run(self, pipe: socket.socket) -> None:
         transceiver = open_udp("127.0.0.1", 0)
         tokens = [new_token(transceiver.address) for _ in range(self._callers)]
-        socks = [connected(f"127.3.{number >> 8}.{number & 255}", self._listen) for number in range(self._callers)]
         checks = [check(token) for token in tokens]
+        # One socket with a thousand addresses: a process may have few descriptors.
+        everybody = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        everybody.bind(("0.0.0.0", 0))
+        sources = [
+            [(socket.IPPROTO_IP, IP_PKTINFO, struct.pack("=i4s4x", 0, bytes((127, 3, number >> 8, number & 255))))]
+            for number in range(self._callers)
+        ]
+
+        def send(number: int) -> bool:
+            return everybody.sendmsg([checks[number]], sources[number], 0, self._listen) > 0
+
         sent = 0
         # Each opens its flow; the transceiver answers once, and hears the rest without a word.
         for start in range(0, self._callers, 50):
             some = range(start, start + 50)
             for number in some:
-                sent += bool(socks[number].send(checks[number]))
+                sent += send(number)
             waiting, deadline = set(some), time.monotonic() + 5
             while waiting:
                 assert time.monotonic() < deadline
@@ -99,7 +111,7 @@ class Callers:
         while not select.select([pipe], [], [], 0.002)[0]:
             age = time.monotonic() - began
             while checked < int(age * CHECKS * self._callers):
-                sent += bool(socks[checked % self._callers].send(checks[checked % self._callers]))
+                sent += send(checked % self._callers)
                 checked += 1
             while forged < int(age * self._forged):
                 ufrag = base64.b64encode(head + os.urandom(33))

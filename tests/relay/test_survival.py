@@ -244,7 +244,7 @@ def test_a_relay_that_was_killed_and_started_again_is_told_its_calls_at_once(tal
             passage = traffic.stop()
     late = passage.longest_gap_of_one - 1000 * restart
     print(f"\nrelay killed: back after {1000 * restart:.0f} ms, gap of a caller {passage.longest_gap_of_one:.0f} ms")
-    assert passage.longest_gap_of_one > 300
+    assert passage.longest_gap_of_one > 500 * restart  # it was really gone
     # 60 ms by design: a hello every 50 ms at most, and each caller sends every 50 ms here. The machine may be busy.
     assert late < 110 + 250
     assert passage.returned > 250  # some 200 before

@@ -188,8 +188,10 @@ class Model(RuleBasedStateMachine):
         flow = self.flows.get(words)
         if flow is not None and flow.target is not None:
             self.table.adopt(self.table.find_words(words), username, token, self.now)
-            flow.username, flow.token, flow.seen = username, token, self.now
-            self.kin(token, True, flow)
+            flow.username, flow.seen = username, self.now
+            if not flow.token:
+                flow.token = token
+                self.kin(token, True, flow)
 
     @rule(chosen=st.sets(st.sampled_from(CLIENTS)))
     def packets(self, chosen: set[Words]) -> None:
