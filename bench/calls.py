@@ -77,7 +77,7 @@ class Party:
         self.url = url
         self.pids = pids
         self.is_reference = is_reference
-        self.calls = 0
+        self.is_preset = not url  # its calls are there from the beginning
         self._callers = callers
         self._doubts: dict[int, Doubts] = {}
 
@@ -90,7 +90,6 @@ class Party:
         opened = self._ask(Order(calls=calls, rate=rate, url=self.url, pids=self.pids), calls / rate, Opened)
         if opened.failures:
             raise BenchFailed(f"{self.name}: calls failed: {opened.failures}")
-        self.calls += calls
         return opened
 
     def talk(self, seconds: float) -> Talked | None:
@@ -112,7 +111,6 @@ class Party:
                 section.note(f"{self.name}, {calls} calls: {sentence}")
 
     def close(self) -> Closed:
-        self.calls = 0
         return self._ask(Order(close=True, url=self.url, pids=self.pids), 0.0, Closed)
 
     def _ask(self, order: Order, seconds: float, answer: type[Answer]) -> Answer:
@@ -174,9 +172,7 @@ class Servers:
         table = callers.ask(msgspec.to_builtins(Order(preset=calls)), MORE)["table"]
         child = self._stack.enter_context(start_echo(library, bytes.fromhex(table), self.cpu))
         callers.ask(msgspec.to_builtins(Order(target=child.bound["udp"])), MORE)
-        party = Party(C_ECHO, "", {"echo": child.pid}, callers, is_reference=True)
-        party.calls = calls
-        return party
+        return Party(C_ECHO, "", {"echo": child.pid}, callers, is_reference=True)
 
     def _start_stack(self, agent: str) -> OurStack:
         return start_stack(self._stack, agent=agent, transceiver_cpu=self.cpu, other_cpu=self.other, **NO_LIMITS)

@@ -1,9 +1,9 @@
 """`just bench transceiver`: CPU time that a talking call costs, beside Pion, aiortc and an echo in C, with the same callers.
 
 1. Our processes start as `just up` starts them, the transceiver on one CPU, all else on another; the references start on the
-transceiver's CPU. Only one party is ever given work; of the others only consent checks remain. 2. Each party gets its
-calls, by real signalling, ICE, DTLS and SCTP. 3. Rounds are interleaved: the calls of each party in turn talk for a while,
-50 packets a second each way, and the CPU of the process is read at the beginning and at the end.
+transceiver's CPU. 2. Rounds are interleaved. In each, each party in turn gets its calls, by real signalling, ICE, DTLS and
+SCTP; they talk for a while, 50 packets a second each way, and the CPU of the process is read at the beginning and at the
+end; then they hang up. So only one party ever has calls.
 """
 
 from __future__ import annotations
@@ -46,45 +46,48 @@ def measure_transceiver(options: TransceiverOptions, progress: Progress) -> Sect
         folder = Path(stack.enter_context(tempfile.TemporaryDirectory()))
         progress.say("building the references, starting everything")
         servers = Servers(stack, section, folder)
-        parties = _parties(servers, options, progress)
+        parties = _parties(servers, options)
         growing = [(servers.direct(), calls) for calls in options.growth]
-        for party, calls in growing:
-            progress.say(f"{calls} calls to {party.name}")
-            party.open(calls, RATE)
         for number in range(options.rounds):
-            for party in parties:
-                progress.say(f"round {number + 1} of {options.rounds}: {party.calls} calls to {party.name} talk")
-                if (talked := party.talk(options.seconds)) is not None:
+            for party, calls, rate in parties:
+                progress.say(f"round {number + 1} of {options.rounds}: {calls} calls to {party.name}")
+                if (talked := _talk(party, calls, rate, options.seconds)) is not None:
                     _add(section, party, talked)
             for party, calls in growing:
-                progress.say(f"round {number + 1} of {options.rounds}: {calls} calls to {party.name} talk")
-                if (talked := party.talk(options.seconds)) is not None:
+                progress.say(f"round {number + 1} of {options.rounds}: {calls} calls to {party.name}")
+                if (talked := _talk(party, calls, RATE, options.seconds)) is not None:
                     value, own = cost(talked, party.process)
                     few = calls == min(options.growth)
                     section.add(GROWTH, f"{calls} calls", UNIT, value, own=own, is_reference=few)
-        for party in (*parties, *(party for party, _ in growing)):
+        for party in (*(party for party, _, _ in parties), *(party for party, _ in growing)):
             party.tell(section)
     _hold(section, options)
     return section
 
 
-def _parties(servers: Servers, options: TransceiverOptions, progress: Progress) -> list[Party]:
+def _talk(party: Party, calls: int, rate: float, seconds: float) -> Talked | None:
+    if party.is_preset:
+        return party.talk(seconds)
+    party.open(calls, rate)
+    talked = party.talk(seconds)
+    party.close()
+    return talked
+
+
+def _parties(servers: Servers, options: TransceiverOptions) -> list[tuple[Party, int, float]]:
     parties = []
     for start, calls, rate in (
         (servers.direct, options.calls, RATE),
         (servers.relayed, options.calls, RATE),
         (servers.separate, options.calls, RATE),
         (servers.pion, options.calls, RATE),
-        (lambda: servers.c_echo(options.calls), 0, RATE),
+        (lambda: servers.c_echo(options.calls), options.calls, RATE),
         (lambda: servers.aiortc("passing"), options.aiortc_calls, AIORTC_RATE),
         (lambda: servers.aiortc("coding"), options.coding_calls, AIORTC_RATE),
     ):
         party = start()
         if party is not None:
-            progress.say(f"{calls} calls to {party.name}")
-            if calls:
-                party.open(calls, rate)
-            parties.append(party)
+            parties.append((party, calls, rate))
     return parties
 
 
@@ -98,7 +101,7 @@ def _add(section: Section, party: Party, talked: Talked) -> None:
         value, own = cost(talked, "caller")
         section.add(OTHERS, "the callers", UNIT, value, own=own)
     if party.name in (PASSING, CODING):
-        section.note(f"{party.name}: only {party.calls} calls; many more would fill its CPU")
+        section.note(f"{party.name}: only {talked.calls} calls; many more would fill its CPU")
 
 
 def cost(talked: Talked, process: str) -> tuple[float, float]:
