@@ -13,7 +13,9 @@ from harness import running_stack
 PEER = Path(__file__).parent / "aiortc_peer.py"
 
 
-@pytest.mark.parametrize("route", [(), ("--direct",)], ids=["through the relay", "directly"])
+@pytest.mark.parametrize(
+    "route", [(), pytest.param(("--direct",), marks=pytest.mark.thorough)], ids=["through the relay", "directly"]
+)
 async def test_an_aiortc_caller_hears_its_tone_and_gets_every_message_back(route: tuple[str, ...]):
     async with running_stack("--agent", "echo", *route) as stack:
         with trio.fail_after(60):

@@ -82,6 +82,7 @@ async def test_a_server_that_hangs_up_tells_the_caller_why(browser, tone: Path):
         assert await page.evaluate("antiphon.endReason")
 
 
+@pytest.mark.thorough
 async def test_the_page_says_which_agent_answers():
     async with running_stack("--agent", "parrot") as stack, httpx.AsyncClient(base_url=stack.url) as client:
         assert (await client.get("/v1/info")).json()["agent"] == "parrot"

@@ -49,6 +49,7 @@ async def test_the_parrot_says_a_sentence_back(browser, write_voice):
         assert 1200 < played < 3000
 
 
+@pytest.mark.thorough
 async def test_speaking_over_the_parrot_stops_it_at_once(chromium, write_voice):
     voice = write_voice(2500, 1300)  # the next sentence begins while the parrot still says the last one
     async with running_stack("--agent", "parrot", **chromium.addresses) as stack, chromium.open(voice) as page:

@@ -23,6 +23,7 @@ def legacy_client():
         yield made
 
 
+@pytest.mark.thorough
 async def test_the_media_port_does_not_answer_a_binding_request_without_a_cookie(legacy_client: socket.socket):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         probe.bind(("127.0.0.1", 0))

@@ -37,11 +37,12 @@ WATCH_GAP = """(() => {
 RENEGOTIATED = "antiphon.pc.remoteDescription.sdp + antiphon.pc.connectionState"
 
 
+@pytest.mark.thorough
 @pytest.mark.parametrize(
     ("learns", "at_most_ms"),
     [
         pytest.param("true", 1500, id="replies"),
-        pytest.param("false", 5000, id="checks alone", marks=pytest.mark.thorough),
+        pytest.param("false", 5000, id="checks alone"),
     ],
 )
 async def test_a_talking_call_survives_the_death_of_the_relay(chromium, tone: Path, learns: str, at_most_ms: int):

@@ -46,9 +46,9 @@ def upgrade(stack: Stack) -> None:
     ids=lambda what: getattr(what, "__name__", ""),
 )
 async def test_a_browsers_call_goes_on(
-    chromium, tone: Path, agent: str, happens: Callable[[Stack], None], at_most_ms: int
+    browser, tone: Path, agent: str, happens: Callable[[Stack], None], at_most_ms: int
 ):
-    async with running_stack("--agent", agent) as stack, chromium.open(tone) as page:
+    async with running_stack("--agent", agent, **browser.addresses) as stack, browser.open(tone) as page:
         identity = await call(page, stack.url)
         before = await page.evaluate(RENEGOTIATED)
         await page.evaluate(WATCH_GAP)
@@ -60,7 +60,9 @@ async def test_a_browsers_call_goes_on(
         await trio.sleep(3)
         await page.wait_for("performance.now() - gap.last < 100", 6)
         gap = await page.evaluate("gap.longest")
-        print(f"\n{happens.__name__}, agent {agent}: gap {gap:.0f} ms ({ordinary:.0f} ms when nothing happens)")
+        print(
+            f"\n{page.name}, {happens.__name__}, agent {agent}: gap {gap:.0f} ms ({ordinary:.0f} ms when nothing happens)"
+        )
         supervisor = stack.pid_of("relay")
         after = supervisor, only_child(supervisor), only_child(only_child(supervisor))
         assert after[2] != processes[2]

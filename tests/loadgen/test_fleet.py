@@ -111,6 +111,7 @@ async def test_calls_of_two_processes_begin_together_and_lose_nothing(new_server
     assert summary.generator["processes"] == 2
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 async def test_a_process_that_is_killed_fails_its_calls_and_is_told_of_while_the_other_goes_on(new_server):
     async def kill_one(fleet: Fleet, workers) -> None:

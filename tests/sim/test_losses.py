@@ -100,6 +100,7 @@ def test_what_a_copy_in_the_next_frame_makes_good_is_not_asked_for():
     assert counters["requested"] < 0.15 * counters["lost"], "only for the first ones of those lost in a row"
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 def test_requests_and_copies_together_fill_more_slots_than_either_alone():
     in_time, within_200_ms = {}, {}

@@ -169,6 +169,7 @@ def test_messages_keep_their_bounds_and_order_over_a_bad_network_with_aiortc(is_
         run.close()
 
 
+@pytest.mark.thorough
 @pytest.mark.slow
 @pytest.mark.conformance
 def test_what_both_sides_give_up_is_skipped_and_the_rest_arrives_in_order_with_aiortc():
