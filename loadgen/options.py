@@ -136,7 +136,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--seconds", type=_positive(MAX_SECONDS), metavar="S", help="each talks for (10)")
     parser.add_argument("--rate", type=_positive(1000.0), metavar="R", help="calls placed per second (20)")
     parser.add_argument("--url", type=_url, metavar="URL", help="a running stack (one is started, and ended)")
-    parser.add_argument("--agent", default="echo", metavar="NAME", help="agent of the stack (echo; meter tells slots)")
+    parser.add_argument(
+        "--agent", default="echo", metavar="NAME", help="agent of the stack (echo; meter tells slots; internal:echo)"
+    )
     parser.add_argument(
         "--arrivals",
         type=Arrivals,

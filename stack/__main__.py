@@ -29,6 +29,7 @@ from stack.processes import Child, StartFailed
 __all__ = ["main"]
 
 EXIT_FAILED = 1
+INSIDE = "internal:"  # agents of this prefix live in the transceiver, which knows which there are
 
 Failure = TypeVar("Failure", bound=Exception)
 
@@ -50,7 +51,11 @@ def main() -> NoReturn:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="just up", description=__doc__.partition("\n")[0] if __doc__ else None)
-    parser.add_argument("--agent", metavar="NAME", help="parrot (default), echo, meter, or module:function of your own")
+    parser.add_argument(
+        "--agent",
+        metavar="NAME",
+        help="parrot (default), echo, meter, module:function of your own, or internal:echo for an echo inside the transceiver",
+    )
     parser.add_argument("--host", help="address of the page; 127.0.0.1 unless you open it to the network")
     parser.add_argument("--port", help="TCP port of the page (8080; 0 for any free one)")
     parser.add_argument("--udp-port", help="the relay's public UDP port (3478; 0 for any free one)")
@@ -118,13 +123,15 @@ async def _start(stack: StackConfig, plan: Plan, children: list[Child], nursery:
     async def start_as(name: str, child: Child) -> None:
         found[name] = await start(child)
 
+    inside = stack.agent if stack.agent.startswith(INSIDE) else ""
     async with trio.open_nursery() as both:
-        both.start_soon(start_as, "agent", Child("agent", ["agent"], plan.agent(), plan.rebind_agent))
+        if not inside:
+            both.start_soon(start_as, "agent", Child("agent", ["agent"], plan.agent(), plan.rebind_agent))
         if not stack.direct:
             both.start_soon(start_as, "relay", Child("relay", ["relay", "run"], plan.relay(), plan.rebind_relay))
     listen = found["relay"]["listen"] if "relay" in found else []
     assert isinstance(listen, list)
-    environment = plan.transceiver(str(found["agent"]["url"]), listen)
+    environment = plan.transceiver(inside or str(found["agent"]["url"]), listen)
     bound = await start(Child("transceiver", ["transceiver"], environment, plan.rebind_transceiver))
     _say_ready(stack, bound)
 

@@ -151,10 +151,22 @@ async def test_without_a_relay_it_serves_on_ipv6_too():
         assert await process.wait() == 0
 
 
-def test_an_unknown_agent_is_told_in_words():
-    finished = run("--agent", "nobody")
+async def test_an_agent_inside_the_transceiver_needs_no_process():
+    process = await start(ANTIPHON_STACK_AGENT="internal:echo")
+    url = await ready(process)
+    async with httpx.AsyncClient() as client:
+        assert (await client.get(f"{url}v1/info")).json()["agent"] == "echo"
+    assert set(children(process)) == {"transceiver", "relay"}
+    process.send_signal(signal.SIGTERM)
+    with trio.fail_after(10):
+        assert await process.wait() == 0
+
+
+@pytest.mark.parametrize("agent", ["nobody", "internal:nobody"])
+def test_an_unknown_agent_is_told_in_words(agent: str):
+    finished = run("--agent", agent)
     assert finished.returncode == 2
-    assert "nobody" in finished.stderr
+    assert agent in finished.stderr
     assert "Traceback" not in finished.stderr
 
 
