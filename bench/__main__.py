@@ -112,7 +112,7 @@ def _measurements(options: argparse.Namespace) -> Sequence[Callable[[Progress], 
     rounds, calls = options.rounds or (1 if quick else 3), options.calls or (20 if quick else 200)
     transceiver = TransceiverOptions(
         calls=calls,
-        aiortc_calls=min(calls, 80),
+        aiortc_calls=min(calls, 40),
         coding_calls=min(calls, 4 if quick else 10),
         growth=(min(calls, 5), calls) if quick else (50, 500),
         rounds=rounds,

@@ -373,4 +373,5 @@ class IceLite:
     def _remember(self, transaction_id: bytes, path: Path) -> None:
         if len(self._seen) >= self._config.max_transaction_ids:
             del self._seen[next(iter(self._seen))]
-        self._seen[transaction_id] = path
+        selected = self.selected
+        self._seen[transaction_id] = selected if path == selected else path  # nearly always: one object for all of them
