@@ -114,7 +114,7 @@ def _measurements(options: argparse.Namespace) -> Sequence[Callable[[Progress], 
         calls=calls,
         aiortc_calls=min(calls, 40),
         coding_calls=min(calls, 4 if quick else 10),
-        growth=(min(calls, 5), calls) if quick else (50, 500),
+        growth=_growth(options.growth, calls, quick=quick),
         rounds=rounds,
         seconds=1.0 if quick else 3.0,
     )
@@ -133,6 +133,12 @@ def _measurements(options: argparse.Namespace) -> Sequence[Callable[[Progress], 
     return list(chain(*every.values())) if options.what == "all" else every[options.what]
 
 
+def _growth(many: int | None, calls: int, *, quick: bool) -> tuple[int, int]:
+    """How few calls and how many are compared."""
+    few, usual = (min(calls, 5), calls) if quick else (50, 500)
+    return few, many or usual
+
+
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="just bench",
@@ -146,6 +152,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--figures", type=Path, metavar="DIR", help="draw every section there, as SVG")
     parser.add_argument("--rounds", type=_count(1, 100), metavar="N", help="rounds (relay 5, else 3)")
     parser.add_argument("--calls", type=_count(1, 500), metavar="N", help="calls at once (200)")
+    parser.add_argument(
+        "--growth",
+        type=_count(51, 500),
+        metavar="N",
+        help="calls at once beside 50, to tell how the cost of one changes (500, which fill a slow CPU)",
+    )
     parser.add_argument(
         "--flows", type=_count(1, 50_000), nargs="+", metavar="N", help="flows through the relay (1000)"
     )

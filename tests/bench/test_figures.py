@@ -177,6 +177,7 @@ def test_a_report_as_json_keeps_every_round():
         ["rely"],
         ["relay", "--rounds", "0"],
         ["--calls", "many"],
+        ["--growth", "50"],
         ["--json", "/no/folder/x"],
         ["--figures", "/dev/null/x"],
     ],
