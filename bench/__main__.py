@@ -23,7 +23,7 @@ from bench.progress import Progress
 from bench.relay import RelayOptions, measure_relay, measure_survival, measure_table
 from bench.render import render
 from bench.setup import SetupOptions, measure_setup
-from bench.transceiver import TransceiverOptions, measure_transceiver
+from bench.transceiver import BAR_GROWTH, TransceiverOptions, measure_transceiver
 
 EXIT_WELL, EXIT_FAILED, EXIT_USAGE = range(3)
 
@@ -135,7 +135,7 @@ def _measurements(options: argparse.Namespace) -> Sequence[Callable[[Progress], 
 
 def _growth(many: int | None, calls: int, *, quick: bool) -> tuple[int, int]:
     """How few calls and how many are compared."""
-    few, usual = (min(calls, 5), calls) if quick else (50, 500)
+    few, usual = (min(calls, 5), calls) if quick else BAR_GROWTH
     return few, many or usual
 
 
