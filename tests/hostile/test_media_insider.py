@@ -76,7 +76,10 @@ class Storm:
         block = ReportBlock(ours, pick.choice((0, 0, 3)), 0, last, 0, pick.randrange(1 << 32), pick.randrange(1 << 32))
         report = ReceiverReport(1, (block,))
         named = write_nack(sorted({last - pick.randrange(90) & 0xFFFF for _ in range(40)}))
-        nack = Feedback(RtcpType.RTPFB, 1, 1, ours, pick.choice((named, named, named * 9, pick.randbytes(7))))
+        # Any numbers, but from ours on, which begin anywhere: else a run now and then names one more of what was sent.
+        first, second = ((last + pick.randrange(1 << 16) & 0xFFFF).to_bytes(2, "big") for _ in range(2))
+        wild = first + pick.randbytes(2) + second + pick.randbytes(1)
+        nack = Feedback(RtcpType.RTPFB, 1, 1, ours, pick.choice((named, named, named * 9, wild)))
         wide = Feedback(RtcpType.RTPFB, 15, 1, ours, pick.randbytes(4 * pick.randrange(9)))
         packets = pick.choice(([report, nack], [report, nack, nack, nack], [report, wide], [report, Goodbye((1, 2))]))
         return self.srtp.protect_rtcp(serialize_rtcp(packets))
