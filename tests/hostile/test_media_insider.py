@@ -75,7 +75,8 @@ class Storm:
         last = self.session.peer._audio._sequence
         block = ReportBlock(ours, pick.choice((0, 0, 3)), 0, last, 0, pick.randrange(1 << 32), pick.randrange(1 << 32))
         report = ReceiverReport(1, (block,))
-        named = write_nack(sorted({last - pick.randrange(90) & 0xFFFF for _ in range(40)}))
+        ages = sorted({pick.randrange(90) for _ in range(40)}, reverse=True)  # oldest first, also across 65535
+        named = write_nack([last - age & 0xFFFF for age in ages])
         # Any numbers, but from ours on, which begin anywhere: else a run now and then names one more of what was sent.
         first, second = ((last + pick.randrange(1 << 16) & 0xFFFF).to_bytes(2, "big") for _ in range(2))
         wild = first + pick.randbytes(2) + second + pick.randbytes(1)
