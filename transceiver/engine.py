@@ -62,7 +62,7 @@ MAX_WAITING_HANDSHAKES = 1024  # datagrams; more are dropped, and come again
 MAX_BATCHES = 8  # in one turn: then the other tasks, and the pacer, have their say
 MAX_RECEIVE_SECONDS = 0.010  # in one turn, to a batch: fifty messages in each datagram would make it half a second
 MAX_DEADLINES = 256
-MAX_PACE_LATENESS = 5 * PACE_SECONDS  # a pacer later than that starts anew
+STALL_SECONDS = 0.1  # without a turn while agents speak
 
 Command = Callable[..., object]
 
@@ -104,6 +104,7 @@ class Engine:
         self._handshakes_left = MAX_HANDSHAKES  # in this turn
         self._playing: dict[Session, float] = {}  # when the pacer has to look at it again, at the latest
         self._next_tick = math.inf
+        self._turned_at = math.inf
         self._sleep: trio.CancelScope | None = None
         self._tick = Tick(latency_budget)
         self._packets = 0  # that came in this turn
@@ -201,6 +202,10 @@ class Engine:
     def turn(self, now: float) -> None:
         """One turn."""
         self.turns += 1
+        if (pause := now - self._turned_at) > STALL_SECONDS:
+            for session in self._playing:  # and so the pacer's ticks were due
+                session.conversation.stalled(pause, now)
+        self._turned_at = now
         self._run_inbox(now)
         self.outbox.flush()
         self._receive(now)
@@ -436,12 +441,12 @@ class Engine:
     def _pace(self, now: float) -> None:
         if now < self._next_tick:
             return
-        playing = self._playing
+        playing, late = self._playing, now - self._next_tick
         for session in [session for session, look_at in playing.items() if look_at <= now]:
             due = session.conversation.next_pace()
             if due <= now:
                 try:
-                    if session.pace(now) == SETTLE:
+                    if session.pace(now, late) == SETTLE:
                         self._touched[session] = None
                 except Exception as error:  # noqa: BLE001 - of this call, and it is logged there
                     self._fail(session, error, now)
@@ -453,9 +458,9 @@ class Engine:
         if not playing:
             self._next_tick = math.inf
             return
-        self._next_tick += PACE_SECONDS
-        if now - self._next_tick > MAX_PACE_LATENESS:
-            self._next_tick = now + PACE_SECONDS
+        self._next_tick += PACE_SECONDS * (
+            1 + late // PACE_SECONDS
+        )  # those that were missed were made good by this one
 
     # Faults
 

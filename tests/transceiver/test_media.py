@@ -188,6 +188,50 @@ def test_a_late_tick_is_caught_up_without_a_burst() -> None:
     assert sent[-1][1].timestamp == 19 * 960
 
 
+@pytest.mark.parametrize("interval", [0.030, 0.050, 0.080, 0.150])
+def test_a_pacer_whose_every_tick_is_late_lets_no_queue_grow(interval: float) -> None:
+    downlink = Downlink(OPUS, 0)
+    number = sent = 0
+    for tick in range(1, 200):
+        now = tick * interval
+        while number * 0.02 <= now:  # an agent that speaks in real time
+            downlink.push(number * 960, FRAME, number * 0.02)
+            number += 1
+        sent += len(downlink.take_due(now, interval - 0.02))
+        assert number - sent <= 3 + interval / 0.02
+
+
+@pytest.mark.parametrize("stall", [0.15, 0.25, 0.6, 0.9])
+def test_what_our_own_loop_held_up_is_caught_up_and_stays_in_no_live_call_as_delay(stall: float) -> None:
+    downlink = Downlink(OPUS, 0)
+    number, sent, now = 0, 0, 0.0
+    while now < 10.0:
+        pause, late = 0.02, 0.0
+        if round(now, 2) == 5.0:
+            pause, late = stall, stall - 0.02
+        now += pause
+        if pause > 0.1:
+            downlink.stalled(pause, now)
+        sent += len(downlink.take_due(now, late))
+        while number * 0.02 <= now:  # an agent that speaks in real time: what it said meanwhile comes all at once
+            downlink.push(number * 960, FRAME, now)
+            number += 1
+        sent += len(downlink.take_due(now))
+        if now > 5.0 + stall + 2 * (stall + 0.2):
+            assert number - sent <= 1
+    assert not downlink.drops
+
+
+def test_after_a_stall_beyond_a_second_the_schedule_moves() -> None:
+    downlink = Downlink(OPUS, 0)
+    for number in range(20):
+        downlink.push(number * 960, FRAME, 0.0)
+    assert len(downlink.take_due(0.0)) == 1
+    downlink.stalled(5.0, 5.0)
+    assert len(downlink.take_due(5.0)) == 1
+    assert len(run(downlink, 5.02, 30)) == 18
+
+
 def test_short_and_long_frames_keep_the_same_pace() -> None:
     downlink = Downlink(PCMU, 0)
     for number in range(100):  # 5 ms each

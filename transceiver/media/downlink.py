@@ -7,7 +7,9 @@
 3. RTP timestamps go on without holes through a talkspurt. After a silence they have moved by the time that passed,
    and the first frame bears the marker (RFC 3551 §4.1).
 4. What is behind its time, because a tick was late or the agent was held up, is caught up at twice the pace of speech: at
-   most BURST_SECONDS of audio leave at once.
+   most BURST_SECONDS of audio leave at once, or twice what the tick was late: on a machine that is too busy for its ticks
+   the queue must not grow, for it would stay in the call as delay. For the same reason `stalled` has to tell when our loop
+   stood still for long: what then comes all at once is late, no new talkspurt.
 5. An agent that speaks in real time by a clock of its own is followed (`ClockFollower`): its frames neither gather here nor
    run out.
 6. `flush` drops what was not sent (the caller has begun to speak) and says how far playing got.
@@ -35,6 +37,8 @@ DRAINED_SECONDS = 0.060  # a queue that stays empty for so long after the last f
 # A frame that comes later than this after the last one's end begins a talkspurt. One that comes sooner was held up on the
 # way, with others behind it: they are sent as they were due, or the hold-up would stay in the call as delay for good.
 SPURT_END_SECONDS = 0.200
+# After our own loop stood still a frame may come later by as much as that, at most by this, and is held up all the same.
+MAX_STALL_SECONDS = 1.0
 REPORT_SECONDS = 0.200
 BURST_SECONDS = 2 * PACE_SECONDS
 
@@ -69,6 +73,9 @@ class Downlink:
         "_earliest",
         "_follower",
         "_held_until",
+        "_late",
+        "_patience",
+        "_patient_until",
         "_played_to",
         "_queue",
         "_rate",
@@ -92,6 +99,9 @@ class Downlink:
         self._due = -math.inf  # when the next frame would continue the one before
         self._earliest = -math.inf  # when the next frame may leave
         self._held_until = -math.inf  # the same, of frames that are behind their time
+        self._late = 0.0  # seconds, of this tick
+        self._patience = SPURT_END_SECONDS  # until then:
+        self._patient_until = -math.inf
         self._resuming = False  # the next frame begins a talkspurt
         self._played_to = 0
         self.report: Played | None = None
@@ -113,7 +123,7 @@ class Downlink:
         if ahead > MAX_AHEAD_SECONDS * self._rate or len(self._queue) >= MAX_AHEAD_FRAMES:
             self.drops["overflow"] += 1
             return
-        if not self._queue and now - self._due > SPURT_END_SECONDS:
+        if not self._queue and self._has_ended(now):
             self._resuming = True
             self._follower.restart(now)
         elif not self._resuming:
@@ -167,6 +177,17 @@ class Downlink:
         self.playing = False
         self._put_report(PlayedReason.FLUSHED, now)
 
+    def stalled(self, seconds: float, now: float) -> None:
+        """Our loop did nothing for so long."""
+        seconds = min(seconds, MAX_STALL_SECONDS)
+        self._patience = SPURT_END_SECONDS + seconds
+        self._patient_until = now + 2 * self._patience  # at twice the pace it takes as long as it lasted to catch up
+
+    def _has_ended(self, now: float) -> bool:
+        """Whether a frame that was due long ago belongs to another talkspurt."""
+        behind = now - self._due
+        return behind > SPURT_END_SECONDS and (behind > self._patience or now > self._patient_until)
+
     def restart(self, now: float) -> None:
         """Another agent speaks from now on, on a timeline of its own: what was played of the last one's says nothing to it."""
         self.flush(now)
@@ -179,11 +200,13 @@ class Downlink:
             return -math.inf if self._resuming else self._earliest
         return self._due + DRAINED_SECONDS if self.playing else math.inf
 
-    def take_due(self, now: float) -> list[OutgoingFrame]:
-        """The frames that leave now."""
+    def take_due(self, now: float, late: float = 0.0) -> list[OutgoingFrame]:
+        """The frames that leave now, at a tick that is `late` by so many seconds."""
         frames: list[OutgoingFrame] = []
+        self._late = late
         while self._queue and self.next_action() <= now:
             frames.append(self._send_first(now))
+        self._late = 0.0
         if not self._queue and self.next_action() <= now:
             self.playing = False
             self._put_report(PlayedReason.DRAINED, now)
@@ -204,7 +227,7 @@ class Downlink:
                 step = self._codec.frame_samples  # to the nearest: our ticks and the frames' times differ by a hair
                 self._timestamp += round((now - self._due) * self._rate / step) * step
             self._due = now
-        elif now - self._due > SPURT_END_SECONDS:  # our own loop, or a pause, was late: do not hurry after it
+        elif self._has_ended(now):  # our own loop, or a pause, was late: do not hurry after it
             self._due = now
         frame = OutgoingFrame(payload, self._timestamp & 0xFFFFFFFF, marker)
         self._timestamp += samples
@@ -219,7 +242,8 @@ class Downlink:
             return self._due - LEAD_SECONDS
         # Behind: each frame holds the next one back for half of what it lasts. What was saved up before bounds the burst.
         half = samples * self._tick / 2
-        self._held_until = max(self._held_until, now - max(0.0, BURST_SECONDS / 2 - half)) + half
+        saved = max(0.0, BURST_SECONDS / 2 + self._late - half)
+        self._held_until = max(self._held_until, now - saved) + half
         return self._held_until
 
     def _put_report(self, reason: PlayedReason, now: float) -> None:

@@ -251,6 +251,10 @@ class Conversation:
             downlink.flush(now)
             self._report_played(downlink)
 
+    def stalled(self, seconds: float, now: float) -> None:
+        if self._downlink is not None:
+            self._downlink.stalled(seconds, now)
+
     @property
     def is_playing(self) -> bool:
         return self._downlink is not None and self._downlink.playing
@@ -259,12 +263,13 @@ class Conversation:
         """When `pace` has something to do."""
         return self._downlink.next_action() if self._downlink is not None and self.flowing else math.inf
 
-    def pace(self, now: float, route: Route | None) -> int:
-        """Send what is due, by the route if there is one: DONE, or SETTLE, when the peer has something to say."""
+    def pace(self, now: float, route: Route | None, late: float = 0.0) -> int:
+        """Send what is due, `late` seconds after the pacer's time, by the route if there is one: DONE, or SETTLE, when the peer
+        has something to say."""
         downlink, became = self._downlink, DONE
         if downlink is None or not self.flowing:
             return became
-        for payload, timestamp, marker in downlink.take_due(now):
+        for payload, timestamp, marker in downlink.take_due(now, late):
             if not self._sends:
                 self.drops["agent_audio_held"] += 1
                 self._held = True

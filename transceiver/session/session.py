@@ -166,12 +166,13 @@ class Session:
         """Carry out what the peer has to say, after its lane said so."""
         self._drain(now)
 
-    def pace(self, now: float) -> int:
-        """Send the agent's audio that is due: DONE, or SETTLE, when the call's deadlines may have changed."""
+    def pace(self, now: float, late: float = 0.0) -> int:
+        """Send the agent's audio that is due, `late` seconds after the pacer's time: DONE, or SETTLE, when the call's deadlines
+        may have changed."""
         conversation = self.conversation
         if now < conversation.next_pace():
             return DONE
-        became = conversation.pace(now, self.route if self.reason is None else None)
+        became = conversation.pace(now, self.route if self.reason is None else None, late)
         if became != DONE:
             if conversation.has_spoken:
                 self._stage("audio_out", now)
