@@ -31,6 +31,7 @@ _HYBRID = (480, 960)
 _CELT = (120, 240, 480, 960)
 _FIRST_CELT_TOC = 16 << 3  # configurations below 16 contain SILK
 _STEREO = 0x04
+_ONE_PADDED = 0x41  # the second byte of code 3: one frame, and padding
 _SILK_FRAME_SAMPLES = 960
 _FRAME_SAMPLES = _SILK * 3 + _HYBRID * 2 + _CELT * 4
 
@@ -116,6 +117,10 @@ def count_opus_samples_untrusted(payload: bytes) -> int:
     toc = payload[0]
     if not toc & 3 and len(payload) <= MAX_FRAME_BYTES + 1:  # one frame: nearly every packet
         return _FRAME_SAMPLES[toc >> 3]
+    if len(payload) > 2 and payload[1] == _ONE_PADDED and toc & 3 == 3:  # what remains: CBR encoders fill up with it
+        padding = payload[2]
+        if padding != 255 and 0 <= len(payload) - 3 - padding <= MAX_FRAME_BYTES:
+            return _FRAME_SAMPLES[toc >> 3]
     return count_opus_frames_untrusted(payload) * _FRAME_SAMPLES[payload[0] >> 3]
 
 
