@@ -112,6 +112,8 @@ class Call:
         self._peer: Peer | None = None
         self._lane: MediaLane | None = None
         self._payload_type = 0
+        self._awaits_audio = True
+        self._candidates = 0
         self._channel: int | None = None
         self._message_at = math.inf
         self._datagrams: list[tuple[bytes, TransportAddress]] = []
@@ -136,6 +138,7 @@ class Call:
         self._peer = self._new_peer(negotiated)
         ice = self._peer.ice
         assert isinstance(ice, IceFull)
+        self._candidates = len(negotiated.remote_candidates)
         for candidate in negotiated.remote_candidates:
             ice.add_remote_candidate(candidate)
         ice.start(now)
@@ -221,6 +224,11 @@ class Call:
         """Where `speak` sends."""
         assert self._lane is not None
         return self._lane.path.remote
+
+    @property
+    def only_remote(self) -> TransportAddress | None:
+        """Where all datagrams go, as long as the call lasts; None: there may be more such places, or it is not known yet."""
+        return self._lane.path.remote if self._lane is not None and self._candidates == 1 else None
 
     def tick(self, index: int, lateness: float, now: float) -> bool:
         """The `index`th 20 ms of the run: a frame, and a message if one is due; `lateness` seconds after its time.
@@ -320,7 +328,8 @@ class Call:
             self.audio.corrupt += 1
             return True
         self.audio.receive_untrusted(payload, now)
-        if self.audio.received:
+        if self._awaits_audio and self.audio.received:
+            self._awaits_audio = False
             self._reach("audio", now)
         return True
 

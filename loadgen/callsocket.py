@@ -3,6 +3,9 @@
 One system call for one datagram: a call has one every 20 ms each way, and a batch of one costs more than none. What is
 shared by all calls, the buffers and the addresses as the kernel wants them, is in `Addresses`.
 
+Once a call knows that all its datagrams go to one address, its socket is connected to that: then no address has to be put
+into words, and read, for each of them.
+
 Sampled sockets ask the kernel when each datagram came (SO_TIMESTAMPNS, socket(7)): the only way to know how long it then
 waited for us.
 """
@@ -71,7 +74,10 @@ class CallSocket:
         "_addresses",
         "_incoming",
         "_ipv6",
+        "_receive_from",
         "_receive_into",
+        "_remote",
+        "_send",
         "_sendto",
         "_socket",
         "address",
@@ -92,7 +98,10 @@ class CallSocket:
         self._addresses = addresses
         self._incoming = addresses.incoming.view
         self._ipv6 = self._socket.family == socket.AF_INET6
-        self._receive_into = self._socket.recvfrom_into
+        self._remote: TransportAddress | None = None
+        self._receive_from = self._socket.recvfrom_into
+        self._receive_into = self._socket.recv_into
+        self._send = self._socket.send
         self._sendto = self._socket.sendto
         self.address = pack_address(*self._socket.getsockname()[:2])
         self.sent = 0
@@ -102,10 +111,24 @@ class CallSocket:
     def fileno(self) -> int:
         return self._socket.fileno()
 
+    def connect(self, remote: TransportAddress) -> None:
+        """From now on nothing comes from elsewhere. If the system does not want to, all goes on as before."""
+        try:
+            self._socket.connect(self._addresses.for_kernel(remote, self._ipv6))
+        except OSError as error:
+            self.errors[errno_name(error.errno)] += 1
+        else:
+            self._remote = remote
+
     def receive(self) -> tuple[int, TransportAddress]:
         """The next datagram, at the beginning of the incoming arena: its length; 0 when none waits, or none of use."""
+        source = self._remote
         try:
-            length, source = self._receive_into(self._incoming)
+            if source is not None:
+                length = self._receive_into(self._incoming)
+            else:
+                length, name = self._receive_from(self._incoming)
+                source = self._addresses.of_source(name)
         except (BlockingIOError, InterruptedError):
             return 0, NOWHERE
         except OSError as error:
@@ -115,7 +138,7 @@ class CallSocket:
         if length > MAX_DATAGRAM:
             self.errors["truncated"] += 1
             return 0, NOWHERE
-        return length, self._addresses.of_source(source)
+        return length, source
 
     def receive_sampled(self) -> tuple[int, TransportAddress, float]:
         """The same with the seconds that it waited in the kernel."""
@@ -140,7 +163,13 @@ class CallSocket:
     def send(self, data: bytes | memoryview, destination: TransportAddress) -> None:
         """A datagram that the kernel refuses is counted and forgotten."""
         try:
-            self._sendto(data, self._addresses.for_kernel(destination, self._ipv6))
+            if destination == self._remote:
+                try:
+                    self._send(data)
+                except ConnectionRefusedError:  # of a datagram that left before: this one has not
+                    self._send(data)
+            else:
+                self._sendto(data, self._addresses.for_kernel(destination, self._ipv6))
         except OSError as error:
             self.errors[errno_name(error.errno)] += 1
         else:

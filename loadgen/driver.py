@@ -6,10 +6,11 @@ A turn, without an await in it:
 2. What the bad network between has carried, from one queue for all calls; deadlines that have passed, from another.
 3. Every millisecond, on an absolute schedule, the twentieth part of the calls whose 20 ms are over: callers do not speak
    in step. A frame that leaves late says how late; frames that were missed are caught up, up to MAX_BEHIND of a call, and
-   what is beyond is skipped and counted. Who measures must not blame others for his own delays.
+   what is beyond is skipped and counted. Who measures must not blame others for his own delays. What is due goes between
+   the datagrams, too: else a loop that has many to read would speak in bursts, and the stack answer in bursts.
 
-With few calls the loop wakes for every datagram; with many it looks once in a millisecond, for a wake-up costs as much as
-several datagrams. How long datagrams wait for it is measured on every SAMPLE_EVERYth socket.
+With few calls the loop wakes for every datagram; with many it looks once in one to three milliseconds, for a wake-up costs as
+much as several datagrams. How long datagrams wait for it is measured on every SAMPLE_EVERYth socket.
 
 Each call has a socket of its own. Between the call and its socket may lie a bad network (`loadgen.network`): then datagrams
 wait until it has carried them, and the socket is replaced when it rebinds.
@@ -29,7 +30,7 @@ import trio
 
 from loadgen.call import Call
 from loadgen.callsocket import Addresses, CallSocket
-from loadgen.distribution import Histogram
+from loadgen.distribution import MANY, Histogram
 from loadgen.network import Datagram, Network
 from protocol.address import TransportAddress
 from protocol.peer import DONE, LEFT
@@ -46,6 +47,9 @@ MAX_ROUNDS = (
     16  # over the readable sockets, one datagram of each, in one turn: what a held-up loop finds is old already
 )
 PACED_LINES = 20  # from so many calls on the loop looks once in STEP_SECONDS: a datagram each way in that time
+CROWDED_LINES = 150  # from so many on, at every third
+CROWDED_STEPS = 3
+MAX_STEP_WAIT = 0.003  # that what is due waits for datagrams to be read
 SAMPLE_EVERY = 16
 MAX_UNDER_WAY = 4096  # datagrams of one call and direction in the bad network; the newest are dropped beyond it
 
@@ -57,6 +61,7 @@ class Line:
         "answered",
         "call",
         "down",
+        "is_ready",
         "over",
         "phase",
         "ready",
@@ -80,6 +85,7 @@ class Line:
         self.under_way = [0, 0]  # in the bad network: up, down
         self.rebind_at = now + network.rebind_seconds
         self.rebound_at: float | None = None  # since when nothing has come to the new socket
+        self.is_ready = False
         self.ready = trio.Event()  # set up, or over
         self.answered = trio.Event()  # nothing is missing after it stopped talking, or over
         self.told = trio.Event()  # the agent has said how well our audio came, or over
@@ -106,6 +112,7 @@ class Driver:
         self.datagrams_received = 0
         self.network_drops: Counter[str] = Counter()  # by the network of this run, of lines that are closed
         self.rebindings = 0
+        self.measured = [self.send_lateness]  # gathered by each turn
         self.rebind_recovery = Histogram()  # from a rebinding until something comes to the new socket
         self._selector = selectors.DefaultSelector()
         self._addresses = Addresses()
@@ -115,8 +122,8 @@ class Driver:
         self._order = itertools.count()
         self._opened = 0
         self._phases: list[list[Line]] = [[] for _ in range(PHASES)]
-        self._step = 0  # the next one
         self._schedule_start = clock()
+        self._set_step(0)
         self._sleep: trio.CancelScope | None = None
 
     # Lines
@@ -202,6 +209,8 @@ class Driver:
             self._deliver()
         self._run_deadlines()
         self._run_steps()
+        for histogram in self.measured:
+            histogram.gather(MANY)
 
     def _next_wake(self) -> float:
         due = self._heap[0][0] if self._heap else math.inf
@@ -210,11 +219,15 @@ class Driver:
         if not self.lines:
             return due
         if len(self.lines) >= PACED_LINES:  # else every deadline and every datagram in the network would be a wake-up
-            return self._step_time(self._step)
+            return self._step_time(self._step + (CROWDED_STEPS - 1 if len(self.lines) >= CROWDED_LINES else 0))
         return min(due, self._step_time(self._next_busy_step()))
 
     def _step_time(self, step: int) -> float:
         return self._schedule_start + step * STEP_SECONDS
+
+    def _set_step(self, step: int) -> None:
+        self._step = step  # the next one
+        self._step_due = self._step_time(step)
 
     def _next_busy_step(self) -> int:
         step = self._step
@@ -226,11 +239,13 @@ class Driver:
         for _ in range(MAX_ROUNDS):
             readable = self._selector.select(0)
             for key, _events in readable:
-                self._receive_one(key.data)
+                if self._receive_one(key.data) > self._step_due + MAX_STEP_WAIT:
+                    self._run_steps()
             if not readable:
                 return
 
-    def _receive_one(self, line: Line) -> None:
+    def _receive_one(self, line: Line) -> float:
+        """When it came; 0 if nothing did."""
         sock = line.socket
         if sock.sampled:
             length, source, waited = sock.receive_sampled()
@@ -239,7 +254,7 @@ class Driver:
         else:
             length, source = sock.receive()
         if not length:
-            return
+            return 0.0
         now = self.clock()
         if line.rebound_at is not None:
             self.rebind_recovery.add(now - line.rebound_at)
@@ -248,15 +263,17 @@ class Driver:
             self._hear(line, length, source, now)
         else:
             self._carry(line, line.down, 1, (bytes(self._addresses.incoming.view[:length]), source), now)
+        return now
 
     def _hear(self, line: Line, length: int, source: TransportAddress, now: float) -> None:
         """What lies at the beginning of the incoming arena."""
         call, arena = line.call, self._addresses.incoming
         outcome = call.hear_untrusted(arena, length, source, now)
+        if outcome == DONE and line.is_ready and call.talking:
+            return
         if outcome == LEFT:
             call.receive_untrusted(bytes(arena.view[:length]), source, now)
-        if outcome != DONE or not call.talking or not line.ready.is_set():
-            self._settle(line)
+        self._settle(line)
 
     def _carry(self, line: Line, shaper: Shaper[Datagram], way: int, datagram: Datagram, now: float) -> None:
         for due in shaper.route(len(datagram[0]), now):
@@ -298,32 +315,33 @@ class Driver:
     def _run_steps(self) -> None:
         now = self.clock()
         if not self.lines:
-            self._step = max(self._step, math.floor((now - self._schedule_start) / STEP_SECONDS) + 1)
+            self._set_step(max(self._step, math.floor((now - self._schedule_start) / STEP_SECONDS) + 1))
             return
         behind = math.floor((now - self._schedule_start) / STEP_SECONDS) - self._step + 1
         if behind >= (MAX_BEHIND + 1) * PHASES:
             skipped = behind // PHASES - MAX_BEHIND
             self.ticks_skipped += skipped
-            self._step += skipped * PHASES
+            self._set_step(self._step + skipped * PHASES)
             for line in self.lines:
                 line.call.skip(skipped)
-        while self._step_time(self._step) <= now:
-            lines = self._phases[self._step % PHASES]
+        while self._step_due <= now:
+            step = self._step
+            self._set_step(step + 1)
+            lines = self._phases[step % PHASES]
             if lines:
-                self._run_step(self._step, lines)
+                self._run_step(step, lines)
                 now = self.clock()
-            self._step += 1
 
     def _run_step(self, step: int, lines: list[Line]) -> None:
         due, tick = self._step_time(step), step // PHASES
-        arena = self._addresses.outgoing
+        arena, clock, note = self._addresses.outgoing, self.clock, self.send_lateness.waiting.append
         for line in lines:
             call = line.call
             if not call.talking:
                 continue
-            now = self.clock()
+            now = clock()
             lateness = now - due
-            self.send_lateness.add(lateness)
+            note(lateness)
             if lateness > self.worst_lateness:
                 self.worst_lateness = lateness
             length = call.speak(arena, tick, lateness, now)
@@ -333,9 +351,11 @@ class Driver:
                     line.socket.send(packet, call.remote)
                 else:
                     self._carry(line, line.up, 0, (bytes(packet), call.remote), now)
+                if length > 0:
+                    continue
             if length < 0 or (not length and call.tick(tick, lateness, now)):
                 self._settle(line)
-            elif not length:
+            else:
                 self._flush(line, now)
 
     def _settle(self, line: Line) -> None:
@@ -350,6 +370,9 @@ class Driver:
             for event in (line.ready, line.answered, line.told, line.over):
                 event.set()
         elif call.is_ready:
+            if not line.is_ready and (remote := call.only_remote) is not None:
+                line.socket.connect(remote)
+            line.is_ready = True
             line.ready.set()
             if not call.talking and call.is_answered:
                 line.answered.set()

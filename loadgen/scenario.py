@@ -74,6 +74,7 @@ class Run:
 
     def __post_init__(self) -> None:
         self.figures = CallFigures(os.urandom(4), fec=self.options.fec)
+        self.driver.measured.append(self.figures.frame_round_trips)
 
 
 async def place_calls(run: Run, url: str, begin: Callable[[], Awaitable[float]] | None = None) -> None:

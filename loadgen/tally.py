@@ -25,7 +25,7 @@ class AudioTally:
         "_heard",
         "_heard_at",
         "_last_at",
-        "_round_trips",
+        "_note_round_trip",
         "_run",
         "_speech",
         "corrupt",
@@ -44,7 +44,7 @@ class AudioTally:
         self._run = run
         self._speech = speech
         self._call = call
-        self._round_trips = round_trips
+        self._note_round_trip = round_trips.waiting.append  # whoever drives the call gathers them
         self._heard = bytearray()  # one byte for each frame sent: whether it came back
         self._first_heard: int | None = None
         self._last_at = 0.0
@@ -87,7 +87,7 @@ class AudioTally:
             self.corrupt += 1
             return
         run, call, sequence, sent = mark
-        if run != self._run or call != self._call:
+        if call != self._call or run != self._run:
             self.foreign += 1
             return
         heard = self._heard
@@ -95,28 +95,27 @@ class AudioTally:
             self.corrupt += 1
             return
         # A frame of ours came, for the first time or again: what the caller hears is sound, not silence.
-        if self._first_heard is not None and now - self._heard_at > self.longest_silence:
-            self.longest_silence = now - self._heard_at
+        first = self._first_heard
+        if first is None:
+            self._first_heard = sequence
+            self._heard_at = self._last_at = now
+        elif (silence := now - self._heard_at) > self.longest_silence:
+            self.longest_silence = silence
         self._heard_at = now
         if heard[sequence]:
             self.duplicated += 1
             return
         heard[sequence] = 1
-        self._count_received(sequence, now - sent / 1e6, now)
-
-    def _count_received(self, sequence: int, round_trip: float, now: float) -> None:
         self.received += 1
-        self._round_trips.add(round_trip)
+        if first is not None and sequence < first:
+            self._first_heard = sequence
+        if (gap := now - self._last_at) > self.longest_gap:
+            self.longest_gap = gap
+        self._last_at = now
+        round_trip = now - sent / 1e6
+        self._note_round_trip(round_trip)
         if round_trip > LATE_SECONDS:
             self.late += 1
-        if self._first_heard is None:
-            self._first_heard = sequence
-        else:
-            if sequence < self._first_heard:
-                self._first_heard = sequence
-            if now - self._last_at > self.longest_gap:
-                self.longest_gap = now - self._last_at
-        self._last_at = now
 
     def stop(self, now: float) -> None:
         """We sent our last frame. A silence that lasts until now is a gap too, though no frame ends it."""
