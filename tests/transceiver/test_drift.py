@@ -95,6 +95,22 @@ def test_who_speaks_ahead_of_time_is_paced_by_our_clock_alone():
     assert downlink._tick == 1 / 48_000
 
 
+@pytest.mark.parametrize("held_up", [0.19, 0.3, 0.45])
+def test_what_a_hold_up_on_the_way_left_as_delay_is_taken_back_within_a_minute(held_up: float):
+    downlink = Downlink(OPUS, 0)
+    number = 0
+    for tick in range(90 * 50):
+        now = tick * PACE_SECONDS
+        downlink.take_due(now)
+        while number * 0.02 <= now and not 20.0 <= now < 20.0 + held_up:
+            downlink.push(number * 960, OPUS.silence, now)
+            number += 1
+        downlink.take_due(now)
+        if now > 80.0:
+            assert downlink._buffered <= 3 * 960
+    assert not downlink.drops
+
+
 def test_a_stall_is_no_drift():
     downlink = Downlink(OPUS, 0)
     for number in range(3000):

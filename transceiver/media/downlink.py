@@ -125,7 +125,7 @@ class Downlink:
             return
         if not self._queue and self._has_ended(now):
             self._resuming = True
-            self._follower.restart(now)
+            self._follower.restart(now, now - self._due)
         elif not self._resuming:
             self._observe(self._due + self._buffered * self._tick - now, now)
         self._queue.append(_Queued(rtp_time, samples, payload))

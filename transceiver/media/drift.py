@@ -20,8 +20,9 @@ __all__ = ["ClockFollower"]
 WINDOW_SECONDS = 10.0
 MAX_SKEW = 0.002  # 2000 ppm: sound cards differ by some hundred
 LIVE_LEAD = 0.5  # seconds; further ahead it is no speech in real time
-RETURN_SECONDS = 60.0  # in which surplus lead is taken back
-MAX_CORRECTION = 0.003
+RETURN_SECONDS = 20.0  # in which surplus lead is taken back
+MAX_CORRECTION = 0.01  # a listener's jitter buffer does more than that without being heard
+HELD_UP_SECONDS = 2.0  # an interruption that is shorter may be a hold-up: what it left as lead is surplus
 
 
 class ClockFollower:
@@ -32,15 +33,17 @@ class ClockFollower:
     def __init__(self) -> None:
         self._skew = 0.0  # of the agent's clock against ours, as far as known
         self.correction = 0.0  # by which each frame is to last less than its samples say
-        self.restart(-math.inf)
+        self.restart(-math.inf, math.inf)
 
-    def restart(self, now: float) -> None:
-        """The stream was interrupted: what comes has a lead of its own. The clocks stay what they are."""
+    def restart(self, now: float, pause: float) -> None:
+        """The stream was interrupted for `pause` seconds. The clocks stay what they are; if that was long, what comes has a lead
+        of its own."""
         self.best = -math.inf
         self.judge_at = now + WINDOW_SECONDS
         self._previous = math.nan
         self._previous_at = now
-        self._target = math.nan
+        if pause > HELD_UP_SECONDS:
+            self._target = math.nan
 
     def judge(self, now: float) -> None:
         """A window has passed."""
