@@ -8,6 +8,7 @@ from dataclasses import dataclass
 
 import pytest
 
+from protocol.agentlink import PlayedReason
 from protocol.codecs import OPUS
 from protocol.rtp import RtpPacket
 from transceiver.media import PACE_SECONDS, Downlink, OutgoingFrame, Uplink
@@ -108,6 +109,29 @@ def test_what_a_hold_up_on_the_way_left_as_delay_is_taken_back_within_a_minute(h
         downlink.take_due(now)
         if now > 80.0:
             assert downlink._buffered <= 3 * 960
+    assert not downlink.drops
+
+
+def test_a_stream_that_comes_ever_later_and_then_in_time_again_leaves_no_delay():
+    """As of a machine that has too much to do for a while: nothing is silent, but all comes a second late in the end."""
+    downlink = Downlink(OPUS, 0)
+    arrivals = [
+        number * 0.02 + max(0.0, min((number - 500) * 0.004, 1.2, (1000 - number) * 0.01)) for number in range(1500)
+    ]
+    number = sent = 0
+    for tick in range(30 * 100):
+        now = tick * 0.01
+        while number < len(arrivals) and arrivals[number] <= now:
+            if downlink.follow(number * 960, OPUS.silence, now) >= 0:
+                sent += 1
+            else:
+                downlink.push(number * 960, OPUS.silence, now)
+            number += 1
+        sent += len(downlink.take_due(now))
+        if now > 21.0:
+            assert number - sent <= 2
+        report = downlink.take_report()
+        assert report is None or report.reason is not PlayedReason.DRAINED or now > arrivals[-1]
     assert not downlink.drops
 
 

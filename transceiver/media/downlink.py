@@ -34,8 +34,9 @@ LEAD_SECONDS = PACE_SECONDS * 0.999  # by which a frame may be early: all of a t
 MAX_AHEAD_SECONDS = 5.0
 MAX_AHEAD_FRAMES = 2000  # five seconds of the shortest Opus frames
 DRAINED_SECONDS = 0.060  # a queue that stays empty for so long after the last frame's end: all was played
-# A frame that comes later than this after the last one's end begins a talkspurt. One that comes sooner was held up on the
-# way, with others behind it: they are sent as they were due, or the hold-up would stay in the call as delay for good.
+# A frame that comes later than this after the last one's end, and after it came, begins a talkspurt. One that comes sooner
+# was held up on the way, with others behind it: they are sent as they were due, or the hold-up would stay in the call as
+# delay for good. So are those of a stream that comes ever later: on a machine that has too much to do that is no silence.
 SPURT_END_SECONDS = 0.200
 # After our own loop stood still a frame may come later by as much as that, at most by this, and is held up all the same.
 MAX_STALL_SECONDS = 1.0
@@ -61,12 +62,14 @@ class _Queued(NamedTuple):
     rtp_time: int
     samples: int
     payload: bytes
+    arrived: float
 
 
 class Downlink:
     """Sans-IO. `push`, then `take_due` at once and at each tick while `playing`; `take_report` after each of them."""
 
     __slots__ = (
+        "_arrived",
         "_buffered",
         "_codec",
         "_due",
@@ -97,6 +100,7 @@ class Downlink:
         self._buffered = 0  # samples in the queue
         self._timestamp = first_timestamp  # of the next frame if it continues the one before
         self._due = -math.inf  # when the next frame would continue the one before
+        self._arrived = -math.inf  # when the last one came
         self._earliest = -math.inf  # when the next frame may leave
         self._held_until = -math.inf  # the same, of frames that are behind their time
         self._late = 0.0  # seconds, of this tick
@@ -123,20 +127,21 @@ class Downlink:
         if ahead > MAX_AHEAD_SECONDS * self._rate or len(self._queue) >= MAX_AHEAD_FRAMES:
             self.drops["overflow"] += 1
             return
-        if not self._queue and self._has_ended(now):
+        if not self._queue and self._has_ended(min(now - self._due, now - self._arrived), now):
             self._resuming = True
             self._follower.restart(now, now - self._due)
         elif not self._resuming:
             self._observe(self._due + self._buffered * self._tick - now, now)
-        self._queue.append(_Queued(rtp_time, samples, payload))
+        self._queue.append(_Queued(rtp_time, samples, payload, now))
         self._buffered = ahead
+        self._arrived = now
         self.playing = True
 
     def follow(self, rtp_time: int, payload: bytes, now: float) -> int:
         """The short way of a frame that goes on from the one before, while none waits, and is due: the timestamp with which
         it is to leave at once. -1: there is something to decide, and nothing has happened; `push` it."""
         due = self._due
-        if self._queue or not self.playing or now < self._earliest or now - due >= DRAINED_SECONDS:
+        if self._queue or not self.playing or now < self._earliest or now >= self._drained_at():
             return -1
         try:
             samples = self._codec.count_samples_untrusted(payload)
@@ -153,6 +158,7 @@ class Downlink:
         self._timestamp = timestamp + samples
         self._due = due = due + samples * self._tick
         self._earliest = due - LEAD_SECONDS if now < due - LEAD_SECONDS else self._hold(samples, now)
+        self._arrived = now
         self._played_to = rtp_time + samples & 0xFFFFFFFF
         if now - self._reported_at >= REPORT_SECONDS:
             self._put_report(PlayedReason.PROGRESS, now)
@@ -183,9 +189,8 @@ class Downlink:
         self._patience = SPURT_END_SECONDS + seconds
         self._patient_until = now + 2 * self._patience  # at twice the pace it takes as long as it lasted to catch up
 
-    def _has_ended(self, now: float) -> bool:
-        """Whether a frame that was due long ago belongs to another talkspurt."""
-        behind = now - self._due
+    def _has_ended(self, behind: float, now: float) -> bool:
+        """Whether that is too long for a talkspurt to go on."""
         return behind > SPURT_END_SECONDS and (behind > self._patience or now > self._patient_until)
 
     def restart(self, now: float) -> None:
@@ -198,7 +203,10 @@ class Downlink:
         """When `take_due` has something to do."""
         if self._queue:
             return -math.inf if self._resuming else self._earliest
-        return self._due + DRAINED_SECONDS if self.playing else math.inf
+        return self._drained_at() if self.playing else math.inf
+
+    def _drained_at(self) -> float:
+        return max(self._due, self._arrived) + DRAINED_SECONDS
 
     def take_due(self, now: float, late: float = 0.0) -> list[OutgoingFrame]:
         """The frames that leave now, at a tick that is `late` by so many seconds."""
@@ -219,7 +227,7 @@ class Downlink:
         return report
 
     def _send_first(self, now: float) -> OutgoingFrame:
-        rtp_time, samples, payload = self._queue.popleft()
+        rtp_time, samples, payload, arrived = self._queue.popleft()
         self._buffered -= samples
         marker, self._resuming = self._resuming, False
         if marker:
@@ -227,7 +235,7 @@ class Downlink:
                 step = self._codec.frame_samples  # to the nearest: our ticks and the frames' times differ by a hair
                 self._timestamp += round((now - self._due) * self._rate / step) * step
             self._due = now
-        elif self._has_ended(now):  # our own loop, or a pause, was late: do not hurry after it
+        elif self._has_ended(min(now - self._due, now - arrived), now):  # our own loop was late: do not hurry after it
             self._due = now
         frame = OutgoingFrame(payload, self._timestamp & 0xFFFFFFFF, marker)
         self._timestamp += samples

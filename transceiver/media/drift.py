@@ -36,8 +36,8 @@ class ClockFollower:
         self.restart(-math.inf, math.inf)
 
     def restart(self, now: float, pause: float) -> None:
-        """The stream was interrupted for `pause` seconds. The clocks stay what they are; if that was long, what comes has a lead
-        of its own."""
+        """The stream was interrupted for `pause` seconds. The clocks stay what they are; after a long pause what comes has a
+        lead of its own."""
         self.best = -math.inf
         self.judge_at = now + WINDOW_SECONDS
         self._previous = math.nan
