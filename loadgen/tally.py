@@ -5,11 +5,13 @@ from __future__ import annotations
 from loadgen.distribution import Histogram
 from loadgen.frames import PROTECTED, make_frame, read_frame_untrusted
 
-__all__ = ["AudioTally", "DataTally"]
+__all__ = ["REMEMBERED", "AudioTally", "DataTally"]
 
 # Implementation constants
 LATE_SECONDS = 0.200  # there and back: beyond it a conversation limps
 TICK_TOLERANCE = 0.005  # a frame that we send later than that after its time is counted
+REMEMBERED = 4096  # frames of a call, 82 s of them, a power of two: nothing on the way keeps a frame that long
+_NEWEST = REMEMBERED - 1
 
 
 class AudioTally:
@@ -36,6 +38,7 @@ class AudioTally:
         "longest_gap",
         "longest_silence",
         "received",
+        "sent",
         "sent_late",
         "skipped",
     )
@@ -45,24 +48,21 @@ class AudioTally:
         self._speech = speech
         self._call = call
         self._note_round_trip = round_trips.waiting.append  # whoever drives the call gathers them
-        self._heard = bytearray()  # one byte for each frame sent: whether it came back
+        self._heard = bytearray(REMEMBERED)  # a ring, one byte for each frame sent last: whether it came back
         self._first_heard: int | None = None
         self._last_at = 0.0
         self._heard_at = 0.0
+        self.sent = 0
         self.received = 0
         self.late = 0
         self.duplicated = 0
-        self.corrupt = 0  # not a frame as we make them
+        self.corrupt = 0  # not a frame as we make them, or made long ago
         self.foreign = 0  # a good frame, of another call
         self.longest_gap = 0.0  # without a frame that came back for the first time: there or back was cut
         self.longest_silence = 0.0  # without any frame: back was cut
         self.sent_late = 0  # by ourselves
         self.skipped = 0  # not sent, because we were far behind
         self.held = 0  # not sent, because there was no consent to send
-
-    @property
-    def sent(self) -> int:
-        return len(self._heard)
 
     @property
     def early(self) -> int:
@@ -74,11 +74,12 @@ class AudioTally:
         return self.sent - self.early - self.received
 
     def next_frame(self, now: float) -> bytes:
-        return make_frame((self._run, self._call, len(self._heard), int(now * 1e6)), self._speech)
+        return make_frame((self._run, self._call, self.sent, int(now * 1e6)), self._speech)
 
     def count_sent(self, lateness: float) -> None:
         """The frame that `next_frame` made has left, `lateness` seconds after its time."""
-        self._heard.append(0)
+        self._heard[self.sent & _NEWEST] = 0
+        self.sent += 1
         self.sent_late += lateness > TICK_TOLERANCE
 
     def receive_untrusted(self, payload: bytes, now: float) -> None:
@@ -90,8 +91,7 @@ class AudioTally:
         if call != self._call or run != self._run:
             self.foreign += 1
             return
-        heard = self._heard
-        if sequence >= len(heard):
+        if not 0 < self.sent - sequence <= REMEMBERED:
             self.corrupt += 1
             return
         # A frame of ours came, for the first time or again: what the caller hears is sound, not silence.
@@ -102,10 +102,11 @@ class AudioTally:
         elif (silence := now - self._heard_at) > self.longest_silence:
             self.longest_silence = silence
         self._heard_at = now
-        if heard[sequence]:
+        heard, place = self._heard, sequence & _NEWEST
+        if heard[place]:
             self.duplicated += 1
             return
-        heard[sequence] = 1
+        heard[place] = 1
         self.received += 1
         if first is not None and sequence < first:
             self._first_heard = sequence

@@ -19,7 +19,7 @@ from loadgen.frames import MARK_LENGTH, PLAIN, PROTECTED, FrameMark, make_frame,
 from loadgen.options import parse_options
 from loadgen.report import render, summarize
 from loadgen.scenario import Run
-from loadgen.tally import AudioTally, DataTally
+from loadgen.tally import REMEMBERED, AudioTally, DataTally
 from protocol.codecs import OPUS
 
 bounded = settings(max_examples=100, deadline=None, derandomize=True)
@@ -111,6 +111,20 @@ def test_frames_in_the_wrong_order_are_neither_lost_nor_early():
     for index in (2, 1, 4, 3):
         tally.receive_untrusted(frames[index], 0.2)
     assert (tally.sent, tally.early, tally.received, tally.missing) == (5, 1, 4, 0)
+
+
+def test_of_the_frames_sent_last_each_counts_once_however_long_the_call():
+    tally = AudioTally(b"abcd", 1, Histogram())
+    frames = []
+    for index in range(3 * REMEMBERED):
+        frames.append(tally.next_frame(index * 0.02))
+        tally.count_sent(0.0)
+        tally.receive_untrusted(frames[-1], index * 0.02)
+    assert (tally.sent, tally.early, tally.received, tally.missing) == (3 * REMEMBERED, 0, 3 * REMEMBERED, 0)
+    tally.receive_untrusted(frames[-REMEMBERED], 500.0)
+    assert (tally.duplicated, tally.corrupt) == (1, 0)
+    tally.receive_untrusted(frames[-REMEMBERED - 1], 500.0)
+    assert (tally.duplicated, tally.corrupt) == (1, 1), "so old that nobody remembers whether it came before"
 
 
 def test_messages_are_matched_with_what_was_sent_and_once_only():
