@@ -112,7 +112,6 @@ class Call:
         self._peer: Peer | None = None
         self._lane: MediaLane | None = None
         self._payload_type = 0
-        self._awaits_audio = True
         self._candidates = 0
         self._channel: int | None = None
         self._message_at = math.inf
@@ -314,13 +313,11 @@ class Call:
                 if isinstance(output, SendTo):
                     self._datagrams.append((output.data, output.path.remote))
                 elif isinstance(output, AudioReceived):
-                    self._receive_audio(output, now)
+                    packet = output.packet
+                    second, payload = packet.payload_type, packet.payload
+                    self._deliver(second, packet.ssrc, packet.sequence, packet.timestamp, payload, now)
                 else:
                     self._on_event(peer, output, now)
-
-    def _receive_audio(self, event: AudioReceived, now: float) -> None:
-        packet = event.packet
-        self._deliver(packet.payload_type, packet.ssrc, packet.sequence, packet.timestamp, packet.payload, now)
 
     def _deliver(self, second: int, _ssrc: int, _sequence: int, _timestamp: int, payload: bytes, now: float) -> bool:
         """A frame; `second` is that byte of its RTP header. Always taken."""
@@ -328,8 +325,7 @@ class Call:
             self.audio.corrupt += 1
             return True
         self.audio.receive_untrusted(payload, now)
-        if self._awaits_audio and self.audio.received:
-            self._awaits_audio = False
+        if "audio" not in self.reached and self.audio.received:
             self._reach("audio", now)
         return True
 
