@@ -7,8 +7,9 @@ It is not a playout buffer: it adds no delay while packets come in order.
    known for `delay`, or when `capacity` frames are held: `Gap` is handed on in its place, then the frames behind it.
    `delay` is as long as it pays to wait, `min_delay` to `max_delay`: until packets out of order have come by the jitter of
    this path, and until what was asked for has come, twice if there is time; not at all for what would come too late.
-   A gap of one packet is given up after `min_delay` when the packet behind it carries a copy of it (`carries_copy`):
-   all speech behind a gap waits with it, and the copy is nearly as good as what was lost.
+   All speech behind a gap waits with it, so that less waiting pays when the packet behind the gap carries a copy of the
+   last packet in it (`carries_copy`), which is nearly as good as what was lost: a gap of one packet is given up after
+   `min_delay`, a longer one after `max_delay_with_copy` at most.
 3. A packet behind what was handed on is dropped, and counted as late (its place was given up) or duplicate.
 4. Loss is judged by sequence numbers: a silent sender (DTX) jumps in time without a gap, which is no loss. A gap in which
    no time is missing held packets without payload (padding that probes the bandwidth): nothing is waited for.
@@ -71,6 +72,7 @@ class JitterConfig:
     # Seconds; 0 gives every gap up at once. The frames behind a gap come so much later: more than 100 ms of that would cost a
     # conversation more than the frame that is lost.
     max_delay: float = 0.100
+    max_delay_with_copy: float = 0.060  # seconds, where a copy of the last packet of the gap is at hand
     capacity: int = 64  # frames held behind gaps, and things ready that nobody took
     requests: RequestConfig | None = None  # how to ask for lost packets; None: not at all
 
@@ -148,7 +150,7 @@ class JitterBuffer:
         self._carries_copy = carries_copy
         requests = self._config.requests
         self._requests = ResendRequests(requests) if requests is not None else None
-        self.delay = self._choose_delay(PathEstimate())
+        self.delay = self._choose_delay(PathEstimate(), self._config.max_delay)
         self._clock_rate = self._config.clock_rate
         self._longest = int(_LONGEST_FRAME * self._clock_rate)
         self.counters: collections.Counter[str] = collections.Counter()
@@ -277,14 +279,14 @@ class JitterBuffer:
                 self._release(packet, now)
                 return
             self._edge = self._next
+        carries_copy = self._carries_copy
+        has_copy = carries_copy is not None and sequence - 1 & 0xFFFF not in self._held and carries_copy(packet)
         beyond = sequence - self._edge & 0xFFFF
         if beyond < 0x8000:
-            self._miss(beyond, now)
+            self._miss(beyond, now, has_copy)
             self._edge = sequence + 1 & 0xFFFF
         elif origin == FrameOrigin.SENT:
             origin = self._origin(sequence, now)
-        carries_copy = self._carries_copy
-        has_copy = carries_copy is not None and sequence - 1 & 0xFFFF not in self._held and carries_copy(packet)
         self._held[sequence] = _Held(packet, now, origin, has_copy)
         self._timeout = min(self._timeout, now + self.delay)
         if has_copy:
@@ -299,24 +301,26 @@ class JitterBuffer:
         step = packet.timestamp - self._last_timestamp & 0xFFFFFFFF
         return not self._stale and (0 < step <= self._step if packet.payload else step == 0)
 
-    def _miss(self, packets: int, now: float) -> None:
-        """So many packets from the edge on are missing."""
+    def _miss(self, packets: int, now: float, has_copy: bool) -> None:
+        """So many packets from the edge on are missing; whether there is a copy of the last of them."""
         if packets:
-            self.delay = self._choose_delay(self._estimate())
+            config = self._config
+            longest = min(config.max_delay_with_copy, config.max_delay) if has_copy else config.max_delay
+            self.delay = self._choose_delay(self._estimate(), longest)
             if self._requests is not None:
                 self._requests.miss(range(self._edge, self._edge + packets), now, now + self.delay)
 
-    def _choose_delay(self, path: PathEstimate) -> float:
+    def _choose_delay(self, path: PathEstimate, longest: float) -> float:
         config, requests = self._config, self._requests
         spread = _UNKNOWN_DELAY if path.jitter is None else _JITTER_FACTOR * path.jitter
         delay = max(spread, config.min_delay)
         if requests is not None and (recovery := requests.recovery_time(path.round_trip)) is not None:
             for asks in (2, 1):
                 needed = requests.tolerance + asks * recovery
-                if needed - ANSWER_SLACK <= config.max_delay:  # most answers would come in time
+                if needed - ANSWER_SLACK <= longest:  # most answers would come in time
                     delay = max(delay, needed + (path.jitter or 0.0))
                     break
-        return min(delay, config.max_delay)
+        return min(delay, longest)
 
     def _origin(self, sequence: int, now: float) -> int:
         """Of a packet that was missed: it came because we asked, or it was only out of order."""

@@ -172,11 +172,11 @@ def test_nothing_is_asked_for_that_would_come_too_late():
     assert jitter.counters == {"lost": 1}
 
 
-def delay_over(round_trip: float, spread: float, **bounds: float) -> float:
+def delay_over(round_trip: float, spread: float, *, copies: bool = False, missing: int = 1, **bounds: float) -> float:
     config = JitterConfig(requests=RequestConfig(), **bounds)  # type: ignore[arg-type]
-    jitter = JitterBuffer(config, lambda: PathEstimate(round_trip, spread))
+    jitter = JitterBuffer(config, lambda: PathEstimate(round_trip, spread), lambda _: copies)
     jitter.push(packet(1), 0.0)
-    jitter.push(packet(3), 0.04)
+    jitter.push(packet(2 + missing), 0.04)
     return jitter.delay
 
 
@@ -186,6 +186,23 @@ def test_the_delay_follows_the_round_trip_and_the_jitter():
     assert delay_over(0.13, 0.001) == delay_over(0.3, 0.001) == 0.020
     assert 0.130 < delay_over(0.13, 0.001, max_delay=0.200) <= 0.200
     assert delay_over(0.3, 0.001, min_delay=0.030, max_delay=0.200) == 0.030
+
+
+def test_a_gap_of_two_that_a_copy_halves_is_waited_for_only_where_answers_are_quick():
+    halved = {"missing": 2, "copies": True}
+    assert 0.040 < delay_over(0.04, 0.001, **halved) <= 0.060
+    assert delay_over(0.07, 0.001, **halved) == 0.020
+    assert delay_over(0.07, 0.001, missing=2) > 0.070
+    assert delay_over(0.07, 0.001, **halved, max_delay_with_copy=0.100) > 0.070
+    assert delay_over(0.04, 0.001, **halved, max_delay=0.030) <= 0.030
+
+
+def test_the_packet_that_no_copy_covers_is_asked_for_only_if_the_answer_comes_within_the_shorter_wait():
+    for round_trip, asked in ((0.03, (2, 3)), (0.08, ())):
+        jitter = buffer(round_trip=round_trip, copies=True)
+        jitter.push(packet(1), 0.0)
+        jitter.push(packet(4), 0.04)
+        assert jitter.take_requests(jitter.next_timeout()) == asked
 
 
 def test_what_a_copy_covers_is_handed_on_soon_and_not_asked_for_when_the_answer_would_come_later():
