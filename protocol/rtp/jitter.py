@@ -39,7 +39,7 @@ __all__ = ["Frame", "FrameOrigin", "Gap", "JitterBuffer", "JitterConfig", "PathE
 
 # Implementation constants
 _STRAGGLER_TIME = 2.0  # seconds in which packets of the SSRC before this one are taken for stragglers
-_GIVEN_UP_REMEMBERED = 128  # sequence numbers given up, to tell late packets from duplicates
+_GIVEN_UP_REMEMBERED = 32  # sequence numbers given up, to tell late packets from duplicates
 _MAX_CLOCK_LEAD = 10.0  # seconds the timestamp may run ahead of our clock before we take it for another clock
 _MAX_CLOCK_STEP_BACK = 1.0  # seconds a timestamp may go back (RFC 4733 events name their start) and be the same clock
 _LONGEST_FRAME = 0.060  # seconds; a longer step from packet to packet is a silence

@@ -13,6 +13,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from dataclasses import dataclass
 
 __all__ = ["ANSWER_SLACK", "RequestConfig", "ResendRequests"]
@@ -26,6 +27,7 @@ _TOO_SOON = 0.4  # round trips after asking: what comes sooner was on its way al
 _TRIES_IN_VAIN = 8
 _HOPELESS = 0.2  # of what was asked for came; below it nothing is waited for
 _MAX_TRACKED = 128  # packets; the oldest are forgotten
+_GIVEN_UP_REMEMBERED = 8  # of those, packets whose answer would be too late, but would tell how long answers take
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +62,7 @@ class ResendRequests:
     __slots__ = (
         "_answer",
         "_config",
+        "_given_up",
         "_hope",
         "_missing",
         "_reorder",
@@ -73,6 +76,7 @@ class ResendRequests:
     def __init__(self, config: RequestConfig | None = None) -> None:
         self._config = config or RequestConfig()
         self._missing: dict[int, _Missing] = {}  # by sequence number, in the order they were missed
+        self._given_up: deque[int] = deque()
         self._answer: float | None = None  # seconds from asking to the packet, smoothed
         self._hope = 1.0  # of the packets that were asked for came
         self._round_trip = 0.0  # as last told
@@ -130,13 +134,21 @@ class ResendRequests:
             self._schedule()
 
     def give_up(self, sequences: range) -> None:
-        """Their place in the row is gone. They stay known for a while: one that comes late tells how long it takes."""
-        for sequence in sequences[-self._config.max_gap :]:
-            missing = self._missing.get(sequence & 0xFFFF)
-            if missing is not None:
+        """Their place in the row is gone. The last ones that were asked for stay known: one that comes late tells how long
+        it takes."""
+        for number in sequences[-self._config.max_gap :]:
+            sequence = number & 0xFFFF
+            missing = self._missing.get(sequence)
+            if missing is None:
+                continue
+            if missing.asked:
                 missing.asks_left = 0
-                if missing.asked:
-                    self._hope -= self._hope / 8
+                self._hope -= self._hope / 8
+                self._given_up.append(sequence)
+            else:
+                del self._missing[sequence]
+        while len(self._given_up) > _GIVEN_UP_REMEMBERED:
+            self._missing.pop(self._given_up.popleft(), None)
         self._schedule()
 
     def take(self, now: float, round_trip: float | None) -> tuple[int, ...]:
@@ -167,6 +179,7 @@ class ResendRequests:
     def clear(self) -> None:
         """Another source: what is missed of the last one will not come."""
         self._missing.clear()
+        self._given_up.clear()
         self.due = math.inf
 
     def _tries_in_vain(self, missing: _Missing) -> bool:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import math
+import tracemalloc
 
 import pytest
 from hypothesis import given, settings
@@ -429,3 +431,30 @@ def test_numbers_wrap_and_old_packets_are_forgotten():
         resend.keep(number & 0xFFFF, b"%d" % number)
     assert resend.take([65_535, 0, 63], 0.0, None) == [b"65536", b"65599"]
     assert resend.counters["resend_unknown"] == 1
+
+
+@pytest.mark.parametrize("copies", [True, False])
+def test_what_was_lost_for_good_takes_no_memory_that_grows(copies: bool):
+    jitter = buffer(copies=copies)
+    number = 0
+
+    def lose(packets: int) -> int:
+        """Every third packet; the bytes that are held afterwards."""
+        nonlocal number
+        for _ in range(packets):
+            now = number * TICK
+            jitter.push(packet(number), now)
+            jitter.push(packet(number + 1), now + TICK)
+            number += 3
+            jitter.take_requests(now + 2 * TICK)
+            drain(jitter, now + 3 * TICK - 0.001)
+        gc.collect()
+        return tracemalloc.get_traced_memory()[0]
+
+    tracemalloc.start()
+    try:
+        before = lose(60)
+        assert lose(2000) - before < 4000
+    finally:
+        tracemalloc.stop()
+    assert jitter.counters["lost"] > 2000
