@@ -2,7 +2,7 @@
 
 1. `offer` goes to signalling; `answered` takes what came back and begins to check every candidate in it.
 2. The first path that works carries DTLS (we are the client); DTLS brings the SRTP keys and the data channel.
-3. From then on `tick` sends an audio frame every 20 ms and a message every second, and what returns is tallied.
+3. From then on `tick` sends an audio frame every 20 ms and now and then a message, and what returns is tallied.
 4. The call is ready when a frame has come back and the channel is open. It is over when either side has ended it, or when
    it failed: `failure` keeps the first reason.
 """
@@ -45,9 +45,6 @@ __all__ = ["STAGES", "Call", "CallFigures"]
 # Specification constants
 EVENTS_LABEL = "oai-events"
 
-# Implementation constants
-MESSAGE_SECONDS = 1.0
-
 STAGES = {
     "signalling": "start",  # offer posted → answer here
     "ice": "signalling",  # → a path works
@@ -61,8 +58,9 @@ STAGES = {
 class CallFigures:
     """What all calls of a run measure together."""
 
-    def __init__(self, run: bytes, *, fec: bool = True) -> None:
+    def __init__(self, run: bytes, *, fec: bool = True, message_seconds: float = 1.0) -> None:
         self.run = run
+        self.message_seconds = message_seconds  # from one data message of a call to the next
         self.speech = PROTECTED if fec else PLAIN
         self.frame_round_trips = Histogram()
         self.message_round_trips = Histogram()
@@ -115,6 +113,7 @@ class Call:
         self._candidates = 0
         self._channel: int | None = None
         self._message_at = math.inf
+        self._message_seconds = figures.message_seconds
         self._datagrams: list[tuple[bytes, TransportAddress]] = []
 
     # Signalling
@@ -240,7 +239,7 @@ class Call:
             self.audio.held += 1
         sends_message = now >= self._message_at and self._channel is not None
         if sends_message and self._channel is not None:
-            self._message_at += MESSAGE_SECONDS
+            self._message_at += self._message_seconds
             self._send_message(self._peer, self._channel, now)
         self._drain(now)
         if (self._lane is None or not self._lane.is_open) and self._peer is not None:

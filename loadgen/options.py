@@ -26,6 +26,7 @@ MEASURE: dict[str, float] = {"calls": 20, "seconds": 10.0, "rate": 20.0}
 RAMP: dict[str, float] = {"calls": 2000, "seconds": MAX_SECONDS, "rate": 4.0}
 DEFAULT_SETUP_SECONDS = 15.0
 DEFAULT_CHECK_SECONDS = 5.0  # RFC 7675 §5.1
+DEFAULT_MESSAGE_SECONDS = 1.0
 
 CONDITIONS = ("loss", "burst_loss", "burst_length", "delay", "jitter", "reorder", "duplication", "mtu")
 
@@ -42,8 +43,9 @@ agent that returns what it hears: echo or meter, not the parrot of `just up`.
   on schedule       of the frames that were not early: back within 200 ms
   foreign, corrupt  of another call; not as it was sent
 
-With --agent meter the agent, an echo too, is asked at the end of each call how
-many of its 20 ms slots were filled in time.
+With --agent meter (or internal:meter, the same in the transceiver's process) the
+agent, an echo too, is asked at the end of each call how many of its 20 ms slots
+were filled in time.
 
 The options under "a bad network" put one between each call and the server,
 the same in both directions. What they lose, or what a rebinding costs, does
@@ -81,6 +83,8 @@ class Options:
     setup_seconds: float
     check_seconds: float
     """Between two consent checks of a call (RFC 7675)."""
+    message_seconds: float
+    """Between two data messages of a call."""
     arrivals: Arrivals
     report: str | None
     """A file for the page with plots."""
@@ -137,7 +141,10 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--rate", type=_positive(1000.0), metavar="R", help="calls placed per second (20)")
     parser.add_argument("--url", type=_url, metavar="URL", help="a running stack (one is started, and ended)")
     parser.add_argument(
-        "--agent", default="echo", metavar="NAME", help="agent of the stack (echo; meter tells slots; internal:echo)"
+        "--agent",
+        default="echo",
+        metavar="NAME",
+        help="agent of the stack (echo; meter tells slots; internal:echo, internal:meter)",
     )
     parser.add_argument(
         "--arrivals",
@@ -165,6 +172,14 @@ def _parser() -> argparse.ArgumentParser:
         default=DEFAULT_CHECK_SECONDS,
         metavar="S",
         help="STUN checks of a call, on average (5; Chromium does 2.65)",
+    )
+    parser.add_argument(
+        "--message-every",
+        dest="message_seconds",
+        type=_positive(MAX_SECONDS),
+        default=DEFAULT_MESSAGE_SECONDS,
+        metavar="S",
+        help="a data message of a call (1)",
     )
     parser.add_argument("--no-fec", dest="fec", action="store_false", help="frames without a copy of the one before")
     parser.add_argument(

@@ -31,15 +31,16 @@ from loadgen.options import Arrivals, Options
 from loadgen.signalling import SignallingFailed, hang_up, new_client, post_offer
 from protocol.ice import IceFullConfig
 
-__all__ = ["METER", "Run", "Share", "arrivals", "place_calls"]
+__all__ = ["METERS", "Run", "Share", "arrivals", "place_calls"]
 
 # Implementation constants, seconds
+CONSENT_EXPIRES = 30.0  # RFC 7675 §5.1
 ECHO_PATIENCE = 0.5
 FAREWELL_PATIENCE = 2.0
 METER_PATIENCE = 4.0  # two retransmissions of the question, or of its answer, are in it
 MAX_CONNECTIONS = 200
 
-METER = "meter"
+METERS = ("meter", "internal:meter")
 """The agent that can be asked how well the audio came."""
 
 
@@ -73,7 +74,7 @@ class Run:
     """Of this process, for all of the run; negative until it has ended."""
 
     def __post_init__(self) -> None:
-        self.figures = CallFigures(os.urandom(4), fec=self.options.fec)
+        self.figures = CallFigures(os.urandom(4), fec=self.options.fec, message_seconds=self.options.message_seconds)
         self.driver.measured.append(self.figures.frame_round_trips)
 
 
@@ -117,7 +118,10 @@ def arrivals(options: Options, start: float) -> Iterator[float]:
 async def _live(run: Run, client: httpx.AsyncClient, number: int, due: float) -> None:
     driver = run.driver
     run.arrival_lateness.add(driver.clock() - due)
-    ice = IceFullConfig(consent_interval=run.options.check_seconds, repeat_nomination=True)  # as Chromium does
+    # As Chromium does, which does not pause either while checks stay without an answer, until consent is lost.
+    ice = IceFullConfig(
+        consent_interval=run.options.check_seconds, consent_late=CONSENT_EXPIRES, repeat_nomination=True
+    )
     now_wall = datetime.now(UTC)
     call = Call(number, run.figures, ice=ice, now=due, now_wall=now_wall, entropy=os.urandom)
     run.calls.append(call)
@@ -168,7 +172,7 @@ async def _talk(run: Run, line: Line) -> None:
     driver.touch(line)  # it may have nothing missing
     with trio.move_on_after(ECHO_PATIENCE):
         await line.answered.wait()
-    if run.options.agent == METER:
+    if run.options.agent in METERS:
         call.ask_slots(driver.clock())
         driver.touch(line)
         with trio.move_on_after(METER_PATIENCE):

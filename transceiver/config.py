@@ -16,7 +16,7 @@ __all__ = ["INTERNAL_AGENTS", "MAX_WORKERS", "Timeouts", "TransceiverConfig"]
 MAX_WORKERS = 256  # two hex digits in the id of a call
 
 
-INTERNAL_AGENTS = ("internal:echo",)
+INTERNAL_AGENTS = ("internal:echo", "internal:meter")
 
 
 class Timeouts(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -68,7 +68,8 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Where signalling listens."""
     admin: str = "127.0.0.1:0"
     agents: tuple[str, ...] = ("ws://127.0.0.1:8790/",)
-    """WebSocket addresses of agents; calls are spread over them. `internal:echo`: no agent, what comes goes back."""
+    """WebSocket addresses of agents; calls are spread over them. `internal:echo`: no agent, what comes goes back;
+    `internal:meter`: and callers who ask are told how well their audio came."""
     agent_gather: float = 0.004
     """Seconds for which frames are gathered into one message on a busy link to an agent; on a quiet one nothing waits."""
     web: str = ""

@@ -1,23 +1,16 @@
 """`meter`: an echo that also says how well the caller's audio came: the load generator asks for it.
 
-A text message {"type": "meter.slots"} is answered with the same type and the counts of `agent.slots.SlotCounts`.
+A text message {"type": "meter.slots"} is answered with the same type and the counts of `protocol.agentlink.SlotCounts`.
 """
 
 from __future__ import annotations
 
-import msgspec
 import trio
 
 from agent.call import Call
-from agent.slots import SlotCounts, SlotTally
+from protocol.agentlink import METER_QUESTION, SlotTally
 
 __all__ = ["meter"]
-
-QUESTION = '{"type":"meter.slots"}'
-
-
-class Answer(SlotCounts, tag_field="type", tag="meter.slots", kw_only=True):
-    pass
 
 
 async def meter(call: Call) -> None:
@@ -29,13 +22,12 @@ async def meter(call: Call) -> None:
 
 async def _echo_audio(call: Call, tally: SlotTally) -> None:
     async for frame in call.frames():
-        tally.add(frame, trio.current_time())
+        now = trio.current_time()
+        tally.add(frame.rtp_time, now, gap=frame.gap, fec=frame.fec, recovered=frame.recovered)
         await call.send_frame(frame.payload)
 
 
 async def _echo_messages(call: Call, tally: SlotTally) -> None:
     async for message in call.messages():
-        data = message.data
-        if data == QUESTION:
-            data = msgspec.json.encode(Answer(**msgspec.structs.asdict(tally.counts))).decode()
+        data = tally.answer() if message.data == METER_QUESTION else message.data
         await call.send_message(data, message.channel)

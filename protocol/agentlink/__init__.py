@@ -1,6 +1,7 @@
 """The agent link: what a transceiver and an agent say to each other over one WebSocket that carries all their calls.
 
-`messages` are the JSON text messages (control), `framing` the binary ones (audio frames and data-channel messages).
+`messages` are the JSON text messages (control), `framing` the binary ones (audio frames and data-channel messages);
+`slots` judges how well a caller's audio came.
 """
 
 from protocol.agentlink.framing import (
@@ -43,6 +44,7 @@ from protocol.agentlink.messages import (
     decode_transceiver_message_untrusted,
     encode_message,
 )
+from protocol.agentlink.slots import METER_QUESTION, SlotCounts, SlotTally
 
 __all__ = [
     "LINK_VERSION",
@@ -50,6 +52,7 @@ __all__ = [
     "MAX_DATA_BYTES",
     "MAX_FRAME_BYTES",
     "MAX_MESSAGE_BYTES",
+    "METER_QUESTION",
     "AgentDrain",
     "AgentHello",
     "AgentMessage",
@@ -72,6 +75,8 @@ __all__ = [
     "MediaRecord",
     "PlayedReason",
     "PlayedReports",
+    "SlotCounts",
+    "SlotTally",
     "TransceiverHello",
     "TransceiverMessage",
     "decode_agent_message_untrusted",

@@ -4,15 +4,17 @@ The clock of slots is the RTP time of the frames. A player that knew the quickes
 every other one at the same distance; with DEADLINE more to wait for stragglers, that is when each slot is due. A frame that
 comes by then fills its slot; so does the copy of a lost one in the frame after it (in-band FEC). What comes later is late.
 Slots count from the first frame to the last: silence that was never sent (DTX) counts as missing.
+
+An agent that keeps such a tally is asked for it by METER_QUESTION, a text message, and answers with SlotTally.answer().
 """
 
 from __future__ import annotations
 
 import msgspec
 
-from agent.events import Frame
+__all__ = ["METER_QUESTION", "SlotCounts", "SlotTally"]
 
-__all__ = ["SlotCounts", "SlotTally"]
+METER_QUESTION = '{"type":"meter.slots"}'
 
 # Implementation constants
 DEADLINE = 0.100  # seconds behind the quickest way that a frame took: what a conversation bears in one direction
@@ -20,7 +22,7 @@ PATIENT = 0.200
 SLOT_MS = 20
 
 
-class SlotCounts(msgspec.Struct, kw_only=True):
+class SlotCounts(msgspec.Struct, tag_field="type", tag="meter.slots", kw_only=True):
     expected: int = 0
     in_time: int = 0
     """Within 100 ms; the next two among them."""
@@ -44,25 +46,28 @@ class SlotTally:
         self._media_time = 0  # of the last slot since the first, in RTP ticks, without wrapping
         self._earliest = 0.0  # when the first slot would have come by the quickest way seen so far
 
-    def add(self, frame: Frame, now: float) -> None:
-        """A frame that an agent got at `now`."""
+    def add(self, rtp_time: int, now: float, *, gap: bool, fec: bool, recovered: bool) -> None:
+        """A frame that an agent got at `now`, and what its flags say (`MediaFlags`)."""
         counts = self.counts
         if self._last is None:
             self._earliest, step = now, self._slot
         else:
-            step = (frame.rtp_time - self._last + 0x80000000 & 0xFFFFFFFF) - 0x80000000
+            step = (rtp_time - self._last + 0x80000000 & 0xFFFFFFFF) - 0x80000000
             if step <= 0:  # a slot that is over already
                 return
             self._media_time += step
-        self._last = frame.rtp_time
+        self._last = rtp_time
         slots = max(1, round(step / self._slot))
         counts.expected += slots
         began = now - self._media_time / self._clock_rate
         self._earliest = min(self._earliest, began)
         behind = began - self._earliest
-        counts.recovered += self._fill(behind) and frame.recovered
-        if slots > 1 and frame.gap and frame.fec:  # its slot was due one earlier
+        counts.recovered += self._fill(behind) and recovered
+        if slots > 1 and gap and fec:  # its slot was due one earlier
             counts.by_copy += self._fill(behind + SLOT_MS / 1000)
+
+    def answer(self) -> str:
+        return msgspec.json.encode(self.counts).decode()
 
     def _fill(self, behind: float) -> bool:
         """A slot, so many seconds after the quickest way; whether in time."""

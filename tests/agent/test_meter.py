@@ -7,9 +7,7 @@ import pytest
 from trio.testing import MockClock
 
 from agent.agents import AGENTS, meter
-from agent.events import Frame
-from agent.slots import SlotTally
-from protocol.agentlink import MediaFlags, MediaRecord
+from protocol.agentlink import MediaFlags, MediaRecord, SlotTally
 
 SLOT = 960
 
@@ -18,7 +16,8 @@ def tally_of(*frames: tuple[int, float, dict[str, bool]], start: int = 0) -> dic
     """Frames by their place, the seconds that their way took, and what they say of themselves."""
     tally = SlotTally(48_000)
     for place, way, said in frames:
-        tally.add(Frame(b"x", start + place * SLOT & 0xFFFFFFFF, 20.0, **said), 100.0 + place * 0.02 + way)
+        flags = {"gap": False, "fec": False, "recovered": False} | said
+        tally.add(start + place * SLOT & 0xFFFFFFFF, 100.0 + place * 0.02 + way, **flags)
     return msgspec.structs.asdict(tally.counts)
 
 

@@ -55,6 +55,13 @@ async def test_calls_over_real_sockets_lose_nothing_and_are_hung_up(new_server):
 
 
 @pytest.mark.slow
+async def test_calls_send_messages_as_often_as_they_are_told(new_server):
+    summary = await run_against(new_server(), "--calls 2 --seconds 0.6 --message-every 0.1")
+    assert summary.ok
+    assert 10 <= summary.data["received"] == summary.data["sent"] <= 14
+
+
+@pytest.mark.slow
 async def test_a_hang_up_that_is_not_answered_by_200_is_a_failure(new_server):
     summary = await run_against(new_server(hangup_status=404), "--calls 1 --seconds 0.1")
     assert summary.calls["failures"] == {"hangup_status_404": 1}

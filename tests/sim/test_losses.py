@@ -9,10 +9,8 @@ import pytest
 from sim.agents import EchoAttachment, EchoBackend
 from sim.world import World
 
-from agent.events import Frame
-from agent.slots import SlotTally
 from loadgen.call import CallFigures
-from protocol.agentlink import MediaFlags
+from protocol.agentlink import MediaFlags, SlotTally
 from transceiver.backends.base import Accepted, Call, Inbox
 from udpio import Conditions
 
@@ -32,8 +30,7 @@ class ListeningAttachment(EchoAttachment):
             gap, recovered, fec = (
                 bool(record.flags & flag) for flag in (MediaFlags.GAP, MediaFlags.RECOVERED, MediaFlags.FEC)
             )
-            frame = Frame(record.payload, record.rtp_time, 20.0, gap=gap, recovered=recovered, fec=fec)
-            backend.slots.add(frame, backend.clock())
+            backend.slots.add(record.rtp_time, backend.clock(), gap=gap, fec=fec, recovered=recovered)
 
 
 class ListeningBackend(EchoBackend):

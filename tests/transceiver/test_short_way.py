@@ -9,6 +9,7 @@ import socket
 from collections import Counter
 from typing import Any
 
+import msgspec
 import pytest
 import trio
 from hypothesis import given, settings
@@ -20,7 +21,7 @@ from protocol.ice import SendTo
 from protocol.routing import RoutingConfig, Trunk
 from protocol.srtp import library_named
 from transceiver.backends.internal import EchoAgent
-from transceiver.backends.pool import BACKENDS, AgentPool
+from transceiver.backends.pool import AgentPool
 from transceiver.config import INTERNAL_AGENTS, TransceiverConfig
 from transceiver.outbox import MAX_FRAMES, SLOTS, Outbox, relay_local
 from transceiver.session.session import Session
@@ -165,9 +166,39 @@ async def test_the_echo_in_the_process_gives_audio_and_messages_back(
     assert [link.calls for link in agents.links] == [0]
 
 
+async def test_the_meter_in_the_process_tells_a_caller_how_his_audio_came(
+    autojump_clock: Any, world: Any, wait_until: Any
+):
+    agents = AgentPool(("internal:meter",), "us", world.engine)
+    world.nursery.start_soon(agents.run)
+    await agents.wait_connected()
+    assert agents.name == "meter"
+    world.registry._backend = agents
+    world.engine.on_turn_end = agents.flush
+    caller, _ = await world.live_call()
+    for _ in range(10):
+        caller.speak(OPUS.silence)
+        await trio.sleep(0.02)
+    caller.say('{"type":"meter.slots"}')
+    caller.say("hello")
+    await wait_until(lambda: len(caller.messages) == 2)
+    assert msgspec.json.decode(caller.messages[0]) == {
+        "type": "meter.slots",
+        "expected": 10,
+        "in_time": 10,
+        "recovered": 0,
+        "by_copy": 0,
+        "late": 0,
+        "within_200_ms": 10,
+    }
+    assert caller.messages[1] == "hello"
+
+
 def test_every_agent_that_may_be_named_has_a_backend():
     TransceiverConfig(direct=True, agents=INTERNAL_AGENTS)
-    assert {kind for beginning, kind in BACKENDS if beginning in INTERNAL_AGENTS} == {EchoAgent}
+    agents = AgentPool(INTERNAL_AGENTS, "us", None)  # type: ignore[arg-type]
+    assert {type(link) for link in agents.links} == {EchoAgent}
+    assert len(agents.links) == len(INTERNAL_AGENTS)
     with pytest.raises(ValueError, match="internal:parrot"):
         TransceiverConfig(direct=True, agents=("internal:parrot",))
 

@@ -9,12 +9,12 @@ from transceiver.backends.agent_link import AgentLink
 from transceiver.backends.base import Attachment, Call, Inbox
 from transceiver.backends.internal import EchoAgent
 
-__all__ = ["BACKENDS", "AgentPool"]
+__all__ = ["AgentPool"]
 
 BACKENDS: tuple[tuple[str, type[AgentLink] | type[EchoAgent]], ...] = (
     ("ws:", AgentLink),
     ("wss:", AgentLink),
-    ("internal:echo", EchoAgent),
+    ("internal:", EchoAgent),
 )
 """By what the entries of `agents` begin with."""
 
