@@ -31,7 +31,7 @@ import trio
 from loadgen.call import Call
 from loadgen.callsocket import Addresses, CallSocket
 from loadgen.distribution import MANY, Histogram
-from loadgen.network import Datagram, Network
+from loadgen.network import Network, UnderWay
 from protocol.address import TransportAddress
 from protocol.peer import DONE, LEFT
 from udpio.shaper import Shaper
@@ -78,8 +78,8 @@ class Line:
         self.call = call
         self.socket = sock
         self.phase = phase
-        self.up: Shaper[Datagram] | None = None
-        self.down: Shaper[Datagram] | None = None
+        self.up: Shaper[bytes] | None = None
+        self.down: Shaper[bytes] | None = None
         if (shapers := network.shapers(call.number)) is not None:
             self.up, self.down = shapers
         self.under_way = [0, 0]  # in the bad network: up, down
@@ -117,8 +117,8 @@ class Driver:
         self._selector = selectors.DefaultSelector()
         self._addresses = Addresses()
         self._heap: list[tuple[float, int, Line]] = []
-        # What the bad network carries, of all calls: (arrives, order, line, 0 up or 1 down, datagram).
-        self._carried: list[tuple[float, int, Line, int, Datagram]] = []
+        # What the bad network carries, of all calls: (line, 0 up or 1 down, datagram, address of the other side).
+        self._carried: UnderWay[tuple[Line, int, bytes, TransportAddress]] = UnderWay()
         self._order = itertools.count()
         self._opened = 0
         self._phases: list[list[Line]] = [[] for _ in range(PHASES)]
@@ -213,14 +213,10 @@ class Driver:
             histogram.gather(MANY)
 
     def _next_wake(self) -> float:
-        due = self._heap[0][0] if self._heap else math.inf
-        if self._carried:
-            due = min(due, self._carried[0][0])
-        if not self.lines:
-            return due
         if len(self.lines) >= PACED_LINES:  # else every deadline and every datagram in the network would be a wake-up
             return self._step_time(self._step + (CROWDED_STEPS - 1 if len(self.lines) >= CROWDED_LINES else 0))
-        return min(due, self._step_time(self._next_busy_step()))
+        due = min(self._heap[0][0] if self._heap else math.inf, self._carried.next_arrival())
+        return min(due, self._step_time(self._next_busy_step())) if self.lines else due
 
     def _step_time(self, step: int) -> float:
         return self._schedule_start + step * STEP_SECONDS
@@ -262,7 +258,7 @@ class Driver:
         if line.down is None:
             self._hear(line, length, source, now)
         else:
-            self._carry(line, line.down, 1, (bytes(self._addresses.incoming.view[:length]), source), now)
+            self._carry(line, line.down, 1, self._addresses.incoming.view[:length].tobytes(), source, now)
         return now
 
     def _hear(self, line: Line, length: int, source: TransportAddress, now: float) -> None:
@@ -275,20 +271,21 @@ class Driver:
             call.receive_untrusted(bytes(arena.view[:length]), source, now)
         self._settle(line)
 
-    def _carry(self, line: Line, shaper: Shaper[Datagram], way: int, datagram: Datagram, now: float) -> None:
-        for due in shaper.route(len(datagram[0]), now):
+    def _carry(
+        self, line: Line, shaper: Shaper[bytes], way: int, data: bytes, address: TransportAddress, now: float
+    ) -> None:
+        for due in shaper.route(len(data), now):
             if line.under_way[way] >= MAX_UNDER_WAY:
                 shaper.drops["queue_full"] += 1
                 continue
             line.under_way[way] += 1
-            heapq.heappush(self._carried, (due, next(self._order), line, way, datagram))
+            self._carried.put(due, (line, way, data, address))
 
     def _deliver(self) -> None:
         """What the network has carried by now arrives."""
-        carried, lines = self._carried, self.lines
+        lines = self.lines
         now = self.clock()
-        while carried and carried[0][0] <= now:
-            _due, _order, line, way, (data, address) = heapq.heappop(carried)
+        for line, way, data, address in self._carried.take(now):
             line.under_way[way] -= 1
             if line not in lines:
                 continue
@@ -350,7 +347,7 @@ class Driver:
                 if line.up is None:
                     line.socket.send(packet, call.remote)
                 else:
-                    self._carry(line, line.up, 0, (bytes(packet), call.remote), now)
+                    self._carry(line, line.up, 0, packet.tobytes(), call.remote, now)
                 if length > 0:
                     continue
             if length < 0 or (not length and call.tick(tick, lateness, now)):
@@ -384,8 +381,8 @@ class Driver:
             for data, destination in line.call.take_datagrams():
                 line.socket.send(data, destination)
         else:
-            for datagram in line.call.take_datagrams():
-                self._carry(line, line.up, 0, datagram, now)
+            for data, destination in line.call.take_datagrams():
+                self._carry(line, line.up, 0, data, destination, now)
 
 
 def _trio_clock() -> Callable[[], float]:

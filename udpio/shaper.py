@@ -107,8 +107,12 @@ class Shaper(Generic[Item]):
         as a driver with one queue for many shapers; `send` and `poll` are for everybody else."""
         conditions, random = self.conditions, self._random
         self.offered += 1
-        if (reason := self._fate(length)) is not None:
-            self.drops[reason] += 1
+        if self._in_burst or conditions.burst_loss or conditions.mtu != math.inf:
+            if (reason := self._fate(length)) is not None:
+                self.drops[reason] += 1
+                return ()
+        elif conditions.loss and random() < conditions.loss:  # as `_fate`, which most paths need not ask
+            self.drops["lost"] += 1
             return ()
         if conditions.rate != math.inf:
             self._free_at = now = max(now, self._free_at) + (length + HEADERS) * 8 / conditions.rate

@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import itertools
+import math
 import xml.etree.ElementTree as ElementTree
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from loadgen.accounts import ProcessSample
 from loadgen.driver import Driver
+from loadgen.network import UnderWay
 from loadgen.options import parse_options
 from loadgen.page import render_page
 from loadgen.plots import line_chart
@@ -139,3 +143,26 @@ def test_a_generator_that_was_the_limit_says_that_the_figures_are_its_own(world)
     summary = summarize(run)
     assert summary.generator["limit"] == ["one frame very late", "calls late", "no CPU left"]
     assert any("the generator was the limit" in text for _, text in sentences(summary))
+
+
+@given(st.lists(st.tuples(st.floats(0, 0.005), st.floats(0, 0.1), st.booleans()), max_size=60))
+def test_what_is_under_way_arrives_once_in_order_not_early_and_a_millisecond_late_at_most(
+    moves: list[tuple[float, float, bool]],
+):
+    way: UnderWay[tuple[float, int]] = UnderWay()
+    now, sent, taken = 5000.0, [], []
+    for number, (passes, lasts, looks) in enumerate(moves):
+        now += passes
+        sent.append((now + lasts, number))
+        way.put(now + lasts, sent[-1])
+        if looks:
+            arrived = way.take(now)
+            assert all(due <= now for due, _ in arrived)
+            assert [int(due * 1000) for due, _ in arrived] == sorted(int(due * 1000) for due, _ in arrived)
+            assert all(due > now - 0.001 for due, number in sent if number not in {n for _, n in arrived + taken})
+            taken += arrived
+    waiting = [due for due, number in sent if number not in {n for _, n in taken}]
+    assert way.next_arrival() == pytest.approx(min(waiting, default=math.inf) + 0.001, abs=0.0011)
+    taken += way.take(now + 0.2)
+    assert sorted(taken) == sorted(sent)
+    assert not way
