@@ -1,6 +1,7 @@
 """The circuit breaker of one RTP sender (RFC 8083 §4): what must end sending when nothing else does.
 
-1. RTCP timeout: we have been sending for three reporting intervals, and no report told of our packets.
+1. RTCP timeout: we have been sending for three reporting intervals, and no report told of our packets, nor did a NACK ask
+   for one: on a path that loses, three reports in a row are lost now and then, and much is asked for.
 2. Media timeout: reports come, and their highest sequence number has stood still for three of them, while we sent; or none of
    them tells of our packets, twice in a row.
 3. Congestion: for three intervals, and three reports in a row, we sent ten times what TCP would at such loss and round
@@ -49,7 +50,7 @@ class Trip(enum.Enum):
 
 
 class CircuitBreaker:
-    """`packet_sent`, `report` and `report_of_others` feed it; while `tripped` is not None nothing may be sent.
+    """`packet_sent`, `report`, `report_of_others` and `asked_for` feed it; while `tripped` is not None nothing may be sent.
     `take_trip` tells it once."""
 
     __slots__ = (
@@ -113,6 +114,13 @@ class CircuitBreaker:
         if self.tripped is Trip.RTCP_TIMEOUT:
             self.reset()
             self._on_trial = True
+
+    def asked_for(self) -> None:
+        """The peer asked for a packet of ours (NACK): it hears us, how well is for its reports to say."""
+        if self.tripped is Trip.RTCP_TIMEOUT:
+            self.reset()
+        self._on_trial = False
+        self._await_report()
 
     def report(self, block: ReportBlock, round_trip: float | None, now: float) -> None:
         """A block about our source came. `round_trip`: seconds, None when not known."""

@@ -74,6 +74,31 @@ def test_three_intervals_without_a_report_end_sending_and_the_next_report_begins
     assert sender.breaker.tripped is None
 
 
+def test_who_asks_for_a_packet_of_ours_hears_us_though_his_reports_are_lost():
+    sender = Sender()
+    sender.run(20.0)
+    sender.reports = False
+    for _ in range(20):
+        sender.run(10.0)
+        sender.breaker.asked_for()
+    assert sender.breaker.tripped is None
+    assert sender.seconds_until_trip() == pytest.approx(3 * INTERVAL, abs=0.1)
+    assert sender.breaker.take_trip() is Trip.RTCP_TIMEOUT
+    sender.breaker.asked_for()
+    assert sender.breaker.tripped is None
+
+
+def test_asking_for_packets_excuses_no_loss():
+    sender = Sender()
+    sender.lost = 0.6
+    for _ in range(4):
+        sender.run(5.0)
+        sender.breaker.asked_for()
+    assert sender.breaker.tripped is Trip.MEDIA_UNUSABLE
+    sender.breaker.asked_for()
+    assert sender.breaker.tripped is Trip.MEDIA_UNUSABLE
+
+
 def test_after_a_timeout_a_report_that_knows_nothing_of_us_lets_us_try_once_more():
     """A peer tells only of sources it has heard since its last report, and we were silent."""
     sender = Sender()
