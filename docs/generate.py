@@ -1,4 +1,4 @@
-"""Writes docs/generated: the session's states from their tables, the configuration reference from the Structs.
+"""Writes docs/generated: states from their tables, the configuration reference from the Structs.
 
 `python -m docs.generate`; a test fails when a file is stale.
 """
@@ -14,12 +14,12 @@ from pathlib import Path
 import msgspec
 
 from agent.config import AgentConfig
+from docs.states import draw_call, draw_realtime
 from protocol.routing.config import RoutingConfig
 from relay.config import RelayConfig
 from service.logs import LogConfig
 from stack.config import StackConfig
 from transceiver.config import TransceiverConfig
-from transceiver.session.draw import draw
 
 GENERATED = Path(__file__).parent / "generated"
 
@@ -44,7 +44,11 @@ sections, keys and variables are refused: one line that names the key, exit stat
 
 def pages() -> dict[Path, str]:
     """Every generated file with its contents."""
-    return {GENERATED / "session-states.md": draw(), GENERATED / "configuration.md": configuration()}
+    return {
+        GENERATED / "session-states.md": draw_call(),
+        GENERATED / "realtime-states.md": draw_realtime(),
+        GENERATED / "configuration.md": configuration(),
+    }
 
 
 def configuration() -> str:

@@ -10,7 +10,6 @@ import pytest
 
 from protocol.fsm import Cell, IllegalTransition, Machine, Region, To
 from transceiver.config import Timeouts
-from transceiver.session import draw
 from transceiver.session.tables import (
     BACKEND,
     EVENTS,
@@ -177,7 +176,3 @@ def test_every_effect_and_every_timeout_is_used_and_configured() -> None:
     assert used | {Effect.START_MEDIA} == set(Effect)  # START_MEDIA comes from a joint rule
     names = {deadline.timeout for region in REGIONS for deadline in region.deadlines.values()}
     assert names <= set(Timeouts.__struct_fields__)
-
-
-def test_the_drawings_are_current() -> None:
-    assert draw.TARGET.read_text(encoding="utf-8") == draw.draw(), "run: python -m transceiver.session.draw"

@@ -1,24 +1,20 @@
-"""Draws the session tables: `python -m transceiver.session.draw` rewrites docs/generated/session-states.md.
-
-The drawing is made from the tables alone, so it cannot disagree with them; a test fails when the file is stale.
-"""
+"""Draws state tables as Markdown with Mermaid diagrams: from the tables alone, so that the drawings cannot disagree with them."""
 
 from __future__ import annotations
 
 import enum
-from pathlib import Path
+from collections.abc import Iterable
 
+from agent.realtime import tables as realtime
 from protocol.fsm import Cell, Joint, Region, To
 from transceiver.session.reasons import CloseReason
 from transceiver.session.tables import JOINTS, REGIONS
 
-__all__ = ["TARGET", "draw"]
+__all__ = ["draw_call", "draw_realtime"]
 
-TARGET = Path(__file__).parents[2] / "docs" / "generated" / "session-states.md"
+HEADER = """# {title}
 
-HEADER = """# The states of a call
-
-Generated from `transceiver/session/tables.py` by `./just docs`. Do not edit.
+Generated from `{source}` by `./just docs`. Do not edit.
 
 A dot means that the event is legal there and changes nothing; a cross, that it cannot happen (our bug if it does).
 Effects stand in parentheses.
@@ -69,15 +65,20 @@ def _joint(rule: Joint) -> str:
     return f"* {' and '.join(map(_states, rule.when))} → {kind} {rule.then.state.name}{_effects(rule.then)}"
 
 
-def draw() -> str:
-    """The whole page, as Markdown with Mermaid diagrams."""
-    lines = [HEADER]
-    for region in REGIONS:
-        lines += [f"## {region.name}", "", *_diagram(region), "", *_table(region), ""]
-    lines += ["## Joint rules, applied to a fixed point after every event", "", *map(_joint, JOINTS), ""]
+def draw_call() -> str:
+    lines = _page("The states of a call", "transceiver/session/tables.py", REGIONS, JOINTS)
     lines += ["## The words for why a call ended", "", *(f"* `{reason.value}`" for reason in CloseReason)]
     return "\n".join(lines) + "\n"
 
 
-if __name__ == "__main__":
-    TARGET.write_text(draw(), encoding="utf-8")
+def draw_realtime() -> str:
+    regions = (realtime.TURN, *realtime.RESPONSE_REGIONS)
+    lines = _page("The states of a Realtime session", "agent/realtime/tables.py", regions, realtime.RESPONSE_JOINTS)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _page(title: str, source: str, regions: Iterable[Region], joints: Iterable[Joint]) -> list[str]:
+    lines = [HEADER.format(title=title, source=source)]
+    for region in regions:
+        lines += [f"## {region.name}", "", *_diagram(region), "", *_table(region), ""]
+    return [*lines, "## Joint rules, applied to a fixed point after every event", "", *map(_joint, joints), ""]

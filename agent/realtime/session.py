@@ -1,0 +1,488 @@
+"""One session of the Realtime API, without I/O: events of clients and what audio, models and players tell go in; events to
+clients and orders to those come out of `poll`.
+
+1. `start` tells `session.created`. What clients send is looked at one event at a time: what cannot be is answered with an
+   `error` to whoever sent it, and the session goes on.
+2. A turn of the caller begins and ends when the detector says so, or by `input_audio_buffer.commit`. It becomes an item,
+   then, if the session wants that, words (`Transcribe`) and a response (`Generate`).
+3. One response at a time belongs to the conversation; those out of band run beside it. A model is told to stop by
+   `StopModel`; what it says afterwards is passed over.
+4. When the caller speaks over a response, or a client says so, its sound is cut (`CutAudio`); whoever plays says by
+   `was_cut` how much was heard, and the message keeps the words that were.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TypeAlias
+
+import msgspec
+
+from agent.realtime import client_events as client
+from agent.realtime.client_events import ClientEvent, ResponseSettings, decode_client_event_untrusted
+from agent.realtime.conversation import Conversation
+from agent.realtime.errors import ApiError, Code
+from agent.realtime.ids import new_id
+from agent.realtime.items import InputAudio, Item, Message
+from agent.realtime.response import Plan, Response
+from agent.realtime.server_events import (
+    Conversation as ConversationBody,
+)
+from agent.realtime.server_events import (
+    ConversationCreated,
+    ErrorEvent,
+    InputCleared,
+    InputCommitted,
+    ItemAdded,
+    ItemDeleted,
+    ItemDone,
+    ItemRetrieved,
+    ItemTruncated,
+    OutputCleared,
+    OutputStarted,
+    OutputStopped,
+    RateLimitsUpdated,
+    ResponseError,
+    ServerEvent,
+    SessionCreated,
+    SessionUpdated,
+    SpeechStarted,
+    SpeechStopped,
+    TimeoutTriggered,
+    TranscriptionCompleted,
+    TranscriptionError,
+    TranscriptionFailed,
+    TranscriptionUsage,
+    Usage,
+)
+from agent.realtime.settings import ServerVad, Settings, TurnDetection, update_settings
+from agent.realtime.tables import (
+    Cancelled,
+    Cleared,
+    Completed,
+    Effect,
+    Failed,
+    Incomplete,
+    PlayedOut,
+    SpeechBegan,
+    SpeechEnded,
+    Turn,
+    TurnDropped,
+    new_turn_machine,
+)
+from protocol.wire import Entropy
+
+__all__ = [
+    "CutAudio",
+    "DetectTurns",
+    "Generate",
+    "Output",
+    "RealtimeSession",
+    "SendEvent",
+    "StopModel",
+    "Transcribe",
+]
+
+# Implementation constants
+MAX_OUT_OF_BAND = 4  # responses at one time
+MIN_COMMIT_MS = 100.0
+
+
+@dataclass(frozen=True, slots=True)
+class SendEvent:
+    """`data`: JSON. `client`: the only one it is for; None: all."""
+
+    data: str
+    client: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Generate:
+    plan: Plan
+
+
+@dataclass(frozen=True, slots=True)
+class StopModel:
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class CutAudio:
+    """Be silent at once, and tell `was_cut`."""
+
+    response_id: str
+
+
+@dataclass(frozen=True, slots=True)
+class Transcribe:
+    """The caller's audio between these moments, in milliseconds since the session began; then `transcribed`."""
+
+    item_id: str
+    start_ms: float
+    end_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class DetectTurns:
+    """From now on this way; None: not at all."""
+
+    how: TurnDetection | None
+
+
+Output: TypeAlias = SendEvent | Generate | StopModel | CutAudio | Transcribe | DetectTurns
+
+
+class RealtimeSession:
+    def __init__(self, *, entropy: Entropy, settings: Settings | None = None, expires_at: int = 0) -> None:
+        """`expires_at`: seconds since 1970, as clients are told."""
+        self.settings = settings or Settings()
+        self.conversation = Conversation()
+        self._entropy = entropy
+        self._expires_at = expires_at
+        self.id = new_id("sess", entropy)
+        self._conversation_id = new_id("conv", entropy)
+        self._outputs: list[Output] = []
+        self._turn = new_turn_machine()
+        self._turn_item = ""  # the item that the present turn will be
+        self._turn_from = 0.0
+        self._heard_ms = 0.0  # of the caller's audio, in all
+        self._buffer_from = 0.0  # what came before it has been committed, or cleared
+        self._active: Response | None = None  # of the conversation, while a model is at work on it
+        self._responses: dict[str, Response] = {}  # those at work, or heard
+        self._wants_response = False  # when the active one has ended
+        self._has_spoken = False
+        self._idle_at = math.inf
+
+    def start(self) -> None:
+        self._tell(SessionCreated(session=self._session()))
+        self._tell(ConversationCreated(conversation=ConversationBody(self._conversation_id)))
+        self._outputs.append(DetectTurns(self.settings.audio.input.turn_detection))
+
+    def poll(self) -> list[Output]:
+        outputs, self._outputs = self._outputs, []
+        return outputs
+
+    def next_timeout(self) -> float:
+        return self._idle_at
+
+    def handle_timeout(self, now: float) -> None:
+        """The caller has been silent for as long as `idle_timeout_ms` says: the model is to speak again."""
+        if now < self._idle_at:
+            return
+        self._idle_at = math.inf
+        item_id = self._new_item_id()
+        start, end = self._buffer_from, self._heard_ms
+        self._tell(TimeoutTriggered(audio_start_ms=round(start), audio_end_ms=round(end), item_id=item_id))
+        self._commit(item_id, start, end)
+        self._respond_when_free(now)
+
+    # What clients send
+
+    def receive_untrusted(
+        self, data: str | bytes, now: float, *, client_number: int = 0, limit: int = client.MAX_EVENT_BYTES
+    ) -> None:
+        """Never raises for what is in it. Audio of `input_audio_buffer.append` is for whoever keeps it; see `heard`."""
+        try:
+            self.handle(decode_client_event_untrusted(data, limit=limit), now)
+        except ApiError as error:
+            event_id = client.event_id_of_untrusted(data) if error.code is not Code.TOO_LARGE else None
+            self._tell(ErrorEvent.of(error, event_id), client_number)
+
+    def handle(self, event: ClientEvent, now: float) -> None:
+        """Raises ApiError."""
+        match event:
+            case client.SessionUpdate():
+                self._update(event)
+            case client.InputAppend():
+                pass  # its audio has gone to the input
+            case client.InputCommit():
+                self._commit_by_hand()
+            case client.InputClear():
+                self._turn.fire(TurnDropped())
+                self._buffer_from = self._heard_ms
+                self._tell(InputCleared())
+            case client.ItemCreate():
+                self._create_item(event)
+            case client.ItemRetrieve():
+                self._tell(ItemRetrieved(item=self.conversation.get(event.item_id)))
+            case client.ItemTruncate():
+                self._truncate(event.item_id, event.content_index, event.audio_end_ms)
+            case client.ItemDelete():
+                self.conversation.delete(event.item_id)
+                self._tell(ItemDeleted(item_id=event.item_id))
+            case client.ResponseCreate():
+                self._create_response(event.response or ResponseSettings(), now)
+            case client.ResponseCancel():
+                self._cancel_by_client(event.response_id, now)
+            case client.OutputClear():
+                self._clear_output()
+
+    def _update(self, event: client.SessionUpdate) -> None:
+        before = self.settings.audio.input.turn_detection
+        self.settings = update_settings(self.settings, event.session, voice_is_fixed=self._has_spoken)
+        detection = self.settings.audio.input.turn_detection
+        if detection != before:
+            self._turn.fire(TurnDropped())
+            self._idle_at = math.inf
+            self._outputs.append(DetectTurns(detection))
+        self._tell(SessionUpdated(session=self._session()))
+
+    def _create_item(self, event: client.ItemCreate) -> None:
+        item = msgspec.structs.replace(event.item, status="completed", id=event.item.id or self._new_item_id())
+        if isinstance(item, Message):
+            for part in item.content:
+                if isinstance(part, InputAudio):
+                    part.audio = msgspec.UNSET  # it is not told again
+        previous = self.conversation.insert(item, event.previous_item_id)
+        self._tell(ItemAdded(previous_item_id=previous, item=item))
+        self._tell(ItemDone(previous_item_id=previous, item=item))
+
+    def _truncate(self, item_id: str, content_index: int, audio_end_ms: int) -> None:
+        self.conversation.truncate(item_id, content_index, audio_end_ms)
+        self._tell(ItemTruncated(item_id=item_id, content_index=content_index, audio_end_ms=audio_end_ms))
+
+    def _cancel_by_client(self, response_id: str | None, now: float) -> None:
+        response = self._active if response_id is None else self._responses.get(response_id)
+        if response is None or not response.is_generating:
+            raise ApiError(Code.NO_RESPONSE, "Cancellation failed: no active response found.", "response_id")
+        self._carry_out(response, response.end(Cancelled(), reason="client_cancelled"), now)
+
+    def _clear_output(self) -> None:
+        for response in list(self._responses.values()):
+            self._carry_out(response, response.machine.fire(Cleared()))
+
+    # The caller
+
+    def heard(self, milliseconds: float) -> None:
+        """So much more of the caller's audio has come: what turns, commits and transcripts are counted in."""
+        self._heard_ms += milliseconds
+
+    def speech_began(self, at_ms: float, now: float) -> None:
+        """The caller began to speak at that moment of the audio."""
+        detection = self.settings.audio.input.turn_detection
+        if detection is None:
+            return
+        self._idle_at = math.inf
+        for effect in self._turn.fire(SpeechBegan()):
+            assert effect is Effect.TELL_STARTED
+            padding = detection.prefix_padding_ms if isinstance(detection, ServerVad) else 300
+            self._turn_from = max(self._buffer_from, at_ms - padding, 0.0)
+            self._turn_item = self._new_item_id()
+            self._tell(SpeechStarted(audio_start_ms=round(self._turn_from), item_id=self._turn_item))
+            if detection.interrupt_response:
+                self._interrupt(now)
+
+    def speech_ended(self, at_ms: float, now: float) -> None:
+        """The caller's turn is over: with the silence that ended it, it goes as far as that moment."""
+        detection = self.settings.audio.input.turn_detection
+        if detection is None:
+            return
+        for effect in self._turn.fire(SpeechEnded()):
+            assert effect is Effect.TELL_STOPPED
+            self._tell(SpeechStopped(audio_end_ms=round(at_ms), item_id=self._turn_item))
+            self._commit(self._turn_item, self._turn_from, at_ms)
+            if detection.create_response:
+                self._respond_when_free(now)
+
+    def transcribed(self, item_id: str, transcript: str, seconds: float) -> None:
+        """What was said in a turn; `seconds` of audio were listened to."""
+        if item_id not in self.conversation:
+            return
+        item = self.conversation.get(item_id)
+        if isinstance(item, Message) and item.content and isinstance(item.content[0], InputAudio):
+            item.content[0].transcript = transcript
+            self.conversation.grown(item_id, len(transcript))
+        if self.settings.audio.input.transcription is not None:
+            usage = TranscriptionUsage(seconds)
+            told = TranscriptionCompleted(item_id=item_id, content_index=0, transcript=transcript, usage=usage)
+            self._tell(told)
+
+    def transcription_failed(self, item_id: str, message: str) -> None:
+        if self.settings.audio.input.transcription is not None:
+            error = TranscriptionError(type="server_error", code="transcription_failed", message=message)
+            self._tell(TranscriptionFailed(item_id=item_id, content_index=0, error=error))
+
+    def _commit_by_hand(self) -> None:
+        waiting = self._heard_ms - self._buffer_from
+        if waiting < MIN_COMMIT_MS:
+            message = (
+                f"Error committing input audio buffer: buffer too small. Expected at least {MIN_COMMIT_MS:.0f}ms of "
+                f"audio, but buffer only has {waiting:.2f}ms of audio."
+            )
+            raise ApiError(Code.BUFFER_EMPTY, message)
+        self._turn.fire(TurnDropped())
+        self._commit(self._new_item_id(), self._buffer_from, self._heard_ms)
+
+    def _commit(self, item_id: str, start: float, end: float) -> None:
+        self._buffer_from = end
+        item = Message(role="user", content=[InputAudio()], id=item_id)
+        previous = self.conversation.last
+        self._tell(InputCommitted(previous_item_id=previous, item_id=item_id))
+        self.conversation.insert(item)
+        self._tell(ItemAdded(previous_item_id=previous, item=item))
+        self._tell(ItemDone(previous_item_id=previous, item=item))
+        self._outputs.append(Transcribe(item_id, start, end))
+
+    def _interrupt(self, now: float) -> None:
+        self._wants_response = False
+        for response in list(self._responses.values()):
+            if response is self._active or response.has_sound:  # what is out of band and silent disturbs nobody
+                self._carry_out(response, response.end(Cancelled(), reason="turn_detected"), now)
+                self._carry_out(response, response.machine.fire(Cleared()), now)
+
+    # Responses
+
+    def _respond_when_free(self, now: float) -> None:
+        if self._active is None:
+            self._create_response(ResponseSettings(), now)
+        else:
+            self._wants_response = True
+
+    def _create_response(self, change: ResponseSettings, now: float) -> None:
+        in_band = change.conversation == "auto"
+        if in_band and self._active is not None:
+            message = (
+                f"Conversation already has an active response in progress: {self._active.id}. "
+                "Wait until the response is finished before creating a new one."
+            )
+            raise ApiError(Code.RESPONSE_ACTIVE, message)
+        aside = sum(other.is_generating and other is not self._active for other in self._responses.values())
+        if not in_band and aside >= MAX_OUT_OF_BAND:
+            message = f"No more than {MAX_OUT_OF_BAND} responses out of band are made at a time."
+            raise ApiError(Code.TOO_MANY, message, "response.conversation")
+        plan = Plan.of(new_id("resp", self._entropy), self.settings, change, self._context(change))
+        self._idle_at = math.inf
+        response = Response(
+            plan,
+            self.conversation if in_band else Conversation(),
+            self._conversation_id if in_band else None,
+            self._tell,
+            self._new_item_id,
+        )
+        self._tell(RateLimitsUpdated(rate_limits=[]))
+        self._responses[response.id] = response
+        if in_band:
+            self._active = response
+            self._wants_response = False
+        self._outputs.append(Generate(plan))
+
+    def _context(self, change: ResponseSettings) -> tuple[Item, ...]:
+        if change.input is None:
+            return tuple(self.conversation)
+        items: list[Item] = []
+        for index, item in enumerate(change.input):
+            if isinstance(item, client.ItemReference):
+                items.append(self.conversation.get(item.id, f"response.input[{index}].id"))
+            else:
+                items.append(item)
+        return tuple(items)
+
+    # What models say. Of a response that has ended it comes too late, and is passed over.
+
+    def say(self, response_id: str, text: str) -> None:
+        if (response := self._responses.get(response_id)) is not None:
+            response.say(text)
+
+    def sound(self, response_id: str, milliseconds: float) -> bool:
+        """So much sound of it is there. Whether it is to be played: not of a response that has ended, or was cut."""
+        response = self._responses.get(response_id)
+        if response is None or not response.may_sound:
+            return False
+        self._has_spoken = True
+        self._carry_out(response, response.sound(milliseconds))
+        return True
+
+    def call(self, response_id: str, name: str) -> str:
+        """The model calls a function: the id of the call."""
+        call_id = new_id("call", self._entropy)
+        if (response := self._responses.get(response_id)) is not None:
+            response.call(name, call_id)
+        return call_id
+
+    def argue(self, response_id: str, text: str) -> None:
+        if (response := self._responses.get(response_id)) is not None:
+            response.argue(text)
+
+    def completed(self, response_id: str, now: float, usage: Usage | None = None) -> None:
+        if (response := self._responses.get(response_id)) is not None:
+            self._carry_out(response, response.end(Completed(), usage=usage), now)
+
+    def cut_short(self, response_id: str, now: float, usage: Usage | None = None) -> None:
+        """The model reached the limit of its output."""
+        if (response := self._responses.get(response_id)) is not None:
+            self._carry_out(response, response.end(Incomplete(), reason="max_output_tokens", usage=usage), now)
+
+    def failed(self, response_id: str, message: str, now: float) -> None:
+        """The model could not."""
+        if (response := self._responses.get(response_id)) is None or not response.is_generating:
+            return
+        error = ResponseError(type="server_error", code="model_failed", message=message)
+        self._carry_out(response, response.end(Failed(), error=error), now)
+
+    # What players tell
+
+    def played_out(self, response_id: str, now: float) -> None:
+        """All sound of it that was handed over has been played."""
+        if (response := self._responses.get(response_id)) is not None:
+            self._carry_out(response, response.machine.fire(PlayedOut()), now)
+
+    def was_cut(self, response_id: str, heard_ms: float) -> None:
+        """After CutAudio: so much of the sound of this response had been played."""
+        response = self._responses.get(response_id)
+        if response is None or not response.awaits_cut:
+            return
+        response.awaits_cut = False
+        for item_id, began in response.spoken.items():
+            spoken = self.conversation.spoken_ms(item_id)
+            heard = max(0.0, heard_ms - began)
+            if item_id in self.conversation and heard < spoken:
+                self._truncate(item_id, 0, int(heard))
+        self._tell(OutputCleared(response_id=response_id))
+        self._carry_out(response, ())
+
+    def _carry_out(self, response: Response, effects: tuple[object, ...], now: float = 0.0) -> None:
+        for effect in effects:
+            match effect:
+                case Effect.STOP_MODEL:
+                    self._outputs.append(StopModel(response.id))
+                case Effect.TELL_AUDIO_STARTED:
+                    self._tell(OutputStarted(response_id=response.id))
+                case Effect.TELL_AUDIO_STOPPED:
+                    self._tell(OutputStopped(response_id=response.id))
+                    self._await_caller(now)
+                case Effect.CUT_AUDIO:
+                    response.awaits_cut = True
+                    self._outputs.append(CutAudio(response.id))
+                case Effect.FINISH:
+                    self._finish(response, now)
+        if response.is_over:
+            self._responses.pop(response.id, None)
+
+    def _finish(self, response: Response, now: float) -> None:
+        if response is not self._active:
+            return
+        self._active = None
+        if not response.has_sound:
+            self._await_caller(now)
+        if self._wants_response:
+            self._create_response(ResponseSettings(), now)
+
+    def _await_caller(self, now: float) -> None:
+        detection = self.settings.audio.input.turn_detection
+        timeout = detection.idle_timeout_ms if isinstance(detection, ServerVad) else None
+        if timeout is not None and self._active is None and self._turn.state(Turn) is Turn.QUIET:
+            self._idle_at = now + timeout / 1000
+
+    # Names, and what is told
+
+    def _session(self) -> dict[str, object]:
+        told = msgspec.to_builtins(self.settings)
+        return {"object": "realtime.session", "id": self.id, "expires_at": self._expires_at, **told}
+
+    def _new_item_id(self) -> str:
+        return new_id("item", self._entropy)
+
+    def _tell(self, event: ServerEvent, client_number: int | None = None) -> None:
+        event.event_id = new_id("event", self._entropy)
+        self._outputs.append(SendEvent(msgspec.json.encode(event).decode(), client_number))  # as it is now: items change

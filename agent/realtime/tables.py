@@ -1,0 +1,181 @@
+"""The state machines of a session as tables: the caller's turn, a response, and what is heard of it.
+
+turn      QUIET ⇄ SPEAKING                               one a session
+progress  GENERATING → COMPLETED | CANCELLED | FAILED | INCOMPLETE      one a response
+playback  SILENT → PLAYING → DRAINING → HEARD, or CUT                   the same
+
+A response that ends by itself (COMPLETED, INCOMPLETE) is heard to its end; one that is cancelled, or fails, is cut: joint rules say so.
+"""
+
+# ruff: noqa: E501  (a table row is one line)
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+
+from protocol.fsm import Cell, Joint, Machine, Region, to
+
+__all__ = [
+    "PLAYBACK",
+    "PROGRESS",
+    "RESPONSE_JOINTS",
+    "RESPONSE_REGIONS",
+    "TURN",
+    "AudioQueued",
+    "Cancelled",
+    "Cleared",
+    "Completed",
+    "Effect",
+    "Failed",
+    "Incomplete",
+    "Playback",
+    "PlayedOut",
+    "Progress",
+    "SpeechBegan",
+    "SpeechEnded",
+    "Turn",
+    "TurnDropped",
+    "new_response_machine",
+    "new_turn_machine",
+]
+
+X, _ = Cell.ILLEGAL, Cell.IGNORE
+
+
+class Turn(enum.Enum):
+    QUIET = "the caller does not speak"
+    SPEAKING = "the caller speaks"
+
+
+class Progress(enum.Enum):
+    GENERATING = "the model is at work"
+    COMPLETED = "all of it is there"
+    CANCELLED = "the caller interrupted, or the client gave it up"
+    FAILED = "the model could not"
+    INCOMPLETE = "it was cut off by a limit"
+
+
+class Playback(enum.Enum):
+    SILENT = "no sound of it yet"
+    PLAYING = "sound of it is played, and more may come"
+    DRAINING = "all its sound is there, and being played"
+    HEARD = "the caller heard all of it"
+    CUT = "the rest was thrown away"
+
+
+class Effect(enum.Enum):
+    TELL_STARTED = "the caller began to speak"
+    TELL_STOPPED = "the caller's turn is over"
+    TELL_AUDIO_STARTED = "output_audio_buffer.started"
+    TELL_AUDIO_STOPPED = "output_audio_buffer.stopped"
+    CUT_AUDIO = "be silent at once; tell what was heard, and output_audio_buffer.cleared"
+    STOP_MODEL = "end the model's work on it"
+    FINISH = "close what is open of it, and tell response.done"
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechBegan:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechEnded:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class TurnDropped:
+    """The client cleared or committed the buffer, or turn detection was switched off."""
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Incomplete:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class AudioQueued:
+    pass
+
+
+@dataclass(frozen=True, slots=True)
+class PlayedOut:
+    """All sound that was queued has been played."""
+
+
+@dataclass(frozen=True, slots=True)
+class Cleared:
+    """Whatever of it is not played yet shall not be."""
+
+
+E_ = Effect
+TURN = Region(
+    "turn",
+    Turn.QUIET,
+    (SpeechBegan, SpeechEnded, TurnDropped),
+    {
+        Turn.QUIET: (to(Turn.SPEAKING, E_.TELL_STARTED), _, _),
+        Turn.SPEAKING: (_, to(Turn.QUIET, E_.TELL_STOPPED), to(Turn.QUIET)),
+    },
+)
+
+PROGRESS = Region(
+    "progress",
+    Progress.GENERATING,
+    (Completed, Incomplete, Cancelled, Failed),
+    {
+        Progress.GENERATING: (to(Progress.COMPLETED, E_.FINISH), to(Progress.INCOMPLETE, E_.STOP_MODEL, E_.FINISH), to(Progress.CANCELLED, E_.STOP_MODEL, E_.FINISH), to(Progress.FAILED, E_.FINISH)),
+        Progress.COMPLETED: (X, X, _, _),
+        Progress.CANCELLED: (_, _, _, _),
+        Progress.FAILED: (X, X, _, _),
+        Progress.INCOMPLETE: (_, _, _, _),
+    },
+)
+
+PLAYBACK = Region(
+    "playback",
+    Playback.SILENT,
+    (AudioQueued, PlayedOut, Cleared),
+    {
+        Playback.SILENT: (to(Playback.PLAYING, E_.TELL_AUDIO_STARTED), _, to(Playback.CUT)),
+        Playback.PLAYING: (_, _, to(Playback.CUT, E_.CUT_AUDIO)),
+        Playback.DRAINING: (X, to(Playback.HEARD, E_.TELL_AUDIO_STOPPED), to(Playback.CUT, E_.CUT_AUDIO)),
+        Playback.HEARD: (X, _, _),
+        Playback.CUT: (_, _, _),
+    },
+)
+
+_ENDED_WELL = frozenset({Progress.COMPLETED, Progress.INCOMPLETE})
+_ENDED_BADLY = frozenset({Progress.CANCELLED, Progress.FAILED})
+
+RESPONSE_REGIONS = (PROGRESS, PLAYBACK)
+RESPONSE_JOINTS = (
+    Joint((_ENDED_WELL, frozenset({Playback.PLAYING})), to(Playback.DRAINING)),
+    Joint((_ENDED_WELL, frozenset({Playback.SILENT})), to(Playback.HEARD)),
+    Joint((_ENDED_BADLY, frozenset({Playback.PLAYING})), to(Playback.CUT, E_.CUT_AUDIO)),
+    Joint((_ENDED_BADLY, frozenset({Playback.SILENT})), to(Playback.CUT)),
+)
+
+
+def new_turn_machine() -> Machine:
+    return Machine((TURN,))
+
+
+def new_response_machine() -> Machine:
+    return Machine(RESPONSE_REGIONS, RESPONSE_JOINTS)
