@@ -1,4 +1,4 @@
-"""Draws state tables as Markdown with Mermaid diagrams: from the tables alone, so that the drawings cannot disagree with them."""
+"""Draws state tables as Markdown with Mermaid diagrams: from the tables alone, which they cannot disagree with."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from dataclasses import dataclass, field
 from random import Random
 from typing import Generic, TypeVar
 
-from protocol.address import TransportAddress
 from udpio.shaper import Conditions, Shaper
 
 __all__ = ["Network", "UnderWay"]
@@ -73,7 +72,8 @@ class UnderWay(Generic[Item]):
         end = int(now * 1000) + 1
         if end <= self._next:
             return []
-        slots, taken = self._slots, []
+        slots = self._slots
+        taken: list[Item] = []
         past = range(self._next, end) if end - self._next < len(slots) else sorted(slot for slot in slots if slot < end)
         for slot in past:
             taken += slots.pop(slot, ())

@@ -21,7 +21,7 @@ class StackConfig(msgspec.Struct, frozen=True, kw_only=True):
     public_address: tuple[str, ...] = ()
     """IP addresses offered to callers; empty: every address of this machine, loopback too."""
     agent: str = "parrot"
-    """`parrot`, `echo`, `meter`, or `module:function` for an agent of your own; `internal:echo`
+    """`parrot`, `echo`, `meter`, `realtime`, or `module:function` for an agent of your own; `internal:echo`
     and `internal:meter`: inside the transceiver, and no process of an agent."""
     direct: bool = False
     """Without a relay: callers reach the transceiver's own socket."""

@@ -1,3 +1,4 @@
+# ruff: noqa: ANN401  (what is in JSON is anything)
 """A session of the Realtime API and its client, in virtual time; everything it sends is held against `openai`'s own types."""
 
 from __future__ import annotations
@@ -10,7 +11,8 @@ from typing import Any
 from openai.types.realtime import RealtimeServerEvent
 from pydantic import TypeAdapter
 
-from agent.realtime.session import Generate, Output, RealtimeSession, SendEvent
+from agent.realtime.orders import Generate, Order, SendEvent
+from agent.realtime.session import RealtimeSession
 
 OFFICIAL: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 
@@ -23,7 +25,7 @@ class Client:
         self.session = RealtimeSession(entropy=random.Random(seed).randbytes)
         self.events: list[dict[str, Any]] = []
         self.private: list[tuple[int, dict[str, Any]]] = []
-        self.orders: list[Output] = []
+        self.orders: list[Order] = []
         self._numbers = itertools.count()
         self.session.start()
         self.take()

@@ -14,7 +14,7 @@ import msgspec
 from msgspec import Meta
 
 from agent.realtime.errors import ApiError, Code
-from agent.realtime.items import Identifier, Item
+from agent.realtime.items import Identifier, Item, ItemReference
 from agent.realtime.settings import FunctionTool, Modality, ShortText, ToolChoice
 from agent.realtime.shapes import raise_for
 
@@ -87,10 +87,6 @@ class ItemDelete(_Event, tag="conversation.item.delete", frozen=True, kw_only=Tr
     item_id: Identifier
 
 
-class ItemReference(msgspec.Struct, tag_field="type", tag="item_reference", frozen=True):
-    id: Identifier
-
-
 class ResponseOutput(msgspec.Struct, frozen=True, kw_only=True):
     voice: ShortText | None = None
     format: dict[str, Any] | None = None
@@ -142,7 +138,7 @@ ClientEvent: TypeAlias = (
 )
 
 _TYPES = frozenset(kind.__struct_config__.tag for kind in get_args(ClientEvent))
-_DECODER = msgspec.json.Decoder(ClientEvent)
+_DECODER: msgspec.json.Decoder[ClientEvent] = msgspec.json.Decoder(ClientEvent)
 
 
 class _Head(msgspec.Struct):
@@ -164,7 +160,9 @@ def event_id_of_untrusted(data: str | bytes) -> str | None:
 
 def decode_client_event_untrusted(data: str | bytes, *, limit: int = MAX_EVENT_BYTES) -> ClientEvent:
     """`limit`: bytes. Raises ApiError."""
-    if len(data) > limit or (isinstance(data, str) and len(data) * 4 > limit and len(data.encode(errors="replace")) > limit):
+    if len(data) > limit or (
+        isinstance(data, str) and len(data) * 4 > limit and len(data.encode(errors="replace")) > limit
+    ):
         raise ApiError(Code.TOO_LARGE, f"The event is larger than {limit} bytes.")
     try:
         event = _DECODER.decode(data)
@@ -208,4 +206,6 @@ def _check_item(item: Item) -> None:
     index = misplaced() if misplaced is not None else None
     if index is not None:
         param = f"item.content[{index}].type"
-        raise ApiError(Code.INVALID_VALUE, f"Invalid value for '{param}': a message of this role cannot say that.", param)
+        raise ApiError(
+            Code.INVALID_VALUE, f"Invalid value for '{param}': a message of this role cannot say that.", param
+        )

@@ -10,11 +10,11 @@ from __future__ import annotations
 
 import bisect
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
 from agent.realtime.errors import ApiError, Code
-from agent.realtime.items import Item, Message, OutputAudio, text_of
+from agent.realtime.items import Item, ItemReference, Message, OutputAudio, text_of
 
 __all__ = ["MAX_BYTES", "MAX_ITEMS", "ROOT", "Conversation"]
 
@@ -59,6 +59,15 @@ class Conversation:
         if item is None:
             raise ApiError(Code.ITEM_NOT_FOUND, f"Item with id '{item_id}' does not exist.", param)
         return item
+
+    def select(self, wanted: Iterable[Item | ItemReference] | None) -> tuple[Item, ...]:
+        """What a response is to know: these, or all. Raises ApiError for one that is not there."""
+        if wanted is None:
+            return tuple(self)
+        return tuple(
+            self.get(item.id, f"response.input[{index}].id") if isinstance(item, ItemReference) else item
+            for index, item in enumerate(wanted)
+        )
 
     def previous(self, item_id: str) -> str | None:
         """The id of the item before it; None for the first."""

@@ -18,17 +18,10 @@ from agent.codecs import Encoder
 from agent.events import ChannelOpened, Digit, Event, Frame, Message, Played
 from agent.realtime.errors import ApiError
 from agent.realtime.listening import Listening
+from agent.realtime.orders import CutAudio, DetectTurns, Generate, SendEvent, StopModel, Transcribe
 from agent.realtime.parts import Model, ModelFailed, Recognizer, Turn
 from agent.realtime.response import Plan
-from agent.realtime.session import (
-    CutAudio,
-    DetectTurns,
-    Generate,
-    RealtimeSession,
-    SendEvent,
-    StopModel,
-    Transcribe,
-)
+from agent.realtime.session import RealtimeSession
 from agent.realtime.settings import Settings, update_settings
 from agent.voice import Turn as TurnOf
 from protocol.wire import Entropy
@@ -64,7 +57,9 @@ class _Driver:
         self._channel_open = trio.Event()
         self._models: dict[str, trio.CancelScope] = {}
         self._turn: Turn | None = None  # the last one
-        self._sound: dict[str, tuple[float, float]] = {}  # response → where its sound begins and ends, as `call.played` counts
+        self._sound: dict[
+            str, tuple[float, float]
+        ] = {}  # response → where its sound begins and ends, as `call.played` counts
         self._draining: set[str] = set()
         self._cuts = 0  # under way
         self._cut_done = trio.Event()
@@ -197,7 +192,7 @@ class _Driver:
         language = transcription.language if transcription is not None else None
         try:
             words = await recognizer.transcribe(turn.pcm, turn.rate, language)
-        except Exception as error:  # noqa: BLE001 - a recognizer's bugs end here
+        except Exception as error:
             log.error("the recognizer failed", call=self._call.id, exc_info=error)
             turn.settle(None)
             self._session.transcription_failed(turn.item_id, "the recognizer failed")

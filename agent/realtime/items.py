@@ -18,6 +18,7 @@ __all__ = [
     "InputAudio",
     "InputText",
     "Item",
+    "ItemReference",
     "Message",
     "OutputAudio",
     "OutputText",
@@ -88,6 +89,12 @@ class FunctionCallOutput(msgspec.Struct, tag_field="type", tag="function_call_ou
     id: Identifier | None = None
     object: Literal["realtime.item"] = "realtime.item"
     status: Status = "completed"
+
+
+class ItemReference(msgspec.Struct, tag_field="type", tag="item_reference", frozen=True):
+    """In place of an item, one that the conversation has."""
+
+    id: Identifier
 
 
 Item: TypeAlias = Message | FunctionCall | FunctionCallOutput

@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -42,7 +43,6 @@ from agent.realtime.tables import (
     AudioQueued,
     Cancelled,
     Completed,
-    Effect,
     Failed,
     Incomplete,
     Playback,
@@ -156,7 +156,7 @@ class Response:
         delta = TranscriptDelta if self.plan.speaks else TextDelta
         self._tell(delta(**self._place(), delta=text))
 
-    def sound(self, milliseconds: float) -> tuple[Effect, ...]:
+    def sound(self, milliseconds: float) -> tuple[enum.Enum, ...]:
         """So much sound was queued; what was said so far is heard by its end. The effects of its machine."""
         message = self._message()
         name = self._name(message)
@@ -171,7 +171,9 @@ class Response:
         if not self.is_generating:
             return
         self._close("completed")
-        self._begin(FunctionCall(name=name, arguments="", call_id=call_id, id=self._new_item_id(), status="in_progress"))
+        self._begin(
+            FunctionCall(name=name, arguments="", call_id=call_id, id=self._new_item_id(), status="in_progress")
+        )
 
     def argue(self, text: str) -> None:
         """The next piece of the call's arguments (JSON)."""
@@ -191,7 +193,7 @@ class Response:
         reason: Reason | None = None,
         error: ResponseError | None = None,
         usage: Usage | None = None,
-    ) -> tuple[Effect, ...]:
+    ) -> tuple[enum.Enum, ...]:
         """The effects of its machine; none if it has ended before."""
         if not self.is_generating:
             return ()

@@ -340,5 +340,3 @@ class OutputStopped(_OfResponse, tag="output_audio_buffer.stopped", kw_only=True
 
 class OutputCleared(_OfResponse, tag="output_audio_buffer.cleared", kw_only=True):
     pass
-
-

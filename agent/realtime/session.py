@@ -14,49 +14,20 @@ clients and orders to those come out of `poll`.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
-from typing import TypeAlias
 
 import msgspec
 
 from agent.realtime import client_events as client
+from agent.realtime import server_events as server
 from agent.realtime.client_events import ClientEvent, ResponseSettings, decode_client_event_untrusted
 from agent.realtime.conversation import Conversation
 from agent.realtime.errors import ApiError, Code
 from agent.realtime.ids import new_id
-from agent.realtime.items import InputAudio, Item, Message
+from agent.realtime.items import InputAudio, Message
+from agent.realtime.orders import CutAudio, DetectTurns, Generate, Order, SendEvent, StopModel, Transcribe
 from agent.realtime.response import Plan, Response
-from agent.realtime.server_events import (
-    Conversation as ConversationBody,
-)
-from agent.realtime.server_events import (
-    ConversationCreated,
-    ErrorEvent,
-    InputCleared,
-    InputCommitted,
-    ItemAdded,
-    ItemDeleted,
-    ItemDone,
-    ItemRetrieved,
-    ItemTruncated,
-    OutputCleared,
-    OutputStarted,
-    OutputStopped,
-    RateLimitsUpdated,
-    ResponseError,
-    ServerEvent,
-    SessionCreated,
-    SessionUpdated,
-    SpeechStarted,
-    SpeechStopped,
-    TimeoutTriggered,
-    TranscriptionCompleted,
-    TranscriptionError,
-    TranscriptionFailed,
-    TranscriptionUsage,
-    Usage,
-)
-from agent.realtime.settings import ServerVad, Settings, TurnDetection, update_settings
+from agent.realtime.server_events import ServerEvent, Usage
+from agent.realtime.settings import ServerVad, Settings, update_settings
 from agent.realtime.tables import (
     Cancelled,
     Cleared,
@@ -73,64 +44,11 @@ from agent.realtime.tables import (
 )
 from protocol.wire import Entropy
 
-__all__ = [
-    "CutAudio",
-    "DetectTurns",
-    "Generate",
-    "Output",
-    "RealtimeSession",
-    "SendEvent",
-    "StopModel",
-    "Transcribe",
-]
+__all__ = ["RealtimeSession"]
 
 # Implementation constants
 MAX_OUT_OF_BAND = 4  # responses at one time
 MIN_COMMIT_MS = 100.0
-
-
-@dataclass(frozen=True, slots=True)
-class SendEvent:
-    """`data`: JSON. `client`: the only one it is for; None: all."""
-
-    data: str
-    client: int | None = None
-
-
-@dataclass(frozen=True, slots=True)
-class Generate:
-    plan: Plan
-
-
-@dataclass(frozen=True, slots=True)
-class StopModel:
-    response_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class CutAudio:
-    """Be silent at once, and tell `was_cut`."""
-
-    response_id: str
-
-
-@dataclass(frozen=True, slots=True)
-class Transcribe:
-    """The caller's audio between these moments, in milliseconds since the session began; then `transcribed`."""
-
-    item_id: str
-    start_ms: float
-    end_ms: float
-
-
-@dataclass(frozen=True, slots=True)
-class DetectTurns:
-    """From now on this way; None: not at all."""
-
-    how: TurnDetection | None
-
-
-Output: TypeAlias = SendEvent | Generate | StopModel | CutAudio | Transcribe | DetectTurns
 
 
 class RealtimeSession:
@@ -142,7 +60,7 @@ class RealtimeSession:
         self._expires_at = expires_at
         self.id = new_id("sess", entropy)
         self._conversation_id = new_id("conv", entropy)
-        self._outputs: list[Output] = []
+        self._outputs: list[Order] = []
         self._turn = new_turn_machine()
         self._turn_item = ""  # the item that the present turn will be
         self._turn_from = 0.0
@@ -155,11 +73,11 @@ class RealtimeSession:
         self._idle_at = math.inf
 
     def start(self) -> None:
-        self._tell(SessionCreated(session=self._session()))
-        self._tell(ConversationCreated(conversation=ConversationBody(self._conversation_id)))
+        self._tell(server.SessionCreated(session=self._session()))
+        self._tell(server.ConversationCreated(conversation=server.Conversation(self._conversation_id)))
         self._outputs.append(DetectTurns(self.settings.audio.input.turn_detection))
 
-    def poll(self) -> list[Output]:
+    def poll(self) -> list[Order]:
         outputs, self._outputs = self._outputs, []
         return outputs
 
@@ -173,7 +91,7 @@ class RealtimeSession:
         self._idle_at = math.inf
         item_id = self._new_item_id()
         start, end = self._buffer_from, self._heard_ms
-        self._tell(TimeoutTriggered(audio_start_ms=round(start), audio_end_ms=round(end), item_id=item_id))
+        self._tell(server.TimeoutTriggered(audio_start_ms=round(start), audio_end_ms=round(end), item_id=item_id))
         self._commit(item_id, start, end)
         self._respond_when_free(now)
 
@@ -187,7 +105,7 @@ class RealtimeSession:
             self.handle(decode_client_event_untrusted(data, limit=limit), now)
         except ApiError as error:
             event_id = client.event_id_of_untrusted(data) if error.code is not Code.TOO_LARGE else None
-            self._tell(ErrorEvent.of(error, event_id), client_number)
+            self._tell(server.ErrorEvent.of(error, event_id), client_number)
 
     def handle(self, event: ClientEvent, now: float) -> None:
         """Raises ApiError."""
@@ -201,16 +119,16 @@ class RealtimeSession:
             case client.InputClear():
                 self._turn.fire(TurnDropped())
                 self._buffer_from = self._heard_ms
-                self._tell(InputCleared())
+                self._tell(server.InputCleared())
             case client.ItemCreate():
                 self._create_item(event)
             case client.ItemRetrieve():
-                self._tell(ItemRetrieved(item=self.conversation.get(event.item_id)))
+                self._tell(server.ItemRetrieved(item=self.conversation.get(event.item_id)))
             case client.ItemTruncate():
                 self._truncate(event.item_id, event.content_index, event.audio_end_ms)
             case client.ItemDelete():
                 self.conversation.delete(event.item_id)
-                self._tell(ItemDeleted(item_id=event.item_id))
+                self._tell(server.ItemDeleted(item_id=event.item_id))
             case client.ResponseCreate():
                 self._create_response(event.response or ResponseSettings(), now)
             case client.ResponseCancel():
@@ -226,7 +144,7 @@ class RealtimeSession:
             self._turn.fire(TurnDropped())
             self._idle_at = math.inf
             self._outputs.append(DetectTurns(detection))
-        self._tell(SessionUpdated(session=self._session()))
+        self._tell(server.SessionUpdated(session=self._session()))
 
     def _create_item(self, event: client.ItemCreate) -> None:
         item = msgspec.structs.replace(event.item, status="completed", id=event.item.id or self._new_item_id())
@@ -235,12 +153,12 @@ class RealtimeSession:
                 if isinstance(part, InputAudio):
                     part.audio = msgspec.UNSET  # it is not told again
         previous = self.conversation.insert(item, event.previous_item_id)
-        self._tell(ItemAdded(previous_item_id=previous, item=item))
-        self._tell(ItemDone(previous_item_id=previous, item=item))
+        self._tell(server.ItemAdded(previous_item_id=previous, item=item))
+        self._tell(server.ItemDone(previous_item_id=previous, item=item))
 
     def _truncate(self, item_id: str, content_index: int, audio_end_ms: int) -> None:
         self.conversation.truncate(item_id, content_index, audio_end_ms)
-        self._tell(ItemTruncated(item_id=item_id, content_index=content_index, audio_end_ms=audio_end_ms))
+        self._tell(server.ItemTruncated(item_id=item_id, content_index=content_index, audio_end_ms=audio_end_ms))
 
     def _cancel_by_client(self, response_id: str | None, now: float) -> None:
         response = self._active if response_id is None else self._responses.get(response_id)
@@ -269,7 +187,7 @@ class RealtimeSession:
             padding = detection.prefix_padding_ms if isinstance(detection, ServerVad) else 300
             self._turn_from = max(self._buffer_from, at_ms - padding, 0.0)
             self._turn_item = self._new_item_id()
-            self._tell(SpeechStarted(audio_start_ms=round(self._turn_from), item_id=self._turn_item))
+            self._tell(server.SpeechStarted(audio_start_ms=round(self._turn_from), item_id=self._turn_item))
             if detection.interrupt_response:
                 self._interrupt(now)
 
@@ -280,7 +198,7 @@ class RealtimeSession:
             return
         for effect in self._turn.fire(SpeechEnded()):
             assert effect is Effect.TELL_STOPPED
-            self._tell(SpeechStopped(audio_end_ms=round(at_ms), item_id=self._turn_item))
+            self._tell(server.SpeechStopped(audio_end_ms=round(at_ms), item_id=self._turn_item))
             self._commit(self._turn_item, self._turn_from, at_ms)
             if detection.create_response:
                 self._respond_when_free(now)
@@ -294,14 +212,14 @@ class RealtimeSession:
             item.content[0].transcript = transcript
             self.conversation.grown(item_id, len(transcript))
         if self.settings.audio.input.transcription is not None:
-            usage = TranscriptionUsage(seconds)
-            told = TranscriptionCompleted(item_id=item_id, content_index=0, transcript=transcript, usage=usage)
+            usage = server.TranscriptionUsage(seconds)
+            told = server.TranscriptionCompleted(item_id=item_id, content_index=0, transcript=transcript, usage=usage)
             self._tell(told)
 
     def transcription_failed(self, item_id: str, message: str) -> None:
         if self.settings.audio.input.transcription is not None:
-            error = TranscriptionError(type="server_error", code="transcription_failed", message=message)
-            self._tell(TranscriptionFailed(item_id=item_id, content_index=0, error=error))
+            error = server.TranscriptionError(type="server_error", code="transcription_failed", message=message)
+            self._tell(server.TranscriptionFailed(item_id=item_id, content_index=0, error=error))
 
     def _commit_by_hand(self) -> None:
         waiting = self._heard_ms - self._buffer_from
@@ -318,10 +236,10 @@ class RealtimeSession:
         self._buffer_from = end
         item = Message(role="user", content=[InputAudio()], id=item_id)
         previous = self.conversation.last
-        self._tell(InputCommitted(previous_item_id=previous, item_id=item_id))
+        self._tell(server.InputCommitted(previous_item_id=previous, item_id=item_id))
         self.conversation.insert(item)
-        self._tell(ItemAdded(previous_item_id=previous, item=item))
-        self._tell(ItemDone(previous_item_id=previous, item=item))
+        self._tell(server.ItemAdded(previous_item_id=previous, item=item))
+        self._tell(server.ItemDone(previous_item_id=previous, item=item))
         self._outputs.append(Transcribe(item_id, start, end))
 
     def _interrupt(self, now: float) -> None:
@@ -351,7 +269,7 @@ class RealtimeSession:
         if not in_band and aside >= MAX_OUT_OF_BAND:
             message = f"No more than {MAX_OUT_OF_BAND} responses out of band are made at a time."
             raise ApiError(Code.TOO_MANY, message, "response.conversation")
-        plan = Plan.of(new_id("resp", self._entropy), self.settings, change, self._context(change))
+        plan = Plan.of(new_id("resp", self._entropy), self.settings, change, self.conversation.select(change.input))
         self._idle_at = math.inf
         response = Response(
             plan,
@@ -360,23 +278,12 @@ class RealtimeSession:
             self._tell,
             self._new_item_id,
         )
-        self._tell(RateLimitsUpdated(rate_limits=[]))
+        self._tell(server.RateLimitsUpdated(rate_limits=[]))
         self._responses[response.id] = response
         if in_band:
             self._active = response
             self._wants_response = False
         self._outputs.append(Generate(plan))
-
-    def _context(self, change: ResponseSettings) -> tuple[Item, ...]:
-        if change.input is None:
-            return tuple(self.conversation)
-        items: list[Item] = []
-        for index, item in enumerate(change.input):
-            if isinstance(item, client.ItemReference):
-                items.append(self.conversation.get(item.id, f"response.input[{index}].id"))
-            else:
-                items.append(item)
-        return tuple(items)
 
     # What models say. Of a response that has ended it comes too late, and is passed over.
 
@@ -417,7 +324,7 @@ class RealtimeSession:
         """The model could not."""
         if (response := self._responses.get(response_id)) is None or not response.is_generating:
             return
-        error = ResponseError(type="server_error", code="model_failed", message=message)
+        error = server.ResponseError(type="server_error", code="model_failed", message=message)
         self._carry_out(response, response.end(Failed(), error=error), now)
 
     # What players tell
@@ -438,7 +345,7 @@ class RealtimeSession:
             heard = max(0.0, heard_ms - began)
             if item_id in self.conversation and heard < spoken:
                 self._truncate(item_id, 0, int(heard))
-        self._tell(OutputCleared(response_id=response_id))
+        self._tell(server.OutputCleared(response_id=response_id))
         self._carry_out(response, ())
 
     def _carry_out(self, response: Response, effects: tuple[object, ...], now: float = 0.0) -> None:
@@ -447,9 +354,9 @@ class RealtimeSession:
                 case Effect.STOP_MODEL:
                     self._outputs.append(StopModel(response.id))
                 case Effect.TELL_AUDIO_STARTED:
-                    self._tell(OutputStarted(response_id=response.id))
+                    self._tell(server.OutputStarted(response_id=response.id))
                 case Effect.TELL_AUDIO_STOPPED:
-                    self._tell(OutputStopped(response_id=response.id))
+                    self._tell(server.OutputStopped(response_id=response.id))
                     self._await_caller(now)
                 case Effect.CUT_AUDIO:
                     response.awaits_cut = True
@@ -485,4 +392,6 @@ class RealtimeSession:
 
     def _tell(self, event: ServerEvent, client_number: int | None = None) -> None:
         event.event_id = new_id("event", self._entropy)
-        self._outputs.append(SendEvent(msgspec.json.encode(event).decode(), client_number))  # as it is now: items change
+        self._outputs.append(
+            SendEvent(msgspec.json.encode(event).decode(), client_number)
+        )  # as it is now: items change

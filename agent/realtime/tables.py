@@ -140,7 +140,12 @@ PROGRESS = Region(
     Progress.GENERATING,
     (Completed, Incomplete, Cancelled, Failed),
     {
-        Progress.GENERATING: (to(Progress.COMPLETED, E_.FINISH), to(Progress.INCOMPLETE, E_.STOP_MODEL, E_.FINISH), to(Progress.CANCELLED, E_.STOP_MODEL, E_.FINISH), to(Progress.FAILED, E_.FINISH)),
+        Progress.GENERATING: (
+            to(Progress.COMPLETED, E_.FINISH),
+            to(Progress.INCOMPLETE, E_.STOP_MODEL, E_.FINISH),
+            to(Progress.CANCELLED, E_.STOP_MODEL, E_.FINISH),
+            to(Progress.FAILED, E_.FINISH),
+        ),
         Progress.COMPLETED: (X, X, _, _),
         Progress.CANCELLED: (_, _, _, _),
         Progress.FAILED: (X, X, _, _),

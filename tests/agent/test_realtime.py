@@ -1,3 +1,4 @@
+# ruff: noqa: ANN401  (what is in JSON is anything)
 """A Realtime session over the agent link: what its client hears and reads, in virtual time."""
 
 from __future__ import annotations
@@ -132,7 +133,10 @@ async def test_a_turn_is_heard_answered_and_played_to_its_end(autojump_clock: Cl
     await caller.pause(3500)
     await caller.read("output_audio_buffer.stopped")
     types = caller.types
-    started, stopped = await caller.read("input_audio_buffer.speech_started"), await caller.read("input_audio_buffer.speech_stopped")
+    started, stopped = (
+        await caller.read("input_audio_buffer.speech_started"),
+        await caller.read("input_audio_buffer.speech_stopped"),
+    )
     assert 0 <= started["audio_start_ms"] <= 500
     assert 2000 <= stopped["audio_end_ms"] <= 2700
     order = [

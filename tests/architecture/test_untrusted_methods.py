@@ -22,6 +22,7 @@ from hypothesis import strategies as st
 
 from agent.codecs.g711 import G711Decoder
 from agent.codecs.opus import OpusDecoder, find_opus
+from agent.realtime.session import RealtimeSession
 from loadgen.distribution import Histogram
 from loadgen.frames import read_frame_untrusted
 from loadgen.tally import AudioTally, DataTally
@@ -247,6 +248,9 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
     "relay.core.RelayCore.receive_trunk_untrusted": lambda: batched(relay().receive_trunk_untrusted, 0.0),
     "relay.greeter.Greeter.hear_untrusted": notices,
     "transceiver.relays.Relays.hear_untrusted": hellos,
+    "agent.realtime.session.RealtimeSession.receive_untrusted": lambda: at_zero(
+        RealtimeSession(entropy=entropy()).receive_untrusted
+    ),
     "agent.codecs.g711.G711Decoder.decode_untrusted": lambda: G711Decoder("PCMU").decode_untrusted,
     "agent.codecs.g711.G711Decoder.recover_untrusted": lambda: (
         lambda data: G711Decoder("PCMU").recover_untrusted(data, 160)
@@ -269,6 +273,8 @@ if (opus := find_opus()) is not None:
     )
 
 BENEATH = {
+    "agent.realtime.client_events.decode_client_event_untrusted": "agent.realtime.session.RealtimeSession.receive_untrusted",
+    "agent.realtime.client_events.event_id_of_untrusted": "agent.realtime.session.RealtimeSession.receive_untrusted",
     "agent.codecs._CodecDecoder.decode_untrusted": "agent.codecs.g711.G711Decoder.decode_untrusted",  # a Protocol
     "agent.codecs._CodecDecoder.recover_untrusted": "agent.codecs.g711.G711Decoder.recover_untrusted",
     "agent.codecs.opus.OpusDecoder.recover_untrusted": "agent.codecs.g711.G711Decoder.recover_untrusted",

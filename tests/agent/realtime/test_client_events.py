@@ -79,7 +79,11 @@ def test_events_of_the_api_are_read(event: dict[str, Any]):
             Code.INVALID_VALUE,
             "item.content[1].type",
         ),
-        ('{"type":"response.create","response":{"max_output_tokens":0}}', Code.INVALID_VALUE, "response.max_output_tokens"),
+        (
+            '{"type":"response.create","response":{"max_output_tokens":0}}',
+            Code.INVALID_VALUE,
+            "response.max_output_tokens",
+        ),
     ],
 )
 def test_what_is_no_event_is_refused_with_the_path_of_the_field(data: str | bytes, code: Code, param: str | None):

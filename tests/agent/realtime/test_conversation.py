@@ -102,7 +102,11 @@ def test_words_that_came_before_their_sound_are_not_heard_before_it():
 def test_a_message_is_not_cut_behind_its_end_nor_where_there_is_no_sound():
     conversation = spoken("a", ("Hello.", 500.0))
     conversation.insert(said("u"))
-    for item, index, end, param in (("a", 0, 501, "audio_end_ms"), ("a", 1, 0, "content_index"), ("u", 0, 0, "item_id")):
+    for item, index, end, param in (
+        ("a", 0, 501, "audio_end_ms"),
+        ("a", 1, 0, "content_index"),
+        ("u", 0, 0, "item_id"),
+    ):
         with pytest.raises(ApiError) as refused:
             conversation.truncate(item, index, end)
         assert refused.value.param == param

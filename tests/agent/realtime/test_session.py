@@ -5,8 +5,8 @@ from __future__ import annotations
 import pytest
 from realtime_client import Client, types
 
+from agent.realtime.orders import CutAudio, DetectTurns, Generate, StopModel, Transcribe
 from agent.realtime.server_events import Usage
-from agent.realtime.session import CutAudio, DetectTurns, Generate, StopModel, Transcribe
 from agent.realtime.settings import SemanticVad, ServerVad
 
 TURN_EVENTS = [

@@ -52,7 +52,9 @@ def test_turn_detection_is_replaced_whole_and_null_switches_it_off():
 
 
 def test_null_is_back_to_the_default_where_nothing_else_is_meant():
-    settings = changed({"instructions": "x", "tools": [{"type": "function", "name": "f"}]}, {"instructions": None, "tools": None})
+    settings = changed(
+        {"instructions": "x", "tools": [{"type": "function", "name": "f"}]}, {"instructions": None, "tools": None}
+    )
     assert (settings.instructions, settings.tools) == ("", [])
     assert changed({"audio": {"output": {"voice": "cedar"}}}, {"audio": {"output": None}}) == Settings()
 
@@ -129,4 +131,6 @@ def test_the_voice_is_fixed_once_it_was_heard():
     with pytest.raises(ApiError) as refused:
         changed({"audio": {"output": {"voice": "cedar"}}}, voice_is_fixed=True)
     assert refused.value.code is Code.VOICE_FIXED
-    assert changed({"audio": {"output": {"voice": "alloy"}}, "instructions": "x"}, voice_is_fixed=True).instructions == "x"
+    assert (
+        changed({"audio": {"output": {"voice": "alloy"}}, "instructions": "x"}, voice_is_fixed=True).instructions == "x"
+    )
