@@ -3,7 +3,7 @@
 One task takes what comes from the call and tells the session; what the session orders is carried out at once, or by a task
 of its own: one for each response at work, each turn that is listened to, each cut. One task sends the events, in order.
 
-A client that does not read its events loses its call, not the other way round: at most MAX_EVENTS wait.
+A client that does not read its events loses its call, not the other way round: so many wait, of so many bytes.
 """
 
 from __future__ import annotations
@@ -33,6 +33,8 @@ log = get_logger()
 
 # Implementation constants
 MAX_EVENTS = 1024
+MAX_EVENT_BYTES = 4 * 1024 * 1024
+MAX_RECOGNITIONS = 4  # of one call at a time; what is said meanwhile has no words
 NO_AUDIO_SECONDS = 0.6
 MAX_EARLY_EVENTS = 256  # before a channel opens
 
@@ -52,7 +54,9 @@ class _Driver:
         self._session = RealtimeSession(entropy=entropy, settings=_settings_of(call))
         self._listening = Listening(call.decoder()) if call.codec is not None else None
         self._events: deque[str] = deque()
+        self._event_bytes = 0
         self._gives_up = False
+        self._recognitions = 0  # under way
         self._event_waits = trio.Event()
         self._channel_open = trio.Event()
         self._models: dict[str, trio.CancelScope] = {}
@@ -142,14 +146,14 @@ class _Driver:
                 case SendEvent():
                     self._queue_event(output.data)
                 case Generate():
-                    self._nursery.start_soon(self._respond, output.plan, self._turn)
-                    self._turn = None
+                    self._nursery.start_soon(self._respond, output.plan, self._turn_of(output.plan))
                 case StopModel():
                     if (scope := self._models.get(output.response_id)) is not None:
                         scope.cancel()
                 case CutAudio():
                     self._cuts += 1
-                    self._nursery.start_soon(self._cut, output.response_id)
+                    self._draining.discard(output.response_id)
+                    self._nursery.start_soon(self._cut, output.response_id, self._sound.pop(output.response_id, None))
                 case Transcribe():
                     self._keep_turn(output)
                 case DetectTurns():
@@ -159,13 +163,14 @@ class _Driver:
     def _queue_event(self, data: str) -> None:
         if not self._channel_open.is_set() and len(self._events) >= MAX_EARLY_EVENTS:
             return  # a client without a channel reads none
-        if len(self._events) >= MAX_EVENTS:
+        if len(self._events) >= MAX_EVENTS or self._event_bytes > MAX_EVENT_BYTES:
             if not self._gives_up:
                 self._gives_up = True
                 log.warning("the client reads its events too slowly", call=self._call.id)
                 self._nursery.start_soon(self._call.end, "events_unread")
             return
         self._events.append(data)
+        self._event_bytes += len(data)
         self._event_waits.set()
 
     async def _send_events(self) -> None:
@@ -174,17 +179,21 @@ class _Driver:
             await self._event_waits.wait()
             self._event_waits = trio.Event()
             while self._events:
-                await self._call.send_message(self._events.popleft())
+                data = self._events.popleft()
+                self._event_bytes -= len(data)
+                await self._call.send_message(data)
 
     def _keep_turn(self, order: Transcribe) -> None:
         listening = self._listening
         if listening is None:
             return
         self._turn = turn = Turn(order.item_id, listening.audio(order.start_ms, order.end_ms), listening.rate)
-        if self._recognizer is None:
+        if self._recognizer is None or self._recognitions >= MAX_RECOGNITIONS:
             turn.settle(None)
-            self._session.transcription_failed(order.item_id, "there is no recognizer here")
+            why = "there is no recognizer here" if self._recognizer is None else "the recognizer is too slow"
+            self._session.transcription_failed(order.item_id, why)
         else:
+            self._recognitions += 1
             self._nursery.start_soon(self._recognize, self._recognizer, turn)
 
     async def _recognize(self, recognizer: Recognizer, turn: Turn) -> None:
@@ -199,7 +208,13 @@ class _Driver:
         else:
             turn.settle(words)
             self._session.transcribed(turn.item_id, words, len(turn.pcm) / (2 * turn.rate))
+        self._recognitions -= 1
         self._carry_out()
+
+    def _turn_of(self, plan: Plan) -> Turn | None:
+        """The caller's last turn, if that is what this response answers."""
+        turn = self._turn
+        return turn if turn is not None and plan.items and plan.items[-1].id == turn.item_id else None
 
     async def _respond(self, plan: Plan, turn: Turn | None) -> None:
         response_id, voice = plan.response_id, _Voice(self, plan)
@@ -218,13 +233,14 @@ class _Driver:
             self._session.failed(response_id, "the model failed", trio.current_time())
         finally:
             del self._models[response_id]
+        self._carry_out()  # what failed is cut, and does not drain
         if response_id in self._sound:
             self._draining.add(response_id)
             self._note_played(trio.current_time())
-        self._carry_out()
+            self._carry_out()
 
-    async def _cut(self, response_id: str) -> None:
-        """Nothing new is played before the old is gone."""
+    async def _cut(self, response_id: str, sound: tuple[float, float] | None) -> None:
+        """`sound`: as in `_sound`. Nothing new is played before the old is gone."""
         try:
             played = await self._call.flush()
         finally:
@@ -232,9 +248,7 @@ class _Driver:
             if not self._cuts:
                 self._cut_done.set()
                 self._cut_done = trio.Event()
-        self._draining.discard(response_id)
-        began, _ = self._sound.pop(response_id, (played, played))
-        self._session.was_cut(response_id, played - began)
+        self._session.was_cut(response_id, played - sound[0] if sound is not None else 0.0)
         self._carry_out()
 
     async def play_frame(self, response_id: str, payload: bytes, milliseconds: float) -> None:

@@ -49,6 +49,7 @@ __all__ = ["RealtimeSession"]
 # Implementation constants
 MAX_OUT_OF_BAND = 4  # responses at one time
 MIN_COMMIT_MS = 100.0
+MAX_TOLD_BYTES = 256 * 1024  # of an event, as of a message on a data channel
 
 
 class RealtimeSession:
@@ -134,7 +135,8 @@ class RealtimeSession:
             case client.ResponseCancel():
                 self._cancel_by_client(event.response_id, now)
             case client.OutputClear():
-                self._clear_output()
+                for response in list(self._responses.values()):
+                    self._carry_out(response, response.machine.fire(Cleared()))
 
     def _update(self, event: client.SessionUpdate) -> None:
         before = self.settings.audio.input.turn_detection
@@ -165,10 +167,6 @@ class RealtimeSession:
         if response is None or not response.is_generating:
             raise ApiError(Code.NO_RESPONSE, "Cancellation failed: no active response found.", "response_id")
         self._carry_out(response, response.end(Cancelled(), reason="client_cancelled"), now)
-
-    def _clear_output(self) -> None:
-        for response in list(self._responses.values()):
-            self._carry_out(response, response.machine.fire(Cleared()))
 
     # The caller
 
@@ -392,6 +390,11 @@ class RealtimeSession:
 
     def _tell(self, event: ServerEvent, client_number: int | None = None) -> None:
         event.event_id = new_id("event", self._entropy)
-        self._outputs.append(
-            SendEvent(msgspec.json.encode(event).decode(), client_number)
-        )  # as it is now: items change
+        data = msgspec.json.encode(event)  # as it is now: items change
+        if len(data) > MAX_TOLD_BYTES:
+            kind = type(event).__struct_config__.tag
+            message = f"The event '{kind}' has {len(data)} bytes, more than can be sent."
+            event = server.ErrorEvent.of(ApiError(Code.TOO_LARGE, message, kind="server_error"), None)
+            event.event_id = new_id("event", self._entropy)
+            data = msgspec.json.encode(event)
+        self._outputs.append(SendEvent(data.decode(), client_number))

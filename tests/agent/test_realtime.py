@@ -199,6 +199,32 @@ async def test_a_client_interrupts_as_the_sdk_does(autojump_clock: Clock, dial: 
     assert len(caller.player.played) > played
 
 
+async def test_what_is_cut_after_all_of_it_was_heard_loses_no_word(autojump_clock: Clock, dial: Dial):
+    class Pausing:
+        async def respond(self, plan: Plan, turn: Turn | None, voice: Voice) -> None:
+            voice.say("All of it.")
+            await voice.play(bytes(2 * voice.rate))
+            await trio.sleep(60)
+
+    caller = await dial(Pausing())
+    await caller.write("response.create")
+    await caller.read("output_audio_buffer.started")
+    await trio.sleep(3)
+    await caller.write("response.cancel")
+    await caller.read("output_audio_buffer.cleared")
+    assert "conversation.item.truncated" not in caller.types
+
+
+async def test_of_large_events_fewer_wait_for_a_client_that_reads_none(autojump_clock: Clock, dial: Dial):
+    caller = await dial()
+    await caller.read("session.created")
+    await caller.client.send(ChannelBlocked(1, 1))
+    for _ in range(30):
+        await caller.write("session.update", session={"instructions": "x" * 200_000})
+    await caller.client.until(lambda: caller.client.of(CallEnd), 30)
+    assert caller.client.of(CallEnd) == [CallEnd(1, "events_unread")]
+
+
 async def test_a_recognizer_is_asked_for_the_words_of_a_turn(autojump_clock: Clock, dial: Dial):
     class Deaf:
         def __init__(self) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+
 import pytest
 from realtime_client import Client, types
 
@@ -66,6 +68,14 @@ def test_a_mistake_is_answered_to_who_made_it_by_the_name_of_his_event(
     assert event["error"]["message"]
     assert [number for number, _ in client.private] == [0]
     assert client.configure(instructions="it goes on")["instructions"] == "it goes on"
+
+
+def test_what_is_too_large_to_be_told_is_an_error_and_not_the_end(client: Client):
+    large = "x" * (256 * 1024 - 80)
+    (event,) = client.send_raw(json.dumps({"type": "session.update", "session": {"instructions": large}}))
+    assert (event["type"], event["error"]["code"]) == ("error", "event_too_large")
+    assert client.session.settings.instructions == large, "it was done all the same"
+    assert client.configure(instructions="short")["instructions"] == "short"
 
 
 # Conversation
