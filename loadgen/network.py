@@ -69,7 +69,7 @@ class UnderWay(Generic[Item]):
 
     def take(self, now: float) -> list[Item]:
         """What has arrived by now: by milliseconds, and in each in the order in which it set out."""
-        end = int(now * 1000) + 1
+        end = int(now * 1000 + 1e-6) + 1  # at `next_arrival` there is something, however it is rounded
         if end <= self._next:
             return []
         slots = self._slots

@@ -113,6 +113,8 @@ class Conversation:
 
     def spoke(self, item_id: str, milliseconds: float, letters: int) -> None:
         """So much sound was added to a message; at its end, so many letters in all had been said."""
+        if item_id not in self._items:
+            return
         speech = self._speech.setdefault(item_id, _Speech())
         speech.milliseconds += milliseconds
         if speech.marks and speech.marks[-1][1] == letters:

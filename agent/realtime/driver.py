@@ -3,7 +3,7 @@
 One task takes what comes from the call and tells the session; what the session orders is carried out at once, or by a task
 of its own: one for each response at work, each turn that is listened to, each cut. One task sends the events, in order.
 
-A client that does not read its events loses its call, not the other way round: so many wait, of so many bytes.
+A client that does not read its events loses its call, not the other way round: so many bytes of them wait.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from agent.codecs import Encoder
 from agent.events import ChannelOpened, Digit, Event, Frame, Message, Played
 from agent.realtime.errors import ApiError
 from agent.realtime.listening import Listening
-from agent.realtime.orders import CutAudio, DetectTurns, Generate, SendEvent, StopModel, Transcribe
+from agent.realtime.orders import CutAudio, DetectTurns, Generate, Order, SendEvent, StopModel, Transcribe
 from agent.realtime.parts import Model, ModelFailed, Recognizer, Turn
 from agent.realtime.response import Plan
 from agent.realtime.session import RealtimeSession
@@ -27,13 +27,14 @@ from agent.voice import Turn as TurnOf
 from protocol.wire import Entropy
 from service.logs import get_logger
 
-__all__ = ["MAX_EVENTS", "converse"]
+__all__ = ["converse"]
 
 log = get_logger()
 
 # Implementation constants
-MAX_EVENTS = 1024
-MAX_EVENT_BYTES = 4 * 1024 * 1024
+MAX_WAITING_BYTES = 4 * 1024 * 1024  # of events that the client does not read
+EVENT_OVERHEAD = 256  # bytes that an event costs besides its text
+MAX_MODELS = 8  # at work for one call, those included that are slow to stop
 MAX_RECOGNITIONS = 4  # of one call at a time; what is said meanwhile has no words
 NO_AUDIO_SECONDS = 0.6
 MAX_EARLY_EVENTS = 256  # before a channel opens
@@ -141,15 +142,23 @@ class _Driver:
     # What the session orders
 
     def _carry_out(self) -> None:
-        for output in self._session.poll():
+        while orders := self._session.poll():
+            self._carry_out_these(orders)
+
+    def _carry_out_these(self, orders: list[Order]) -> None:
+        for output in orders:
             match output:
                 case SendEvent():
                     self._queue_event(output.data)
+                case Generate() if len(self._models) >= MAX_MODELS:
+                    self._session.failed(output.plan.response_id, "too many models are at work", trio.current_time())
                 case Generate():
-                    self._nursery.start_soon(self._respond, output.plan, self._turn_of(output.plan))
+                    # From here on: it may be told to stop before its task has run.
+                    self._models[output.plan.response_id] = scope = trio.CancelScope()
+                    self._nursery.start_soon(self._respond, output.plan, self._turn_of(output.plan), scope)
                 case StopModel():
-                    if (scope := self._models.get(output.response_id)) is not None:
-                        scope.cancel()
+                    if (model := self._models.get(output.response_id)) is not None:
+                        model.cancel()
                 case CutAudio():
                     self._cuts += 1
                     self._draining.discard(output.response_id)
@@ -163,14 +172,14 @@ class _Driver:
     def _queue_event(self, data: str) -> None:
         if not self._channel_open.is_set() and len(self._events) >= MAX_EARLY_EVENTS:
             return  # a client without a channel reads none
-        if len(self._events) >= MAX_EVENTS or self._event_bytes > MAX_EVENT_BYTES:
+        if self._event_bytes > MAX_WAITING_BYTES:
             if not self._gives_up:
                 self._gives_up = True
                 log.warning("the client reads its events too slowly", call=self._call.id)
                 self._nursery.start_soon(self._call.end, "events_unread")
             return
         self._events.append(data)
-        self._event_bytes += len(data)
+        self._event_bytes += len(data) + EVENT_OVERHEAD
         self._event_waits.set()
 
     async def _send_events(self) -> None:
@@ -180,7 +189,7 @@ class _Driver:
             self._event_waits = trio.Event()
             while self._events:
                 data = self._events.popleft()
-                self._event_bytes -= len(data)
+                self._event_bytes -= len(data) + EVENT_OVERHEAD
                 await self._call.send_message(data)
 
     def _keep_turn(self, order: Transcribe) -> None:
@@ -216,9 +225,8 @@ class _Driver:
         turn = self._turn
         return turn if turn is not None and plan.items and plan.items[-1].id == turn.item_id else None
 
-    async def _respond(self, plan: Plan, turn: Turn | None) -> None:
+    async def _respond(self, plan: Plan, turn: Turn | None, scope: trio.CancelScope) -> None:
         response_id, voice = plan.response_id, _Voice(self, plan)
-        self._models[response_id] = scope = trio.CancelScope()
         try:
             with scope:
                 usage = await self._model.respond(plan, turn, voice)
@@ -248,7 +256,7 @@ class _Driver:
             if not self._cuts:
                 self._cut_done.set()
                 self._cut_done = trio.Event()
-        self._session.was_cut(response_id, played - sound[0] if sound is not None else 0.0)
+        self._session.was_cut(response_id, played - sound[0] if sound is not None else 0.0, trio.current_time())
         self._carry_out()
 
     async def play_frame(self, response_id: str, payload: bytes, milliseconds: float) -> None:
@@ -262,6 +270,9 @@ class _Driver:
         self._sound[response_id] = began, end + milliseconds
         self._carry_out()
         await self._call.send_frame(payload)
+
+    def may_sound(self, response_id: str) -> bool:
+        return self._session.may_sound(response_id)
 
     def say(self, response_id: str, text: str) -> None:
         self._session.say(response_id, text)
@@ -284,7 +295,6 @@ class _Voice:
     def __init__(self, driver: _Driver, plan: Plan) -> None:
         self._driver = driver
         self._response_id = plan.response_id
-        self._speaks = plan.speaks
         self._encoder: Encoder | None = None
         self._rest = b""
 
@@ -296,7 +306,7 @@ class _Voice:
         self._driver.say(self._response_id, text)
 
     async def play(self, pcm: bytes) -> None:
-        if not self._speaks:
+        if not self._driver.may_sound(self._response_id):
             await trio.lowlevel.checkpoint()
             return
         encoder = self._open_encoder()
@@ -329,6 +339,6 @@ def _settings_of(call: Call) -> Settings:
     if call.session is not None:
         try:
             return update_settings(settings, call.session)
-        except ApiError as error:
-            log.warning("the session of the offer is refused", call=call.id, reason=error.message)
+        except (ApiError, RecursionError) as error:
+            log.warning("the session of the offer is refused", call=call.id, reason=str(error))
     return settings

@@ -75,7 +75,7 @@ class Message(msgspec.Struct, tag_field="type", tag="message", kw_only=True):
 
 
 class FunctionCall(msgspec.Struct, tag_field="type", tag="function_call", kw_only=True):
-    name: str
+    name: Annotated[str, Meta(min_length=1, max_length=256)]
     arguments: str
     call_id: Identifier
     id: Identifier | None = None

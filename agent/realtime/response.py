@@ -142,8 +142,8 @@ class Response:
     # What the model says
 
     def say(self, text: str) -> None:
-        """The next words: of a transcript, if it speaks."""
-        if not self.is_generating or not text:
+        """The next words: of a transcript, if it speaks. Words of a sound that nobody will hear are none."""
+        if not self.is_generating or not text or self.machine.state(Playback) is Playback.CUT:
             return
         message = self._message()
         self._words += text

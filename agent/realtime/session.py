@@ -13,6 +13,7 @@ clients and orders to those come out of `poll`.
 
 from __future__ import annotations
 
+import contextlib
 import math
 
 import msgspec
@@ -104,7 +105,9 @@ class RealtimeSession:
         """Never raises for what is in it. Audio of `input_audio_buffer.append` is for whoever keeps it; see `heard`."""
         try:
             self.handle(decode_client_event_untrusted(data, limit=limit), now)
-        except ApiError as error:
+        except (ApiError, RecursionError) as failure:
+            too_deep = ApiError(Code.INVALID_VALUE, "The event is nested too deeply.")
+            error = failure if isinstance(failure, ApiError) else too_deep
             event_id = client.event_id_of_untrusted(data) if error.code is not Code.TOO_LARGE else None
             self._tell(server.ErrorEvent.of(error, event_id), client_number)
 
@@ -126,6 +129,10 @@ class RealtimeSession:
             case client.ItemRetrieve():
                 self._tell(server.ItemRetrieved(item=self.conversation.get(event.item_id)))
             case client.ItemTruncate():
+                if self.conversation.get(event.item_id).status == "in_progress":
+                    raise ApiError(
+                        Code.INVALID_VALUE, "The item is still being spoken: cancel its response.", "item_id"
+                    )
                 self._truncate(event.item_id, event.content_index, event.audio_end_ms)
             case client.ItemDelete():
                 self.conversation.delete(event.item_id)
@@ -289,6 +296,11 @@ class RealtimeSession:
         if (response := self._responses.get(response_id)) is not None:
             response.say(text)
 
+    def may_sound(self, response_id: str) -> bool:
+        """Whether sound of it would be played."""
+        response = self._responses.get(response_id)
+        return response is not None and response.may_sound
+
     def sound(self, response_id: str, milliseconds: float) -> bool:
         """So much sound of it is there. Whether it is to be played: not of a response that has ended, or was cut."""
         response = self._responses.get(response_id)
@@ -332,7 +344,7 @@ class RealtimeSession:
         if (response := self._responses.get(response_id)) is not None:
             self._carry_out(response, response.machine.fire(PlayedOut()), now)
 
-    def was_cut(self, response_id: str, heard_ms: float) -> None:
+    def was_cut(self, response_id: str, heard_ms: float, now: float) -> None:
         """After CutAudio: so much of the sound of this response had been played."""
         response = self._responses.get(response_id)
         if response is None or not response.awaits_cut:
@@ -342,8 +354,10 @@ class RealtimeSession:
             spoken = self.conversation.spoken_ms(item_id)
             heard = max(0.0, heard_ms - began)
             if item_id in self.conversation and heard < spoken:
-                self._truncate(item_id, 0, int(heard))
+                with contextlib.suppress(ApiError):  # the client has put something else in its place
+                    self._truncate(item_id, 0, int(heard))
         self._tell(server.OutputCleared(response_id=response_id))
+        self._await_caller(now)
         self._carry_out(response, ())
 
     def _carry_out(self, response: Response, effects: tuple[object, ...], now: float = 0.0) -> None:
@@ -358,6 +372,8 @@ class RealtimeSession:
                     self._await_caller(now)
                 case Effect.CUT_AUDIO:
                     response.awaits_cut = True
+                    for other in list(self._responses.values()):  # what is played is one row: all of it goes
+                        self._carry_out(other, other.machine.fire(Cleared()) if other is not response else (), now)
                     self._outputs.append(CutAudio(response.id))
                 case Effect.FINISH:
                     self._finish(response, now)
@@ -391,6 +407,9 @@ class RealtimeSession:
     def _tell(self, event: ServerEvent, client_number: int | None = None) -> None:
         event.event_id = new_id("event", self._entropy)
         data = msgspec.json.encode(event)  # as it is now: items change
+        if len(data) > MAX_TOLD_BYTES and isinstance(event, server.ResponseDone):  # clients wait for it
+            event.response = msgspec.structs.replace(event.response, output=[])
+            data = msgspec.json.encode(event)
         if len(data) > MAX_TOLD_BYTES:
             kind = type(event).__struct_config__.tag
             message = f"The event '{kind}' has {len(data)} bytes, more than can be sent."

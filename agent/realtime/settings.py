@@ -7,7 +7,6 @@ detection, no transcription). An update that cannot be changes nothing.
 
 from __future__ import annotations
 
-import copy
 from typing import Annotated, Any, Literal, TypeAlias
 
 import msgspec
@@ -30,6 +29,7 @@ __all__ = [
 ]
 
 MAX_TOOLS = 128
+MAX_DEPTH = 64  # of objects and lists in one another
 MAX_OUTPUT_TOKENS = 4096
 
 Modality: TypeAlias = Literal["audio", "text"]
@@ -168,10 +168,18 @@ def _merge(into: dict[str, Any], change: dict[str, Any]) -> None:
         if value is None and name not in _NULLABLE:
             into.pop(name, None)
         else:
-            into[name] = copy.deepcopy(value)
+            into[name] = value
 
 
 def _refuse_what_is_not_served(change: dict[str, Any]) -> None:
+    waiting: list[tuple[Any, int]] = [(change, 0)]
+    while waiting:
+        value, depth = waiting.pop()
+        if depth > MAX_DEPTH:
+            raise ApiError(Code.INVALID_VALUE, "The session is nested too deeply.", "session")
+        if isinstance(value, dict | list):
+            inner = value.values() if isinstance(value, dict) else value
+            waiting += [(one, depth + 1) for one in inner if isinstance(one, dict | list)]
     tools = change.get("tools")
     for index, tool in enumerate(tools if isinstance(tools, list) else ()):
         if isinstance(tool, dict) and tool.get("type") == "mcp":

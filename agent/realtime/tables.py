@@ -158,7 +158,7 @@ PLAYBACK = Region(
     Playback.SILENT,
     (AudioQueued, PlayedOut, Cleared),
     {
-        Playback.SILENT: (to(Playback.PLAYING, E_.TELL_AUDIO_STARTED), _, to(Playback.CUT)),
+        Playback.SILENT: (to(Playback.PLAYING, E_.TELL_AUDIO_STARTED), _, _),
         Playback.PLAYING: (_, _, to(Playback.CUT, E_.CUT_AUDIO)),
         Playback.DRAINING: (X, to(Playback.HEARD, E_.TELL_AUDIO_STOPPED), to(Playback.CUT, E_.CUT_AUDIO)),
         Playback.HEARD: (X, _, _),

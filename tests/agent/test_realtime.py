@@ -15,7 +15,7 @@ from trio.abc import Clock
 from agent.agents import realtime
 from agent.call import Call
 from agent.codecs import needs_pcm, open_encoder
-from agent.realtime.driver import MAX_EVENTS, converse
+from agent.realtime.driver import converse
 from agent.realtime.parts import Model, ModelFailed, Recognizer, Turn, Voice
 from agent.realtime.response import Plan
 from protocol.agentlink import CallEnd, ChannelBlocked
@@ -215,7 +215,7 @@ async def test_what_is_cut_after_all_of_it_was_heard_loses_no_word(autojump_cloc
     assert "conversation.item.truncated" not in caller.types
 
 
-async def test_of_large_events_fewer_wait_for_a_client_that_reads_none(autojump_clock: Clock, dial: Dial):
+async def test_a_client_that_reads_no_events_loses_its_call(autojump_clock: Clock, dial: Dial):
     caller = await dial()
     await caller.read("session.created")
     await caller.client.send(ChannelBlocked(1, 1))
@@ -223,6 +223,69 @@ async def test_of_large_events_fewer_wait_for_a_client_that_reads_none(autojump_
         await caller.write("session.update", session={"instructions": "x" * 200_000})
     await caller.client.until(lambda: caller.client.of(CallEnd), 30)
     assert caller.client.of(CallEnd) == [CallEnd(1, "events_unread")]
+
+
+async def test_a_response_that_is_cancelled_as_soon_as_it_is_created_ends_its_model(autojump_clock: Clock, dial: Dial):
+    class Endless:
+        cancelled = 0
+
+        async def respond(self, plan: Plan, turn: Turn | None, voice: Voice) -> None:
+            try:
+                await trio.sleep_forever()
+            except trio.Cancelled:
+                self.cancelled += 1
+                raise
+
+    model = Endless()
+    caller = await dial(model)
+    for number in range(20):
+        await caller.write("response.create")
+        await caller.write("response.cancel")
+        await caller.client.until(lambda number=number: caller.types.count("response.done") == number + 1)
+    assert {event["response"]["status"] for event in caller.events if event["type"] == "response.done"} == {"cancelled"}
+    assert "error" not in caller.types
+
+
+async def test_what_is_cut_with_another_response_is_told_too(autojump_clock: Clock, dial: Dial):
+    talker = Talker(3)
+    caller = await dial(talker)
+    await caller.write("response.create")
+    await caller.read("response.done")
+    talker.seconds = 30
+    await caller.write("response.create")
+    await caller.client.until(lambda: caller.types.count("output_audio_buffer.started") == 2)
+    await caller.write("response.cancel")
+    await caller.client.until(lambda: caller.types.count("output_audio_buffer.cleared") == 2)
+    assert "output_audio_buffer.stopped" not in caller.types
+
+
+async def test_a_model_may_say_many_words_in_a_row(autojump_clock: Clock, dial: Dial):
+    class Writer:
+        async def respond(self, plan: Plan, turn: Turn | None, voice: Voice) -> None:
+            for _ in range(3000):
+                voice.say("word ")
+
+    caller = await dial(Writer())
+    await caller.write("response.create", response={"output_modalities": ["text"]})
+    await caller.client.until(lambda: caller.client.data and '"response.done"' in caller.client.data[-1].data)
+    assert json.loads(caller.client.data[-1].data)["response"]["status"] == "completed"
+    assert len(caller.client.data) > 3000
+
+
+async def test_an_item_that_takes_the_place_of_the_one_being_spoken_harms_nobody(autojump_clock: Clock, dial: Dial):
+    caller = await dial(Talker(20))
+    await caller.write("response.create")
+    item_id = (await caller.read("response.output_item.added"))["item"]["id"]
+    await caller.read("output_audio_buffer.started")
+    await caller.write("conversation.item.delete", item_id=item_id)
+    content = [{"type": "input_text", "text": "mine"}]
+    message = {"type": "message", "role": "user", "id": item_id, "content": content}
+    await caller.write("conversation.item.create", item=message)
+    await trio.sleep(1)
+    await caller.write("response.cancel")
+    await caller.read("output_audio_buffer.cleared")
+    await caller.write("session.update", session={"instructions": "it goes on"})
+    await caller.read("session.updated")
 
 
 async def test_a_recognizer_is_asked_for_the_words_of_a_turn(autojump_clock: Clock, dial: Dial):
@@ -308,16 +371,6 @@ async def test_a_caller_without_a_channel_is_answered_all_the_same(autojump_cloc
     assert len(caller.player.played) > 50
     await caller.client.open_channel()
     assert (await caller.read("session.created"))["type"] == "session.created"
-
-
-async def test_a_client_that_reads_no_events_loses_its_call(autojump_clock: Clock, dial: Dial):
-    caller = await dial()
-    await caller.read("session.created")
-    await caller.client.send(ChannelBlocked(1, 1))
-    for _ in range(MAX_EVENTS + 10):
-        await caller.write("no.such.event")
-    await caller.client.until(lambda: caller.client.of(CallEnd), 30)
-    assert caller.client.of(CallEnd) == [CallEnd(1, "events_unread")]
 
 
 async def test_a_silence_without_frames_ends_a_turn(autojump_clock: Clock, dial: Dial):

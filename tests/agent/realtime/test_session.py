@@ -78,6 +78,16 @@ def test_what_is_too_large_to_be_told_is_an_error_and_not_the_end(client: Client
     assert client.configure(instructions="short")["instructions"] == "short"
 
 
+@pytest.mark.parametrize("depth", [20, 200, 600, 900, 2000, 100_000])
+def test_what_is_nested_deeply_is_an_event_or_an_error(client: Client, depth: int):
+    nested = "[" * depth + "]" * depth
+    tool = f'{{"type":"function","name":"f","parameters":{{"x":{nested}}}}}'
+    for field in (f'"x":{nested}', f'"tools":[{tool}]'):
+        (event,) = client.send_raw('{"type":"session.update","session":{' + field + "}}")
+        assert event["type"] in ("error", "session.updated")
+    assert client.configure(instructions="it goes on")["instructions"] == "it goes on"
+
+
 # Conversation
 
 
@@ -307,7 +317,7 @@ def test_a_client_cancels_what_is_being_said(client: Client):
     assert news[-1]["response"]["status_details"]["reason"] == "client_cancelled"
     assert client.order(StopModel).response_id == client.order(CutAudio).response_id == response
     assert types(client.send("output_audio_buffer.clear")) == [], "it is being cut already"
-    client.session.was_cut(response, 400.0)
+    client.session.was_cut(response, 400.0, client.now)
     truncated, cleared = client.take()
     assert (truncated["type"], truncated["audio_end_ms"]) == ("conversation.item.truncated", 400)
     assert (cleared["type"], cleared["response_id"]) == ("output_audio_buffer.cleared", response)
@@ -327,7 +337,7 @@ def test_sound_that_is_cleared_while_the_model_goes_on_stays_away(client: Client
     assert client.session.sound(response, 1000.0)
     client.take()
     client.send("output_audio_buffer.clear")
-    client.session.was_cut(response, 300.0)
+    client.session.was_cut(response, 300.0, client.now)
     assert types(client.take()) == ["conversation.item.truncated", "output_audio_buffer.cleared"]
     client.session.say(response, "two.")
     assert not client.session.sound(response, 1000.0)
@@ -335,6 +345,45 @@ def test_sound_that_is_cleared_while_the_model_goes_on_stays_away(client: Client
     assert client.take()[-1]["response"]["status"] == "completed"
     assert client.session._responses == {}
     assert types(client.send("response.create"))[0] == "response.created"
+
+
+def test_a_clear_is_not_for_a_response_that_has_made_no_sound_yet(client: Client):
+    client.send("response.create")
+    response = client.response_id
+    assert client.send("output_audio_buffer.clear") == []
+    assert client.session.sound(response, 100.0)
+
+
+def test_a_message_is_truncated_by_hand_once_nothing_is_added_to_it_any_more(client: Client):
+    client.send("response.create")
+    response = client.response_id
+    client.session.say(response, "One. ")
+    client.session.sound(response, 500.0)
+    item = client.take()[0]["item"]["id"]
+    assert types(client.send("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=0)) == ["error"]
+    client.session.completed(response, client.now)
+    client.take()
+    news = client.send("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=0)
+    assert types(news) == ["conversation.item.truncated"]
+
+
+def test_after_a_cut_too_who_says_nothing_is_spoken_to(client: Client):
+    client.configure(audio={"input": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 5000}}})
+    client.send("response.create")
+    client.session.sound(client.response_id, 1000.0)
+    client.send("response.cancel")
+    client.session.was_cut(client.response_id, 100.0, client.now)
+    assert client.session.next_timeout() == pytest.approx(client.now + 5.0)
+
+
+def test_a_response_that_is_too_large_to_be_told_whole_is_done_all_the_same(client: Client):
+    client.configure(output_modalities=["text"])
+    client.send("response.create")
+    for _ in range(30):
+        client.session.say(client.response_id, "x" * 10_000)
+    client.session.completed(client.response_id, client.now)
+    done = client.take()[-1]
+    assert (done["type"], done["response"]["status"], done["response"]["output"]) == ("response.done", "completed", [])
 
 
 def test_speaking_over_a_response_ends_it(client: Client):
@@ -366,7 +415,7 @@ def test_speaking_over_what_is_only_still_heard_cuts_it_too(client: Client):
     client.session.speech_began(client.session._heard_ms, client.now)
     assert types(client.take()) == ["input_audio_buffer.speech_started"]
     assert client.order(CutAudio).response_id == first
-    client.session.was_cut(first, 1000.0)
+    client.session.was_cut(first, 1000.0, client.now)
     assert types(client.take()) == ["conversation.item.truncated", "output_audio_buffer.cleared"]
 
 
