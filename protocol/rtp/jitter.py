@@ -28,6 +28,7 @@ from __future__ import annotations
 import collections
 import enum
 import math
+from array import array
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import NamedTuple
@@ -39,7 +40,7 @@ __all__ = ["Frame", "FrameOrigin", "Gap", "JitterBuffer", "JitterConfig", "PathE
 
 # Implementation constants
 _STRAGGLER_TIME = 2.0  # seconds in which packets of the SSRC before this one are taken for stragglers
-_GIVEN_UP_REMEMBERED = 32  # sequence numbers given up, to tell late packets from duplicates
+_GIVEN_UP_REMEMBERED = 128  # sequence numbers given up, to tell late packets from duplicates
 _MAX_CLOCK_LEAD = 10.0  # seconds the timestamp may run ahead of our clock before we take it for another clock
 _MAX_CLOCK_STEP_BACK = 1.0  # seconds a timestamp may go back (RFC 4733 events name their start) and be the same clock
 _LONGEST_FRAME = 0.060  # seconds; a longer step from packet to packet is a silence
@@ -93,6 +94,7 @@ class _Held(NamedTuple):
     arrival: float
     origin: int
     has_copy: bool  # of the packet before it, which was missing then
+    deadline: float  # of the gap before it
 
 
 @dataclass(frozen=True, slots=True)
@@ -162,7 +164,7 @@ class JitterBuffer:
         self._old_ssrc = -1
         self._source_since = -math.inf
         self._next = 0  # sequence number expected
-        self._given_up: collections.deque[int] = collections.deque(maxlen=_GIVEN_UP_REMEMBERED)
+        self._given_up = array("H")  # the last ones, two bytes each
         self._last_time = 0  # 64-bit time, timestamp and arrival of the last frame
         self._last_timestamp = 0
         self._last_arrival = -math.inf
@@ -285,12 +287,13 @@ class JitterBuffer:
         if beyond < 0x8000:
             self._miss(beyond, now, has_copy)
             self._edge = sequence + 1 & 0xFFFF
-        elif origin == FrameOrigin.SENT:
-            origin = self._origin(sequence, now)
-        self._held[sequence] = _Held(packet, now, origin, has_copy)
-        self._timeout = min(self._timeout, now + self.delay)
-        if has_copy:
-            self._schedule()
+            deadline = now + self.delay
+        else:  # within a gap, of which it makes two: neither waits for longer than the one did
+            if origin == FrameOrigin.SENT:
+                origin = self._origin(sequence, now)
+            deadline = self._held[self._first_held(sequence)].deadline
+        self._held[sequence] = _Held(packet, now, origin, has_copy, deadline)
+        self._schedule()
         while len(self._held) > self._config.capacity:
             self.counters["overflow"] += 1
             self._give_up_first_gap()
@@ -346,6 +349,7 @@ class JitterBuffer:
         self.counters["lost"] += missing
         first = self._next + missing
         self._given_up.extend(n & 0xFFFF for n in range(max(self._next, first - _GIVEN_UP_REMEMBERED), first))
+        del self._given_up[:-_GIVEN_UP_REMEMBERED]
         if self._requests is not None:
             self._requests.give_up(range(self._next, first))
         self._next = first & 0xFFFF
@@ -361,14 +365,19 @@ class JitterBuffer:
 
     def _schedule(self) -> None:
         """When the first gap is given up; it is known since the first of the packets behind it came."""
-        known_since = min(entry.arrival for entry in self._held.values())
-        behind = self._held.get(self._next + 1 & 0xFFFF)
-        if behind is None or not behind.has_copy:
-            self._timeout = min(self._timeout, known_since + self.delay)
+        first = self._first_held(self._next)
+        behind = self._held[first]
+        if first != self._next + 1 & 0xFFFF or not behind.has_copy:
+            self._timeout = behind.deadline
             return
+        known_since = min(entry.arrival for entry in self._held.values())
         self._timeout = known_since + min(self._config.min_delay, self._config.max_delay)
         if self._requests is not None:
             self._requests.cover(self._next, self._timeout)
+
+    def _first_held(self, sequence: int) -> int:
+        """The number of the first packet held from there on."""
+        return min(self._held, key=lambda held: held - sequence & 0xFFFF)
 
     # Sources
 
@@ -382,7 +391,7 @@ class JitterBuffer:
         self._source_since = now
         while self._held:
             self._give_up_first_gap()
-        self._given_up.clear()
+        del self._given_up[:]
         if self._requests is not None:
             self._requests.clear()
         self._step = 0

@@ -76,7 +76,7 @@ class ResendRequests:
     def __init__(self, config: RequestConfig | None = None) -> None:
         self._config = config or RequestConfig()
         self._missing: dict[int, _Missing] = {}  # by sequence number, in the order they were missed
-        self._given_up: deque[int] = deque()
+        self._given_up: deque[tuple[int, _Missing]] = deque()
         self._answer: float | None = None  # seconds from asking to the packet, smoothed
         self._hope = 1.0  # of the packets that were asked for came
         self._round_trip = 0.0  # as last told
@@ -144,11 +144,13 @@ class ResendRequests:
             if missing.asked:
                 missing.asks_left = 0
                 self._hope -= self._hope / 8
-                self._given_up.append(sequence)
+                self._given_up.append((sequence, missing))
             else:
                 del self._missing[sequence]
         while len(self._given_up) > _GIVEN_UP_REMEMBERED:
-            self._missing.pop(self._given_up.popleft(), None)
+            sequence, forgotten = self._given_up.popleft()
+            if self._missing.get(sequence) is forgotten:  # it has not come since, nor the number come round again
+                del self._missing[sequence]
         self._schedule()
 
     def take(self, now: float, round_trip: float | None) -> tuple[int, ...]:

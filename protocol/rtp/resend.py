@@ -43,6 +43,10 @@ class ResendBuffer:
         self.packets[sequence & CAPACITY - 1] = packet
         self.newest = sequence
 
+    def has_any(self, sequences: Iterable[int]) -> bool:
+        """Whether one of these packets was sent, and lately."""
+        return any(self._find(sequence) for sequence in sequences)
+
     def _find(self, sequence: int) -> bytes:
         """Empty: it is not here any more, or was never sent."""
         is_here = self.newest - sequence & 0xFFFF < CAPACITY

@@ -199,6 +199,48 @@ def test_a_gap_of_two_that_a_copy_halves_is_waited_for_only_where_answers_are_qu
     assert delay_over(0.04, 0.001, **halved, max_delay=0.030) <= 0.030
 
 
+def test_a_newer_gap_that_a_copy_halves_takes_no_time_from_an_older_one():
+    config = JitterConfig(requests=RequestConfig())
+    jitter = JitterBuffer(config, lambda: PathEstimate(0.07, 0.001), lambda packet: packet.sequence == 6)
+    jitter.push(packet(1), 0.0)
+    drain(jitter, 0.0)
+    jitter.push(packet(4), 0.060)
+    assert jitter.take_requests(0.066) == (2, 3)
+    jitter.push(packet(6), 0.100)
+    assert drain(jitter, 0.100) == []
+    assert drain(jitter, 0.135) == []
+    jitter.push(packet(2), 0.136)
+    jitter.push(packet(3), 0.136)
+    assert [frame.payload for frame in drain(jitter, 0.136) if isinstance(frame, Frame)] == [b"2", b"3", b"4", b"6"]
+    assert jitter.counters["recovered"] == 2
+
+
+def test_a_packet_that_divides_a_gap_does_not_make_it_last_longer():
+    config = JitterConfig(requests=RequestConfig())
+    jitter = JitterBuffer(config, lambda: PathEstimate(0.07, 0.001))
+    jitter.push(packet(1), 0.0)
+    jitter.push(packet(5), 0.060)
+    drain(jitter, 0.0)
+    given_up_at = 0.060 + jitter.delay
+    jitter.push(packet(3), 0.120)
+    assert [type(thing) for thing in drain(jitter, given_up_at)] == [Gap, Frame, Gap, Frame]
+    assert jitter.counters["lost"] == 2
+
+
+def test_a_number_that_comes_round_again_is_missed_anew():
+    requests = ResendRequests()
+    requests.miss(range(1, 9), 0.0, 1.0)
+    assert len(requests.take(0.1, 0.04)) == 8
+    requests.give_up(range(1, 9))
+    for number in range(1, 9):
+        requests.arrived(number, 0.2)
+    requests.miss(range(1, 9), 100.0, 101.0)
+    requests.miss(range(101, 109), 100.0, 101.0)
+    assert len(requests.take(100.1, 0.04)) == 16
+    requests.give_up(range(101, 109))
+    assert all(requests.arrived(number, 100.15) for number in range(1, 9))
+
+
 def test_the_packet_that_no_copy_covers_is_asked_for_only_if_the_answer_comes_within_the_shorter_wait():
     for round_trip, asked in ((0.03, (2, 3)), (0.08, ())):
         jitter = buffer(round_trip=round_trip, copies=True)
@@ -458,3 +500,12 @@ def test_what_was_lost_for_good_takes_no_memory_that_grows(copies: bool):
     finally:
         tracemalloc.stop()
     assert jitter.counters["lost"] > 2000
+
+
+def test_only_packets_that_were_sent_and_lately_are_known():
+    resend = ResendBuffer()
+    assert not resend.has_any([0, 1, 65535])
+    for number in range(65500, 65500 + 100):
+        resend.keep(number & 0xFFFF, b"x")
+    assert resend.has_any([7, 63])  # 65500 + 99, modulo 2^16
+    assert not resend.has_any([64, 65500, 30000])
