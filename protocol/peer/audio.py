@@ -152,7 +152,11 @@ class AudioStream:
     def take_resends(self, now: float) -> list[bytes]:
         """The packets of ours that the peer has asked for, protected as they were; those that the limits allow."""
         nacked = self.reporter.take_nacked()
-        if not nacked or self.resend is None or self.reporter.breaker.tripped is not None:
+        if not nacked or self.resend is None:
+            return []
+        if self.resend.has_any(nacked):
+            self.reporter.breaker.asked_for()
+        if self.reporter.breaker.tripped is not None:
             return []
         return self.resend.take(nacked, now, self.reporter.round_trip_time)
 

@@ -1,7 +1,8 @@
 """The circuit breaker of one RTP sender (RFC 8083 §4): what must end sending when nothing else does.
 
 1. RTCP timeout: we have been sending for three reporting intervals, and no report told of our packets, nor did a NACK ask
-   for one: on a path that loses, three reports in a row are lost now and then, and much is asked for.
+   for one: on a path that loses, three reports in a row are lost now and then, and much is asked for. Nine intervals
+   without a report are too many, whatever is asked for: only reports tell how much is lost.
 2. Media timeout: reports come, and their highest sequence number has stood still for three of them, while we sent; or none of
    them tells of our packets, twice in a row.
 3. Congestion: for three intervals, and three reports in a row, we sent ten times what TCP would at such loss and round
@@ -36,6 +37,7 @@ _UNUSABLE_LOSS = 0.5  # RFC 8083 §4.4 leaves the measure to the application
 
 # Implementation constants
 _SPURT_GAP = 1.0  # seconds between two packets beyond which we were not sending
+_UNREPORTED = 3  # times as long as without a NACK, for which NACKs stand in for a report
 _MIN_PACKETS = 25  # sent since the last report, for its loss to mean anything
 _MIN_ROUND_TRIP = 0.001  # seconds: a measured 0 would allow any rate
 
@@ -63,6 +65,7 @@ class CircuitBreaker:
         "_limit",
         "_news",
         "_on_trial",
+        "_reported_at",
         "_sending",
         "_sent_since_report",
         "_stalled_from",
@@ -86,6 +89,7 @@ class CircuitBreaker:
         self._last_report = math.nan
         self._sent_since_report = 0
         self._sending = 0.0  # seconds, all in all
+        self._reported_at = 0.0  # the same when the last report came
         self._stalled_from = 0.0  # the same when the highest sequence number advanced last
         self._stalled_reports = 0
         self._bad_reports = 0
@@ -116,11 +120,12 @@ class CircuitBreaker:
             self._on_trial = True
 
     def asked_for(self) -> None:
-        """The peer asked for a packet of ours (NACK): it hears us, how well is for its reports to say."""
-        if self.tripped is Trip.RTCP_TIMEOUT:
-            self.reset()
-        self._on_trial = False
-        self._await_report()
+        """The peer asked for a packet that we sent lately (NACK): it hears us, how well is for its reports to say. So for a
+        while none is missed; a breaker that has tripped stays so."""
+        if self.tripped is None and self._timeout_at != math.inf:
+            self._on_trial = False
+            longest = self._reported_at + _UNREPORTED * self._limit
+            self._timeout_at = max(self._timeout_at, min(self._sending + self._limit, longest))
 
     def report(self, block: ReportBlock, round_trip: float | None, now: float) -> None:
         """A block about our source came. `round_trip`: seconds, None when not known."""
@@ -131,6 +136,7 @@ class CircuitBreaker:
         self._judge_loss(block.fraction_lost / 256, round_trip, now)
         self._last_report = now
         self._sent_since_report = 0
+        self._reported_at = self._sending
         self._await_report()
 
     def take_trip(self) -> Trip | None:

@@ -78,13 +78,33 @@ def test_who_asks_for_a_packet_of_ours_hears_us_though_his_reports_are_lost():
     sender = Sender()
     sender.run(20.0)
     sender.reports = False
-    for _ in range(20):
+    for _ in range(2):
         sender.run(10.0)
         sender.breaker.asked_for()
-    assert sender.breaker.tripped is None
     assert sender.seconds_until_trip() == pytest.approx(3 * INTERVAL, abs=0.1)
     assert sender.breaker.take_trip() is Trip.RTCP_TIMEOUT
     sender.breaker.asked_for()
+    assert sender.breaker.tripped is Trip.RTCP_TIMEOUT, "what was asked for has left before"
+
+
+def test_asking_stands_in_for_reports_only_for_a_while():
+    sender = Sender()
+    sender.run(20.0)
+    sender.reports = False
+    seconds = 0.0
+    while sender.breaker.tripped is None and seconds < 600:
+        seconds += 1.0
+        sender.run(1.0)
+        sender.breaker.asked_for()
+    assert seconds == pytest.approx(9 * INTERVAL, abs=1.1)
+
+
+def test_asking_begins_no_timeout_for_a_peer_that_never_reported():
+    sender = Sender()
+    sender.reports = False
+    for _ in range(100):
+        sender.run(1.0)
+        sender.breaker.asked_for()
     assert sender.breaker.tripped is None
 
 
