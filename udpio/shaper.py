@@ -107,11 +107,20 @@ class Shaper(Generic[Item]):
         as a driver with one queue for many shapers; `send` and `poll` are for everybody else."""
         conditions, random = self.conditions, self._random
         self.offered += 1
-        if self._in_burst or conditions.burst_loss or conditions.mtu != math.inf:
-            if (reason := self._fate(length)) is not None:
-                self.drops[reason] += 1
-                return ()
-        elif conditions.loss and random() < conditions.loss:  # as `_fate`, which most paths need not ask
+        if conditions.burst_loss:
+            # In the long run `burst_loss` of the time is spent in the bad state, `burst_length` datagrams at a time.
+            leave = 1 / conditions.burst_length
+            enter = leave * conditions.burst_loss / (1 - conditions.burst_loss)
+            self._in_burst = random() >= leave if self._in_burst else random() < enter
+        else:
+            self._in_burst = False
+        if length + HEADERS > conditions.mtu:
+            self.drops["too_large"] += 1
+            return ()
+        if self._in_burst:
+            self.drops["lost_in_burst"] += 1
+            return ()
+        if conditions.loss and random() < conditions.loss:
             self.drops["lost"] += 1
             return ()
         if conditions.rate != math.inf:
@@ -146,24 +155,6 @@ class Shaper(Generic[Item]):
     @property
     def under_way(self) -> int:
         return len(self._heap)
-
-    def _fate(self, length: int) -> str | None:
-        """Why it does not arrive."""
-        conditions, random = self.conditions, self._random
-        if conditions.burst_loss:
-            # In the long run `burst_loss` of the time is spent in the bad state, `burst_length` datagrams at a time.
-            leave = 1 / conditions.burst_length
-            enter = leave * conditions.burst_loss / (1 - conditions.burst_loss)
-            self._in_burst = random() >= leave if self._in_burst else random() < enter
-        else:
-            self._in_burst = False
-        if length + HEADERS > conditions.mtu:
-            return "too_large"
-        if self._in_burst:
-            return "lost_in_burst"
-        if conditions.loss and random() < conditions.loss:
-            return "lost"
-        return None
 
     def _put(self, due: float, item: Item) -> None:
         if len(self._heap) >= self._max_queue:
