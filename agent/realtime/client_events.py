@@ -6,8 +6,6 @@ grow them faster than servers.
 
 from __future__ import annotations
 
-import base64
-import binascii
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
@@ -19,7 +17,6 @@ from agent.realtime.settings import FunctionTool, Modality, ShortText, ToolChoic
 from agent.realtime.shapes import raise_for
 
 __all__ = [
-    "MAX_APPEND_BYTES",
     "MAX_EVENT_BYTES",
     "ClientEvent",
     "InputAppend",
@@ -34,14 +31,12 @@ __all__ = [
     "ResponseCreate",
     "ResponseSettings",
     "SessionUpdate",
-    "decode_audio",
     "decode_client_event_untrusted",
     "event_id_of_untrusted",
 ]
 
 # Specification constants
 MAX_EVENT_BYTES = 256 * 1024  # on the data channel
-MAX_APPEND_BYTES = 15 * 1024 * 1024  # of an input_audio_buffer.append, on a WebSocket
 
 EventId: TypeAlias = Annotated[str, Meta(max_length=512)]
 Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=1 << 40)]
@@ -158,12 +153,10 @@ def event_id_of_untrusted(data: str | bytes) -> str | None:
     return event_id if isinstance(event_id, str) and len(event_id) <= 512 else None
 
 
-def decode_client_event_untrusted(data: str | bytes, *, limit: int = MAX_EVENT_BYTES) -> ClientEvent:
-    """`limit`: bytes. Raises ApiError."""
-    if len(data) > limit or (
-        isinstance(data, str) and len(data) * 4 > limit and len(data.encode(errors="replace")) > limit
-    ):
-        raise ApiError(Code.TOO_LARGE, f"The event is larger than {limit} bytes.")
+def decode_client_event_untrusted(data: str | bytes) -> ClientEvent:
+    """Raises ApiError."""
+    if len(data) > MAX_EVENT_BYTES or (isinstance(data, str) and len(data.encode(errors="replace")) > MAX_EVENT_BYTES):
+        raise ApiError(Code.TOO_LARGE, f"The event is larger than {MAX_EVENT_BYTES} bytes.")
     try:
         event = _DECODER.decode(data)
     except msgspec.ValidationError as error:
@@ -173,14 +166,6 @@ def decode_client_event_untrusted(data: str | bytes, *, limit: int = MAX_EVENT_B
     if isinstance(event, ItemCreate):
         _check_item(event.item)
     return event
-
-
-def decode_audio(event: InputAppend) -> bytes:
-    """Raises ApiError if it is no base64."""
-    try:
-        return base64.b64decode(event.audio, validate=True)
-    except (binascii.Error, ValueError):
-        raise ApiError(Code.INVALID_VALUE, "Invalid value for 'audio': it is not base64.", "audio") from None
 
 
 def _what_is_wrong(data: str | bytes, error: msgspec.ValidationError) -> ApiError:

@@ -262,7 +262,7 @@ class _Driver:
     async def play_frame(self, response_id: str, payload: bytes, milliseconds: float) -> None:
         while self._cuts:
             await self._cut_done.wait()
-        if not self._session.sound(response_id, milliseconds):
+        if not self._session.sound(response_id, milliseconds, trio.current_time()):
             await trio.lowlevel.checkpoint()
             return
         end = self._call.played + self._call.ahead

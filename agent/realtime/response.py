@@ -90,7 +90,7 @@ class Plan:
 
 
 class Response:
-    """`conversation`: where its items go; of an out-of-band response one of its own, and `tells_items` is False."""
+    """`conversation`: where its items go; an out-of-band response has one of its own, and no `conversation_id`."""
 
     def __init__(
         self,
@@ -103,7 +103,6 @@ class Response:
         self.plan = plan
         self.id = plan.response_id
         self.machine = new_response_machine()
-        self.has_sound = False
         self.awaits_cut = False
         """Its sound is being cut, and how much was heard is not known yet."""
         self.sound_ms = 0.0
@@ -124,6 +123,10 @@ class Response:
             metadata=plan.metadata or None,
         )
         tell(ResponseCreated(response=self._body))
+
+    @property
+    def has_sound(self) -> bool:
+        return bool(self.spoken)
 
     @property
     def is_generating(self) -> bool:
@@ -160,7 +163,6 @@ class Response:
         """So much sound was queued; what was said so far is heard by its end. The effects of its machine."""
         message = self._message()
         name = self._name(message)
-        self.has_sound = True
         self.spoken.setdefault(name, self.sound_ms)
         self.sound_ms += milliseconds
         self._conversation.spoke(name, milliseconds, len(self._words))

@@ -99,12 +99,10 @@ class RealtimeSession:
 
     # What clients send
 
-    def receive_untrusted(
-        self, data: str | bytes, now: float, *, client_number: int = 0, limit: int = client.MAX_EVENT_BYTES
-    ) -> None:
+    def receive_untrusted(self, data: str | bytes, now: float, *, client_number: int = 0) -> None:
         """Never raises for what is in it. Audio of `input_audio_buffer.append` is for whoever keeps it; see `heard`."""
         try:
-            self.handle(decode_client_event_untrusted(data, limit=limit), now)
+            self.handle(decode_client_event_untrusted(data), now)
         except (ApiError, RecursionError) as failure:
             too_deep = ApiError(Code.INVALID_VALUE, "The event is nested too deeply.")
             error = failure if isinstance(failure, ApiError) else too_deep
@@ -143,7 +141,7 @@ class RealtimeSession:
                 self._cancel_by_client(event.response_id, now)
             case client.OutputClear():
                 for response in list(self._responses.values()):
-                    self._carry_out(response, response.machine.fire(Cleared()))
+                    self._carry_out(response, response.machine.fire(Cleared()), now)
 
     def _update(self, event: client.SessionUpdate) -> None:
         before = self.settings.audio.input.turn_detection
@@ -301,13 +299,13 @@ class RealtimeSession:
         response = self._responses.get(response_id)
         return response is not None and response.may_sound
 
-    def sound(self, response_id: str, milliseconds: float) -> bool:
+    def sound(self, response_id: str, milliseconds: float, now: float) -> bool:
         """So much sound of it is there. Whether it is to be played: not of a response that has ended, or was cut."""
         response = self._responses.get(response_id)
         if response is None or not response.may_sound:
             return False
         self._has_spoken = True
-        self._carry_out(response, response.sound(milliseconds))
+        self._carry_out(response, response.sound(milliseconds), now)
         return True
 
     def call(self, response_id: str, name: str) -> str:
@@ -358,9 +356,9 @@ class RealtimeSession:
                     self._truncate(item_id, 0, int(heard))
         self._tell(server.OutputCleared(response_id=response_id))
         self._await_caller(now)
-        self._carry_out(response, ())
+        self._carry_out(response, (), now)
 
-    def _carry_out(self, response: Response, effects: tuple[object, ...], now: float = 0.0) -> None:
+    def _carry_out(self, response: Response, effects: tuple[object, ...], now: float) -> None:
         for effect in effects:
             match effect:
                 case Effect.STOP_MODEL:

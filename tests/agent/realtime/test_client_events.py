@@ -13,8 +13,6 @@ from pydantic import TypeAdapter
 
 from agent.realtime.client_events import (
     MAX_EVENT_BYTES,
-    InputAppend,
-    decode_audio,
     decode_client_event_untrusted,
     event_id_of_untrusted,
 )
@@ -109,14 +107,6 @@ def test_the_name_that_a_client_gave_a_wrong_event_is_found():
     assert event_id_of_untrusted('{"type":"nope","event_id":"mine"}') == "mine"
     for nameless in ("{", "[]", '{"event_id":5}', '{"event_id":"' + "x" * 600 + '"}', b"\xff"):
         assert event_id_of_untrusted(nameless) is None
-
-
-def test_audio_is_base64_or_refused():
-    assert decode_audio(InputAppend(audio="AAEC")) == b"\0\1\2"
-    for wrong in ("a", "ä", "AA=A", "A A A A"):
-        with pytest.raises(ApiError) as refused:
-            decode_audio(InputAppend(audio=wrong))
-        assert refused.value.param == "audio"
 
 
 LETTERS = 'abc {}[]":,\\\0é☃𝄞'  # all of Unicode takes seconds to prepare

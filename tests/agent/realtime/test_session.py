@@ -165,7 +165,7 @@ def test_who_says_nothing_for_long_is_spoken_to(client: Client):
     assert client.session.next_timeout() == float("inf"), "nobody has spoken yet"
     client.turn()
     response = client.response_id
-    client.session.sound(response, 1000.0)
+    client.session.sound(response, 1000.0, client.now)
     client.session.completed(response, client.now)
     client.session.played_out(response, client.now + 1.0)
     client.take()
@@ -190,9 +190,9 @@ def test_a_spoken_response_in_all_its_events(client: Client):
     client.turn()
     response = client.response_id
     client.session.say(response, "Hello ")
-    client.session.sound(response, 500.0)
+    client.session.sound(response, 500.0, client.now)
     client.session.say(response, "there.")
-    client.session.sound(response, 500.0)
+    client.session.sound(response, 500.0, client.now)
     client.session.completed(response, client.now, Usage(total_tokens=3, input_tokens=1, output_tokens=2))
     news = client.take()
     assert types(news) == [
@@ -224,7 +224,7 @@ def test_a_written_response(client: Client):
     client.send("response.create")
     response = client.response_id
     client.session.say(response, "Yes")
-    client.session.sound(response, 500.0)  # nobody asked for it
+    client.session.sound(response, 500.0, client.now)  # nobody asked for it
     client.session.completed(response, client.now)
     assert types(client.take()) == [
         "response.output_item.added",
@@ -310,7 +310,7 @@ def test_a_client_cancels_what_is_being_said(client: Client):
     client.turn()
     response = client.response_id
     client.session.say(response, "A long story")
-    client.session.sound(response, 1000.0)
+    client.session.sound(response, 1000.0, client.now)
     client.take()
     news = client.send("response.cancel")
     assert news[-1]["response"]["status"] == "cancelled"
@@ -324,7 +324,7 @@ def test_a_client_cancels_what_is_being_said(client: Client):
     (retrieved,) = client.send("conversation.item.retrieve", item_id=truncated["item_id"])
     assert retrieved["item"]["content"][0]["transcript"] == "A lo"
     client.session.say(response, "too late")
-    client.session.sound(response, 100.0)
+    client.session.sound(response, 100.0, client.now)
     client.session.completed(response, client.now)
     client.session.played_out(response, client.now)
     assert client.take() == []
@@ -334,13 +334,13 @@ def test_sound_that_is_cleared_while_the_model_goes_on_stays_away(client: Client
     client.send("response.create")
     response = client.response_id
     client.session.say(response, "One, ")
-    assert client.session.sound(response, 1000.0)
+    assert client.session.sound(response, 1000.0, client.now)
     client.take()
     client.send("output_audio_buffer.clear")
     client.session.was_cut(response, 300.0, client.now)
     assert types(client.take()) == ["conversation.item.truncated", "output_audio_buffer.cleared"]
     client.session.say(response, "two.")
-    assert not client.session.sound(response, 1000.0)
+    assert not client.session.sound(response, 1000.0, client.now)
     client.session.completed(response, client.now)
     assert client.take()[-1]["response"]["status"] == "completed"
     assert client.session._responses == {}
@@ -351,14 +351,14 @@ def test_a_clear_is_not_for_a_response_that_has_made_no_sound_yet(client: Client
     client.send("response.create")
     response = client.response_id
     assert client.send("output_audio_buffer.clear") == []
-    assert client.session.sound(response, 100.0)
+    assert client.session.sound(response, 100.0, client.now)
 
 
 def test_a_message_is_truncated_by_hand_once_nothing_is_added_to_it_any_more(client: Client):
     client.send("response.create")
     response = client.response_id
     client.session.say(response, "One. ")
-    client.session.sound(response, 500.0)
+    client.session.sound(response, 500.0, client.now)
     item = client.take()[0]["item"]["id"]
     assert types(client.send("conversation.item.truncate", item_id=item, content_index=0, audio_end_ms=0)) == ["error"]
     client.session.completed(response, client.now)
@@ -370,7 +370,7 @@ def test_a_message_is_truncated_by_hand_once_nothing_is_added_to_it_any_more(cli
 def test_after_a_cut_too_who_says_nothing_is_spoken_to(client: Client):
     client.configure(audio={"input": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 5000}}})
     client.send("response.create")
-    client.session.sound(client.response_id, 1000.0)
+    client.session.sound(client.response_id, 1000.0, client.now)
     client.send("response.cancel")
     client.session.was_cut(client.response_id, 100.0, client.now)
     assert client.session.next_timeout() == pytest.approx(client.now + 5.0)
@@ -390,7 +390,7 @@ def test_speaking_over_a_response_ends_it(client: Client):
     client.turn()
     first = client.response_id
     client.session.say(first, "A long story")
-    client.session.sound(first, 1000.0)
+    client.session.sound(first, 1000.0, client.now)
     client.take()
     client.session.heard(1000.0)
     client.session.speech_began(client.session._heard_ms, client.now)
@@ -408,7 +408,7 @@ def test_speaking_over_what_is_only_still_heard_cuts_it_too(client: Client):
     client.turn()
     first = client.response_id
     client.session.say(first, "Done.")
-    client.session.sound(first, 3000.0)
+    client.session.sound(first, 3000.0, client.now)
     client.session.completed(first, client.now)
     client.take()
     client.session.heard(1000.0)
@@ -424,7 +424,7 @@ def test_a_session_may_forbid_interruptions_and_the_next_response_waits(client: 
     client.configure(audio={"input": {"turn_detection": detection}})
     client.turn()
     first = client.response_id
-    client.session.sound(first, 3000.0)
+    client.session.sound(first, 3000.0, client.now)
     client.take()
     assert types(client.turn()) == TURN_EVENTS
     assert client.count(CutAudio) == 0
@@ -449,7 +449,7 @@ def test_a_response_that_reached_its_limit_is_incomplete_and_heard_to_its_end(cl
     client.send("response.create", response={"max_output_tokens": 5})
     response = client.response_id
     assert client.order(Generate).plan.max_output_tokens == 5
-    client.session.sound(response, 100.0)
+    client.session.sound(response, 100.0, client.now)
     client.session.cut_short(response, client.now)
     details = client.take()[-1]["response"]["status_details"]
     assert (details["type"], details["reason"]) == ("incomplete", "max_output_tokens")
@@ -460,7 +460,7 @@ def test_a_response_that_reached_its_limit_is_incomplete_and_heard_to_its_end(cl
 
 def test_the_voice_cannot_change_once_it_was_heard(client: Client):
     client.send("response.create")
-    client.session.sound(client.response_id, 100.0)
+    client.session.sound(client.response_id, 100.0, client.now)
     client.take()
     (refused,) = client.send("session.update", session={"audio": {"output": {"voice": "cedar"}}})
     assert refused["error"]["code"] == "cannot_update_voice"
