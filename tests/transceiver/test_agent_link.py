@@ -109,6 +109,22 @@ async def test_calls_are_spread_over_the_agents(start: Start) -> None:
     assert [codec.name for codec in pool.codecs] == ["opus", "PCMU"]
 
 
+async def test_a_session_too_deep_to_be_told_is_left_out_and_the_call_is_offered_all_the_same(start: Start) -> None:
+    pool, inbox = await start(taking)
+    await until(lambda: pool.links[0].connected)
+    call = PlainCall()
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    call.session = {"nested": nested}
+    attachment = pool.open(call)
+    await until(lambda: inbox.kinds() == [Accepted])
+    assert attachment is not None
+    assert pool.links[0].drops["session_oversize"] == 1
+    attachment.end("hangup")
+    assert pool.links[0].calls == 0
+
+
 async def test_an_agent_that_is_leaving_gets_no_new_calls(start: Start) -> None:
     async def leaving(socket: WebSocketConnection) -> None:
         await greet(socket)

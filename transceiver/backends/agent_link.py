@@ -108,7 +108,6 @@ class AgentLink:
         """Offer a call; the answer comes to the inbox."""
         handle = self._next_handle
         self._next_handle = handle + 1 & 0xFFFFFFFF or 1
-        attachment = self._attachments[handle] = LinkAttachment(self, call, handle)
         codec = call.codec
         start = CallStart(
             handle=handle,
@@ -119,12 +118,15 @@ class AgentLink:
             session=call.session,
         )
         try:
-            self.put(encode_message(start), None)
-        except LocalError:  # a session object that JSON escapes have made too large
+            message = encode_message(start)
+        except (
+            LocalError,
+            RecursionError,
+        ):  # a session that JSON escapes have made too large, or one nested too deeply
             self.drops["session_oversize"] += 1
-            self.put(
-                encode_message(CallStart(handle, call.call_id, start.codec, start.clock_rate, start.channels)), None
-            )
+            message = encode_message(CallStart(handle, call.call_id, start.codec, start.clock_rate, start.channels))
+        attachment = self._attachments[handle] = LinkAttachment(self, call, handle)
+        self.put(message, None)
         return attachment
 
     def drain(self) -> None:
