@@ -125,6 +125,7 @@ class Downlink:
                 some = Parts(*(array[right] for array in parts))
                 yield from self._deliver_many(ingress, is_ipv6, some, now)
             return
+        self._gate.meet(slots.tolist(), now)
         # A payload's place: where its datagram's payloads begin, and what of them came before it.
         places = lengths.cumsum() - lengths
         firsts += slots * self._stride - places[starts]
@@ -208,7 +209,6 @@ class Downlink:
                 slot, now
             ):
                 continue
-            self._gate.meet([slot], now)
             ingress = head >> 24 & 127
             if ingress >= self._ingresses:
                 rules.drops["trunk_ingress"] += 1
@@ -217,6 +217,7 @@ class Downlink:
             if 8 * (last - at) + sum(lengths) != size:
                 rules.drops["trunk_length"] += 1
                 continue
+            self._gate.meet([slot], now)
             mark = ingress | (_WIDE_MARK if is_ipv6 else 0)
             ring = self._ring(ingress, is_ipv6)
             vectors, names, family = ring.vector_cells, ring.name_cells, ring.family

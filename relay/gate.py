@@ -113,7 +113,6 @@ class TrunkGate:
             ingresses = ingresses[good]
         if not len(slots):
             return
-        self.meet(slots.tolist(), now)
         first = ingresses.item(0)
         if np.count_nonzero(ingresses == first) == len(slots):
             yield (first >> 8, bool(first & 1)), Parts(slots, frames, lengths, senders)
@@ -123,7 +122,7 @@ class TrunkGate:
             yield (each >> 8, bool(each & 1)), Parts(slots[same], frames[same], lengths[same], senders[same])
 
     def meet(self, slots: list[int], now: float) -> None:
-        """Of genuine datagrams: who sent them may have to be greeted."""
+        """Of genuine datagrams, lengths and all: who sent them may have to be greeted."""
         known = self._greeter.known
         for slot in slots:
             source = self.source(slot)

@@ -216,10 +216,8 @@ class Block:
 
     __slots__ = ("cells", "columns", "head", "key", "rows")
 
-    def __init__(self, memory: Memory, max_flows: int, max_probationary: int, *, writable: bool = True) -> None:
+    def __init__(self, memory: Memory, max_flows: int, max_probationary: int) -> None:
         view: Any = memoryview(memory).cast("B")
-        if not writable:
-            view = view.toreadonly()
         if len(view) < block_size(max_flows, max_probationary):
             raise LayoutError(f"{len(view)} bytes are too few for a table of {max_flows} flows")
         self.rows = 1 + max_flows + max_probationary
@@ -252,7 +250,7 @@ class Block:
         return block
 
     @classmethod
-    def open(cls, memory: Memory, *, writable: bool = True) -> Block:
+    def open(cls, memory: Memory) -> Block:
         """The table that is there. Raises LayoutError."""
         view: Any = memoryview(memory).cast("B")
         if len(view) < _PAGE:
@@ -269,4 +267,4 @@ class Block:
             raise LayoutError(str(error)) from None
         if head[SIZE_WORD] != size:
             raise LayoutError(f"a flow table of {head[SIZE_WORD]} bytes that should have {size}")
-        return cls(memory, max_flows, max_probationary, writable=writable)
+        return cls(memory, max_flows, max_probationary)

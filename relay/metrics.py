@@ -53,6 +53,12 @@ def collect(core: RelayCore, sockets: Mapping[str, UdpCounters]) -> list[Family]
             _one_label((("up", core.frames_up), ("down", core.frames_down))),
         ),
         _counter("drops", "Datagrams and frames dropped, by reason", ("reason",), _one_label(core.drops.items())),
+        _counter(
+            "not_learned",
+            "Reply frames that were delivered and neither opened nor moved a flow, by reason",
+            ("reason",),
+            _one_label(core.not_learned.items()),
+        ),
         _counter("socket_datagrams", "Datagrams through a socket", directed, datagrams),
         _counter("socket_bytes", "Bytes through a socket", directed, volume),
         _counter("socket_truncated", "Datagrams too long for a receive slot, dropped", ("socket",), truncated),

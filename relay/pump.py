@@ -84,8 +84,8 @@ def _front(core: RelayCore, front: BatchSocket, ingress: int, back: BatchSocket)
             if count:
                 packets += count
                 datagrams = forward(count, now())
-                if datagrams:
-                    send(ring, datagrams)
+                if datagrams and send(ring, datagrams) < datagrams:
+                    uplink.count_refused()
             if count < full:
                 return packets
         return -packets

@@ -6,7 +6,7 @@
    its way; otherwise the token is opened, judged (forged, stale, another cluster, outside the prefix), and, with
    `verify = "relay"`, MESSAGE-INTEGRITY is checked under the password derived from it. Only then anything is stored.
 3. A reply teaches: a transceiver answers only checks whose integrity it has verified, so its reply establishes the flow
-   it answers.
+   it answers. And only what the transceiver sends keeps a flow: a client that goes on when its call is over holds no place.
 
 Opening tokens is the only dear thing that a stranger can ask for, so it has a budget of its own: `stun_per_second`, of
 which a twentieth may be spent at once. Beyond it such requests are dropped (`stun_budget`) and media goes on; a client
@@ -83,6 +83,7 @@ class FlowRules:
         self._stun_left = self._stun_most
         self._stun_at = -math.inf
         self.drops: Counter[str] = Counter()
+        self.not_learned: Counter[str] = Counter()  # reply frames that were delivered and taught nothing, by reason
         self.frames_up = 0  # client → transceiver
         self.frames_down = 0
         self.opened = 0  # probationary flows
@@ -107,7 +108,6 @@ class FlowRules:
         if row:
             name = self.flows.digest(username)
             if cells.target[row] and name == cells.username[row]:
-                cells.seen[row] = now
                 return cells.target[row]
             if cells.pending[row] and name == cells.pending_username[row] and now < cells.until[row]:
                 return self._spend(row, length)
@@ -117,7 +117,6 @@ class FlowRules:
         """An answer to a check of ours, or an indication: it carries no token and goes where its flow goes."""
         cells = self.flows.cells
         if cells.target[row]:
-            cells.seen[row] = now
             return cells.target[row]
         if not cells.pending[row] or now >= cells.until[row]:
             raise DecodeError("no_flow")
@@ -196,7 +195,7 @@ class FlowRules:
                 if flows.learn(words, source, now):
                     self.learned += 1
                 else:
-                    self.drops["table_full_reply"] += 1
+                    self.not_learned["table_full"] += 1
             return
         pending = cells.pending[row]
         answered = pending != 0 and flows.transceivers.addresses[pending] == source and now < cells.until[row]
@@ -205,11 +204,11 @@ class FlowRules:
                 if flows.establish(row, source, now):
                     self.established += 1
                 else:
-                    self.drops["table_full_reply"] += 1
+                    self.not_learned["table_full"] += 1
         elif answered and now - cells.talked[row] < _TALK_SILENCE:
             # Who has a call of his own can have a check answered in anybody's name, but nobody gets media to an address
             # where he does not hear it. A client that really has a new call has ended the old one.
-            self.drops["flow_talking"] += 1
+            self.not_learned["flow_talking"] += 1
         elif answered:
             flows.establish(row, source, now)
             self.moved += 1

@@ -137,16 +137,11 @@ class Uplink:
             targets[(lengths == 0) | (lengths > arena.slot_size)] = 0
         first = targets.item(0)
         if first and targets.tobytes() == targets[:1].tobytes() * count:  # media for one transceiver, all of it
-            columns.seen[rows] = now
             self._rules.frames_up += count
             return self._write(None, count, [(first, 0, count)])
         dropped = 0
-        if np.count_nonzero(targets) == count:
-            columns.seen[rows] = now
-        else:
-            straight = targets != 0
-            columns.seen[rows[straight]] = now
-            for index in np.flatnonzero(~straight).tolist():
+        if np.count_nonzero(targets) != count:
+            for index in np.flatnonzero(targets == 0).tolist():
                 targets[index] = self._judge_untrusted(index, now)
             dropped = count - int(np.count_nonzero(targets))
         forwarded = count - dropped
@@ -158,6 +153,13 @@ class Uplink:
         ends = [*(np.flatnonzero(targets[1:] != targets[:-1]) + 1).tolist(), forwarded]
         starts = [0, *ends[:-1]]
         return self._write(order, forwarded, list(zip(targets[starts].tolist(), starts, ends)))
+
+    def count_refused(self) -> None:
+        """After a `send` of the ring of which the kernel did not take all: those frames went nowhere."""
+        headers = self.ring.header_cells
+        lost = sum(headers[8 * datagram + 3] - 1 for datagram in self.ring.refused)
+        self._rules.frames_up -= lost
+        self._rules.drops["trunk_refused"] += lost
 
     def _write(self, order: _Integers | None, frames: int, groups: list[_Group]) -> int:
         """Frames `order[i]` (all in their order, if None), the groups one after another."""
@@ -281,7 +283,6 @@ class Uplink:
             kind = KINDS[data[0]] if length else FOREIGN
             target = rules.flows.cells.target[row]
             if kind == MEDIA and target:
-                rules.flows.cells.seen[row] = now
                 return target
             return rules.route_untrusted(kind, data, words, row, now)
         except DecodeError as refused:
@@ -298,15 +299,12 @@ class Uplink:
         self._written, self._aims = None, []
         arena, flows = self._arena, self._rules.flows
         names, sizes, memory, stride = arena.name_cells, arena.cells, arena.memory, self._stride
-        find, all_targets, seen = flows.find, flows.cells.target, flows.cells.seen
+        find, all_targets = flows.find, flows.cells.target
         change, most = self._change, arena.slot_size
         groups: dict[int, list[int]] = {}
         for index in range(count):
             if not self._wide and 0 < sizes[index] <= most and KINDS[memory[stride * index]] == MEDIA:
-                row = find(names[index] + change)
-                target = all_targets[row]
-                if target:
-                    seen[row] = now
+                target = all_targets[find(names[index] + change)]
             else:
                 target = 0
             target = target or self._judge_untrusted(index, now)

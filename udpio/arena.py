@@ -235,6 +235,8 @@ class SendRing:
     `names`     (messages, 1 or 3) words: where to, as above
     `headers`   (messages, 8); `aim` fills one in, or fill columns: 0 address of the name, 2 of its first vector, 3 how many
 
+    `refused`   which datagrams of the last `send` the kernel did not take
+
     At construction each message has one vector of its own, and its own name.
     """
 
@@ -249,6 +251,7 @@ class SendRing:
         "name_cells",
         "name_length",
         "names",
+        "refused",
         "vector_address",
         "vector_cells",
         "vectors",
@@ -275,6 +278,7 @@ class SendRing:
         self._result_cells = self.headers.data.cast("B").cast("I")[2 * _RESULT :]
         self._results = self.headers.view(np.uint32)[:, 2 * _RESULT]
         self._address = _address(self.headers)
+        self.refused: list[int] = []
         self.header_cells = _cells(self.headers, "Q")
         self.vector_cells = _cells(self.vectors, "Q")
         self.name_cells = _cells(names, "Q")
@@ -294,6 +298,8 @@ class SendRing:
         EAGAIN ends it: the socket is full, and what is left over counts with it.
         """
         done = sent = volume = 0
+        if self.refused:
+            self.refused = []
         while done < count:
             accepted: int = _sendmmsg(fd, self._address + 64 * done, min(count - done, MAX_MESSAGES), _SEND_FLAGS)
             if accepted > 0:
@@ -309,5 +315,6 @@ class SendRing:
                 continue
             lost = count - done if number == errno.EAGAIN else 1
             errors[errno_name(number)] += lost
+            self.refused += range(done, done + lost)
             done += lost
         return sent, volume

@@ -65,6 +65,7 @@ class BatchSocket(KernelSocket):
     def send(self, ring: SendRing, count: int) -> int:
         """The first `count` datagrams of a ring of this socket's family; returns how many the kernel accepted."""
         if self._fd < 0:
+            ring.refused = list(range(count))
             return self._drop_all(count)
         counters = self.counters
         sent, volume = ring.send(self._fd, count, counters.send_errors)

@@ -11,6 +11,7 @@ import pytest
 from protocol.address import TransportAddress, pack_address
 from protocol.routing import Frame, RoutingConfig, TrunkHead, TrunkKind
 from relay.index import flow_words
+from relay.pump import _front
 from udpio import BatchSocket, SocketOptions, bind_udp, is_batch_supported
 
 if TYPE_CHECKING:
@@ -91,7 +92,7 @@ def test_trunk_frames_at_a_rate_that_overflows_the_socket(
 ):
     monkeypatch.setattr("relay.downlink.FEW", few)
     source = random.Random(4)
-    bench = make_bench(ROUTING)
+    bench = make_bench(ROUTING, max_flows=3)
     front, back, transceiver = (sockets[name] for name in ("front", "back", "transceiver"))
     clients = [sock for name, sock in sockets.items() if name.startswith("client")]
     downlink = bench.core.downlink(back.arena)
@@ -132,10 +133,32 @@ def test_trunk_frames_at_a_rate_that_overflows_the_socket(
     assert core.frames_down == front.counters.datagrams_sent + refused["EINVAL"]
     overflowed = sum(client.ask_overflow() for client in clients)
     assert front.counters.datagrams_sent == heard + overflowed
-    learned = sum(core.drops[reason] for reason in ("table_full_reply", "flow_talking"))
-    assert learned == 0
+    assert core.not_learned["table_full"] > 100
     bad_ones = core.drops["trunk_truncated"] + core.drops["trunk_foreign"] + core.drops["trunk_length"]
     good_ones = back.counters.datagrams_received - bad_ones - core.drops["truncated"]
     assert core.drops["truncated"] == back.counters.truncated
     assert sum(core.drops.values()) == bad_ones + core.drops["truncated"]
     assert good_ones > 500
+
+
+@pytest.mark.parametrize("few", [0, 1 << 30], ids=["arrays", "one by one"])
+def test_frames_in_trunk_datagrams_that_the_kernel_refuses_count_as_dropped(
+    make_bench: MakeBench, sockets: dict[str, BatchSocket], monkeypatch: pytest.MonkeyPatch, few: int
+):
+    monkeypatch.setattr("relay.uplink.FEW", few)
+    bench = make_bench(ROUTING)
+    front, back, transceiver = (sockets[name] for name in ("front", "back", "transceiver"))
+    good, bad = sockets["client 0"], sockets["client 1"]
+    bench.core.flows.learn(flow_words(good.address, 0), transceiver.address, 0.0)
+    bench.core.flows.learn(flow_words(bad.address, 0), pack_address("127.0.0.1", 0), 0.0)  # EINVAL
+    turn = _front(bench.core, front, 0, back)
+    for _ in range(3):
+        for _ in range(20):
+            good.send_batch([(b"\x80voice", front.address)])
+            bad.send_batch([(b"\x80voice" * 40, front.address)])
+        turn()
+    core = bench.core
+    assert set(back.counters.send_errors) == {"EINVAL"}
+    assert core.frames_up == 60
+    assert core.drops == {"trunk_refused": 60}
+    assert sum(len(bench.trunk.decode_untrusted(data)) for data, _ in transceiver.receive_batch()) == 60

@@ -124,12 +124,13 @@ def test_talk_and_goodbyes_of_one_batch_count_in_their_order(few: int, bench: Be
     assert cells.talked[row] < 0
 
 
-def test_media_through_the_arrays_keeps_its_flow_and_nothing_else_keeps_one(few: int, bench: Bench):
+def test_frames_of_its_transceiver_keep_a_flow_and_nothing_else_keeps_one(few: int, bench: Bench):
     bench.establish()
     bench.pass_time(100)
-    bench.up(*[bench.RTP] * 20)
+    bench.down_raw(*bench.trunk.encode([Frame(bench.CLIENT, 0, b"\x80voice")] * 30, 1452))
     bench.pass_time(100)
     assert bench.size == 1
+    bench.up(*[bench.RTP] * 20)
     bench.up(*[b"\x47foreign"] * 20)
     bench.pass_time(21)
     assert bench.size == 0

@@ -185,7 +185,7 @@ def test_announced_flows_have_the_bound_of_all_others_and_can_be_refused():
     [told] = announce(TRUNK, b"boot-001", 0, [client(number) for number in range(9)], 1452)
     core.receive_trunk_untrusted([(memoryview(told), ENGINE)], 0.0)
     assert core.flows.established == 5
-    assert core.drops["table_full_reply"] == 4
+    assert core.not_learned["table_full"] == 4
     core = new_core(learn_from_replies=False)
     core.receive_trunk_untrusted([(memoryview(told), ENGINE)], 0.0)
     assert core.flows.established == 0
