@@ -9,7 +9,6 @@ from __future__ import annotations
 import socket
 from collections.abc import Iterator
 
-from protocol.address import TransportAddress
 from protocol.srtp import Arena, SrtpLibrary
 from udpio import BatchSocket, ReceiveArena, UdpSocket
 
@@ -53,9 +52,6 @@ class Intake:
             count += 1
         arena.is_cut = False
         return count
-
-    def address(self, index: int) -> TransportAddress:
-        return self.arena.address(index)
 
     def datagrams(self, count: int) -> Iterator[tuple[int, int, int]]:
         """(index, offset, length) of those that came whole."""

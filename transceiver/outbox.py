@@ -150,6 +150,7 @@ class TrunkRing:
         "_socket",
         "_used",
         "arena",
+        "frames_sent",
         "max_frames",
         "mtu",
         "trunk",
@@ -159,6 +160,7 @@ class TrunkRing:
         self.trunk = trunk
         self.mtu = mtu or UNBUNDLED
         self.max_frames = MAX_FRAMES if mtu else 1
+        self.frames_sent = 0
         self._socket = udp
         self._slot_size = DESCRIPTORS + self.mtu + SEND_ROOM
         self._memory = np.zeros(SLOTS * self._slot_size, np.uint8)
@@ -195,8 +197,9 @@ class TrunkRing:
         self._open[outlet] = None
         return len(self._used) - 1
 
-    def end(self, outlet: TrunkOutlet, slot: int, pieces: tuple[int, int]) -> None:
+    def end(self, outlet: TrunkOutlet, slot: int, frames: int, pieces: tuple[int, int]) -> None:
         del self._open[outlet]
+        self.frames_sent += frames
         cells = self._ring.vector_cells
         cells[4 * slot + 1], cells[4 * slot + 3] = pieces
         self._used[slot] = (outlet.relay, *pieces)
@@ -286,20 +289,24 @@ class TrunkOutlet:
         head = TrunkHead(TrunkKind.FRAMES, self._is_ipv6, self._ingress, self._frames)
         descriptors = bytes(view[start + DATAGRAM_OVERHEAD : self._descriptor])
         view[start : start + DATAGRAM_OVERHEAD] = self._ring.trunk.seal_head(head, descriptors, pieces[1])
-        self._ring.end(self, slot, pieces)
+        self._ring.end(self, slot, self._frames, pieces)
 
 
 class Outbox:
     """Holds one wake's output; `flush` empties it. What the socket cannot take is dropped, and counted there."""
 
-    __slots__ = ("_direct", "_mtu", "_socket", "_trunk_ring", "frames_sent")
+    __slots__ = ("_direct", "_mtu", "_socket", "_trunk_ring")
 
     def __init__(self, udp: UdpSocket, trunk: Trunk | None, mtu: int, library: SrtpLibrary) -> None:
         self._socket = udp
         self._mtu = mtu
         self._direct = DirectOutlet(udp, library)
         self._trunk_ring = TrunkRing(udp, library, trunk, mtu) if trunk is not None else None
-        self.frames_sent = 0  # by trunk
+
+    @property
+    def frames_sent(self) -> int:
+        """By trunk, those of trunk datagrams that are closed."""
+        return self._trunk_ring.frames_sent if self._trunk_ring is not None else 0
 
     def outlet(self, path: Path) -> Outlet:
         """The way along `path`."""
@@ -311,8 +318,6 @@ class Outbox:
     def send(self, data: bytes, path: Path) -> None:
         """A datagram that lies elsewhere."""
         size, outlet = len(data), self.outlet(path)
-        if path.local:
-            self.frames_sent += 1
         if size > outlet.room:
             self._send_long(data, path)
             return
@@ -331,6 +336,7 @@ class Outbox:
         if not path.local:
             self._socket.send_batch([(data, path.remote)])
         elif self._trunk_ring is not None:
+            self._trunk_ring.frames_sent += 1
             frame = Frame(path.remote, path.local[-1], data)
             relay = TransportAddress(path.local[:-1])
             self._socket.send_batch(

@@ -282,6 +282,18 @@ def test_a_thousand_frames_for_one_relay_share_datagrams():
     assert wire.outbox.frames_sent == 1000
 
 
+def test_frames_sent_counts_those_that_are_written_in_place_and_long_ones():
+    wire = Wire(1452, kernel=False)
+    path = Path(relay_local(wire.theirs[2].address, 0), CLIENT)
+    outlet = wire.outbox.outlet(path)
+    for _ in range(30):
+        outlet.reserve(120)
+        outlet.commit(outlet.target(CLIENT), 120)
+    wire.outbox.send(bytes(3000), path)
+    wire.outbox.flush()
+    assert sum(len(TRUNK.decode_untrusted(datagram)) for datagram in wire.heard(2)) == wire.outbox.frames_sent == 31
+
+
 def test_what_the_kernel_refuses_is_counted_by_datagram_and_the_rest_leaves():
     wire = Wire(1452, kernel=True)
     try:
