@@ -117,7 +117,7 @@ async def test_an_offer_in_a_form_carries_its_session(
 ) -> None:
     response = await client.post(CALLS, files=files)
     assert response.status_code == 201
-    assert calls.requests == [CallRequest(b"v=0 offer", {"type": "realtime"})]
+    assert calls.requests == [CallRequest(b"v=0 offer", b'{"type":"realtime"}')]
 
 
 async def test_a_form_needs_no_session(client: httpx.AsyncClient, calls: RecordingCalls) -> None:
@@ -129,7 +129,7 @@ async def test_an_offer_in_json_carries_its_session(client: httpx.AsyncClient, c
     body = {"sdp": "v=0 offer", "session": {"model": "m"}}
     response = await client.post(CALLS, json=body, headers={"Accept": "application/sdp"})
     assert response.status_code == 201
-    assert calls.requests == [CallRequest(b"v=0 offer", {"model": "m"})]
+    assert calls.requests == [CallRequest(b"v=0 offer", b'{"model":"m"}')]
 
 
 @pytest.mark.parametrize(

@@ -9,8 +9,8 @@
 5. When the link ends, every call on it is told `Lost`, and the link is made again, later each time it fails.
 
 Bounds: frames wait in each call's uplink (a second at most), messages here, by bytes for a call and for the link. A call
-that exceeds its share loses its newest messages, words about its channels last; an agent that does not read at all loses
-the link.
+that exceeds its share loses its newest messages, words about its channels last. While half of what may wait for the link
+does, it takes no new calls, no data, and few words of each call; an agent that does not read at all loses the link.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from collections import Counter, deque
 from collections.abc import Callable
 from urllib.parse import urlsplit, urlunsplit
 
+import msgspec
 import trio
 
 from protocol.agentlink import (
@@ -63,6 +64,10 @@ HELLO_SECONDS = 5.0
 PING_SECONDS = 5.0  # between pings, and for the answer to each
 RETRY_FIRST, RETRY_LONGEST = 0.1, 2.0
 MAX_LINK_BYTES = 16 * 1024 * 1024  # of all messages that wait
+FULL_LINK = (
+    0.5  # share of it beyond which only words are taken, no data: a few calls must not cost all of them their link
+)
+FULL_LINK_CALL_BYTES = 64 * 1024  # and of each call only so many bytes
 MESSAGE_OVERHEAD = 64
 WRITE_BYTES = 64 * 1024  # of control and data in one write
 
@@ -98,7 +103,11 @@ class AgentLink:
 
     @property
     def is_usable(self) -> bool:
-        return self.connected and not self.draining
+        return self.connected and not self.draining and not self._is_full
+
+    @property
+    def _is_full(self) -> bool:
+        return self._queued_bytes > MAX_LINK_BYTES * FULL_LINK
 
     @property
     def calls(self) -> int:
@@ -115,18 +124,15 @@ class AgentLink:
             codec=codec.name if codec else "",
             clock_rate=codec.clock_rate if codec else 0,
             channels=codec.channels if codec else 0,
-            session=call.session,
         )
         try:
-            message = encode_message(start)
-        except (
-            LocalError,
-            RecursionError,
-        ):  # a session that JSON escapes have made too large, or one nested too deeply
+            session = None if call.session is None else msgspec.json.decode(call.session)
+            message = encode_message(msgspec.structs.replace(start, session=session))
+        except (LocalError, RecursionError):  # JSON escapes have made it too large, or it is nested too deeply
             self.drops["session_oversize"] += 1
-            message = encode_message(CallStart(handle, call.call_id, start.codec, start.clock_rate, start.channels))
+            message = encode_message(start)
         attachment = self._attachments[handle] = LinkAttachment(self, call, handle)
-        self.put(message, None)
+        self.put(message, attachment)
         return attachment
 
     def drain(self) -> None:
@@ -150,8 +156,11 @@ class AgentLink:
     def put(self, message: str | bytes, attachment: LinkAttachment | None, share: int = MAX_CALL_BYTES) -> None:
         """Queue a message; those with an attachment count against its share, in bytes."""
         cost = len(message) + MESSAGE_OVERHEAD
-        if attachment is not None and not self.has_room(attachment, cost, share):
-            return
+        if attachment is not None:
+            if self._is_full:
+                share = 0 if share == MAX_CALL_BYTES else FULL_LINK_CALL_BYTES
+            if not self.has_room(attachment, cost, share):
+                return
         self._queue.append((message, attachment))
         self._queued_bytes += cost
         if self._queued_bytes > MAX_LINK_BYTES and self._connection is not None:

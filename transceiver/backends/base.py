@@ -8,7 +8,7 @@ to, so that words of an earlier attachment cannot be taken for those of the pres
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol, TypeAlias
+from typing import Protocol, TypeAlias
 
 from protocol.agentlink import DataMessage, MediaRecord
 from protocol.codecs import Codec
@@ -65,7 +65,7 @@ class Call(Protocol):
     """What a backend may know of a call."""
 
     call_id: str
-    session: dict[str, Any] | None
+    session: bytes | None  # JSON text of an object
 
     @property
     def codec(self) -> Codec | None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from protocol.address import Path
 from protocol.peer import Peer
@@ -41,7 +41,7 @@ class SessionParts:
     ufrag: bytes
     peer: Peer
     agreement: Agreement
-    session: dict[str, Any] | None
+    session: bytes | None
     timeouts: Timeouts
     backend: Backend
     host: Host

@@ -35,7 +35,7 @@ SDP_TYPE = "application/sdp"
 
 class _JsonOffer(msgspec.Struct):
     sdp: str
-    session: dict[str, Any] | None = None
+    session: msgspec.Raw = msgspec.Raw(b"null")
 
 
 async def read_call_request(request: Request, seconds: float) -> CallRequest:
@@ -117,9 +117,15 @@ async def _from_sdp(_: Request, body: bytes) -> CallRequest:
 async def _from_json(_: Request, body: bytes) -> CallRequest:
     try:
         offer = msgspec.json.decode(body, type=_JsonOffer)
+        session = _checked_object(offer.session)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise SignallingError(400, "invalid_json", f"The body is not {{sdp, session}} in JSON: {error}") from None
-    return CallRequest(offer.sdp.encode("utf-8", "surrogatepass"), offer.session)
+    return CallRequest(offer.sdp.encode("utf-8", "surrogatepass"), session)
+
+
+def _checked_object(text: bytes | msgspec.Raw) -> bytes | None:
+    """The text itself, if it is that of a JSON object; None for null."""
+    return None if msgspec.json.decode(text, type=dict[str, Any] | None) is None else bytes(text)
 
 
 async def _from_form(request: Request, body: bytes) -> CallRequest:
@@ -143,7 +149,7 @@ async def _from_form(request: Request, body: bytes) -> CallRequest:
     if not session:
         return CallRequest(sdp)
     try:
-        return CallRequest(sdp, msgspec.json.decode(session, type=dict[str, Any]))
+        return CallRequest(sdp, _checked_object(session))
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise SignallingError(
             400, "invalid_session", f"The field `session` is not a JSON object: {error}", param="session"

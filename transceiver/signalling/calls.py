@@ -3,17 +3,17 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Any, Protocol
+from typing import Protocol
 
 __all__ = ["CallRequest", "Calls", "CreatedCall", "TaggedAnswer"]
 
 
 @dataclass(frozen=True, slots=True)
 class CallRequest:
-    """An offer as it came: the SDP undecoded, the session object of the OpenAI contract if there was one."""
+    """An offer as it came: the SDP undecoded, and so the session object of the OpenAI contract if there was one."""
 
     sdp: bytes
-    session: dict[str, Any] | None = None
+    session: bytes | None = None  # JSON text of an object; decoded it may take twenty times as much
 
 
 @dataclass(frozen=True, slots=True)
