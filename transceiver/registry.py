@@ -322,6 +322,13 @@ class Registry:
         self._engine.add(session)
         log.info("call offered", call=session.call_id, codec=session.codec.name if session.codec else None)
 
+    def all_drops(self) -> Counter[str]:
+        """Of calls that ended and of those that are under way."""
+        drops = self.drops.copy()
+        for session in self.sessions.values():
+            drops.update(session.all_drops())
+        return drops
+
     # What the engine tells
 
     def _on_connected(self, session: Session) -> None:
@@ -336,8 +343,7 @@ class Registry:
         reason = session.reason or CloseReason.INTERNAL_ERROR
         self.ended[reason.value] += 1
         statistics = session.peer.statistics(self._clock())
-        self.drops.update(statistics.drops)
-        self.drops.update(session.conversation.all_drops())
+        self.drops.update(session.all_drops())
         self.repairs.update(statistics.rtcp)
         if session.uplink is not None:
             self.repairs.update(session.uplink.counters)

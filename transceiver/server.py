@@ -41,7 +41,7 @@ from transceiver.metrics import collect
 from transceiver.registry import Registry
 from transceiver.signalling import ConnectionDoor, ConnectionLimits, create_app, serve_signalling
 from transceiver.workers import Forwarder, Loads, WorkerPlace
-from udpio import SocketOptions, UdpSocket, open_udp
+from udpio import KernelSocket, SocketOptions, UdpSocket, open_udp
 
 __all__ = ["Bound", "Transceiver"]
 
@@ -173,6 +173,8 @@ class Transceiver:
         self.registry.shut_down()
 
     def _metrics(self) -> Iterable[Metric]:
+        if isinstance(self._udp, KernelSocket):
+            self._udp.ask_overflow()
         return collect(self.registry, self.engine, self.agents, self._udp.counters, self._door)
 
 

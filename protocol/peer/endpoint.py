@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import math
 from collections import Counter
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 
 from protocol import sctp
@@ -287,14 +288,23 @@ class Peer:
         """Whether the other side has acknowledged every data message."""
         return self._sctp is None or self._sctp.drained
 
+    def drops_of_layers(self) -> Iterator[Counter[str]]:
+        """What was dropped, by reason; each layer counts for itself."""
+        yield self.drops
+        yield self.ice.drops
+        yield self._dtls.drops
+        if self._sctp is not None:
+            yield self._sctp.drops
+        if self._audio is not None:
+            yield self._audio.drops
+            yield self._audio.reporter.drops
+
     def statistics(self, now: float) -> PeerStatistics:
         reporter = self._audio.reporter if self._audio is not None else None
         sources = list(reporter.sources.values()) if reporter is not None else []
-        drops = self.drops + self.ice.drops + self._dtls.drops
-        if self._sctp is not None:
-            drops += self._sctp.drops
-        if self._audio is not None:
-            drops += self._audio.drops + self._audio.reporter.drops
+        drops: Counter[str] = Counter()
+        for layer in self.drops_of_layers():
+            drops.update(layer)
         reported = reporter.remote_report if reporter is not None else None
         received = reporter.received if reporter is not None else ReceivedTotals(0, 0, 0)
         measured = reporter.round_trip_time if reporter is not None else None

@@ -251,7 +251,8 @@ class RtcpReporter:
         self.counters[f"feedback_{_FEEDBACK_NAMES.get(kind, 'other')}"] += 1
         if kind == (RtcpType.RTPFB, NACK_FORMAT) and feedback.media_ssrc == self.sender.ssrc:
             try:
-                self._nacked += read_nack_untrusted(feedback.information)[: _MAX_NACKED - len(self._nacked)]
+                if len(self._nacked) < _MAX_NACKED:
+                    self._nacked += read_nack_untrusted(feedback.information)[: _MAX_NACKED - len(self._nacked)]
             except DecodeError as error:
                 self.drops[error.reason] += 1
 

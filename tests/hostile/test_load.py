@@ -190,7 +190,7 @@ class Bombardment:
     def reasons(self) -> set[str]:
         """Why anything was dropped anywhere."""
         sessions = self.rig.engine.sessions.values()
-        calls = [session.all_drops(self.rig.now) for session in sessions]
+        calls = [session.all_drops() for session in sessions]
         return {reason for drops in (self.rig.engine.drops, self.rig.registry.drops, *calls) for reason in drops}
 
     def unharmed(self) -> None:

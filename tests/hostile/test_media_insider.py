@@ -171,7 +171,7 @@ def what_came_of_it(rig: Rig, seed: int) -> dict[str, object]:
         "audio": [(record.rtp_time - first & 0xFFFFFFFF, record.flags, record.payload) for record in agent.audio],
         "digits": [word for word in agent.told if isinstance(word, tuple) and word[0] == "digit"],
         "told": len(agent.told),
-        "drops": +session.all_drops(rig.now),
+        "drops": +session.all_drops(),
         "uplink": +session.uplink.counters,
         "received": (counted.packets_received, counted.bytes_received, counted.packets_lost),
         "sent": (counted.packets_sent, counted.bytes_sent),

@@ -186,6 +186,7 @@ async def test_a_call_echoes_audio_and_messages_and_is_hung_up_by_http(
     metrics = (await http.get(edge.bound.admin + "/metrics")).text
     assert 'antiphon_transceiver_calls_ended_total{reason="hangup"} 1.0' in metrics
     assert "antiphon_transceiver_agent_link_up" in metrics
+    assert "antiphon_transceiver_datagrams_overflowed_total 0.0" in metrics
     assert (await http.get(edge.bound.admin + "/readyz")).status_code == 200
 
 

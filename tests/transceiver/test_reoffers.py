@@ -62,8 +62,9 @@ async def test_a_caller_on_hold_gets_no_audio_until_the_call_is_taken_up_again(
     assert await talk(caller) == 0
     # sendonly: the agent hears on, and what it says is dropped; inactive: it hears nothing
     assert len(agent.audio) - heard == (10 if direction == "sendonly" else 0)
-    drops = world.registry.sessions[call_id].all_drops(trio.current_time())
+    drops = world.registry.sessions[call_id].all_drops()
     assert drops["agent_audio_held" if direction == "sendonly" else "audio_held"] == 10
+    assert world.registry.all_drops() == drops  # not only when the call has ended
     reoffer(world, call_id, caller)
     assert await talk(caller) == 10
     sequences = [packet.sequence for packet in caller.audio]

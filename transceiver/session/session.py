@@ -208,9 +208,12 @@ class Session:
             self._fire(tables.Flushed(), now)
             self._drain(now)
 
-    def all_drops(self, now: float) -> Counter[str]:
+    def all_drops(self) -> Counter[str]:
         """What was dropped in this call, by reason."""
-        return self.peer.statistics(now).drops + self.conversation.all_drops()
+        drops = self.conversation.all_drops()
+        for layer in self.peer.drops_of_layers():
+            drops.update(layer)
+        return drops
 
     # The machine
 
