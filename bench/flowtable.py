@@ -126,14 +126,13 @@ def _vector(
 ) -> float:
     batches = [words[source.integers(0, len(words), size)] for _ in range(max(200, _LOOKS // size // 4))]
     rows, targets = np.zeros(size, np.int64), np.zeros(size, np.uint16)
-    lookup, seen, target = table.lookup, table.columns.seen, table.columns.target
+    lookup, target = table.lookup, table.columns.target
     lookup(batches[0], rows)
     began = time.thread_time()
     if touch:
         for batch in batches:
             lookup(batch, rows)
             target.take(rows, out=targets, mode="clip")
-            seen[rows] = 1.0
     else:
         for batch in batches:
             lookup(batch, rows)
@@ -144,13 +143,11 @@ def _scalar(
     table: FlowTable, words: np.ndarray[tuple[int], np.dtype[np.uint64]], size: int, source: np.random.Generator
 ) -> float:
     batches = [words[source.integers(0, len(words), size)].tolist() for _ in range(max(200, _LOOKS // size))]
-    find, seen, target = table.find, table.cells.seen, table.cells.target
+    find, target = table.find, table.cells.target
     began = time.thread_time()
     for batch in batches:
         for word in batch:
-            row = find(word)
-            if target[row]:
-                seen[row] = 1.0
+            _ = target[find(word)]
     return (time.thread_time() - began) / len(batches) / size * 1e9
 
 

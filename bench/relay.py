@@ -303,7 +303,7 @@ def measure_table(options: RelayOptions, progress: Progress) -> Section:
     if done.returncode:
         raise BenchFailed("the flow table could not be measured; its reason is above")
     figures = msgspec.json.decode(done.stdout, type=FlowTableFigures)
-    look = "look up, take the target, note the time"
+    look = "look up, take the target"
     for path, by_size in (("vector", figures.vector), ("scalar", figures.scalar)):
         for size, nanoseconds in by_size.items():
             section.add(look, f"{path}, batch {size}", "ns/packet", nanoseconds)
@@ -315,7 +315,7 @@ def measure_table(options: RelayOptions, progress: Progress) -> Section:
         ("taken over from a killed worker", figures.heal_ms),
     ):
         section.add(words, "flow table", "ms", value)
-    section.hold(look, "vector, batch 256", 120)
+    section.hold("the whole way to the trunk but the system calls", "uplink, batch 256", 120)
     section.hold("memory", "flow table", 128)
     section.hold("longest operation while growing", "flow table", 10)
     return section

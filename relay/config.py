@@ -49,7 +49,7 @@ class RelayConfig(msgspec.Struct, frozen=True, forbid_unknown_fields=True, kw_on
     stun_per_second: float = 10000.0
     """Route tokens that are opened (9 µs each, 30 µs with `verify = "relay"`); further checks of new flows are dropped."""
     idle_seconds: float = 120.0
-    """An established flow to which its transceiver has sent nothing for so long is forgotten; what the client sends keeps none."""
+    """An established flow is forgotten when its transceiver has sent nothing for so long; what clients send keeps none."""
     batch_size: int = 256
     """Datagrams that one system call takes at most."""
     latency_budget_us: float = 200.0

@@ -276,7 +276,7 @@ class Engine:
         for _ in range(MAX_BATCHES):
             count = intake.receive()
             self._packets += count
-            if intake.is_words and self._direct and not intake.arena.is_cut:
+            if intake.is_words and self._direct:
                 self._receive_words_untrusted(count, now)
             else:
                 for index, offset, length in intake.datagrams(count):
@@ -289,8 +289,12 @@ class Engine:
         """A batch whose senders are told by words: those that have a route take it, without a look at what they are."""
         intake = self._intake
         arena, srtp, find = intake.arena, intake.srtp, self.routes.direct.get
-        columns = zip(arena.name_cells[:count].tolist(), intake.offsets, arena.cells[:count].tolist())
-        for index, (word, offset, length) in enumerate(columns):
+        columns: Iterator[tuple[int, int, int, int]] = zip(
+            range(count), arena.name_cells[:count].tolist(), intake.offsets, arena.cells[:count].tolist()
+        )
+        if arena.is_cut:
+            columns = filter(lambda column: column[3] <= arena.slot_size, columns)
+        for index, word, offset, length in columns:
             route = find(word)
             if route is None:
                 self._receive_datagram_untrusted(index, offset, length, now)

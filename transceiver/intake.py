@@ -50,7 +50,7 @@ class Intake:
         for data, source in self._socket.receive_batch():
             arena.put(count, data, source)
             count += 1
-        arena.is_cut = False
+        arena.is_cut = any(length > arena.slot_size for length in arena.cells[:count])
         return count
 
     def datagrams(self, count: int) -> Iterator[tuple[int, int, int]]:

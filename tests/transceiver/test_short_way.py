@@ -67,6 +67,19 @@ async def test_of_fifty_frames_all_but_the_first_take_the_short_way_both_ways(
     assert ordinary["played"] <= 2
 
 
+async def test_one_datagram_that_no_slot_holds_sends_none_of_its_batch_the_long_way(
+    autojump_clock: Any, world: Any, wait_until: Any, ordinary: Counter[str]
+):
+    caller, _ = await world.live_call()
+    stranger = world.network.open("127.0.0.9")
+    for number in range(50):
+        stranger.send_batch([(bytes(3000), world.address)])
+        caller.speak(OPUS.silence + bytes([number]))
+        await trio.sleep(0.02)
+    await wait_until(lambda: len(caller.audio) == 50)
+    assert ordinary["received"] <= 2
+
+
 async def test_a_call_that_moves_keeps_its_audio_and_takes_the_short_way_again(
     autojump_clock: Any, world: Any, wait_until: Any, ordinary: Counter[str]
 ):
