@@ -2,9 +2,9 @@
 
 1. The table grows from nothing: every flow is opened by a check with a token and established by a reply, as in a relay.
    The longest single operation and the growth of the process's memory are noted.
-2. Flows drawn at random are looked up, one by one and by the batch, and what the packet path does beside that is done:
-   the target is taken and the time noted. Beside that, the whole way of a batch through `relay.uplink`: everything a relay
-   does with 256 packets of 160 bytes but the system calls, heads and tags of the trunk's datagrams included.
+2. Flows drawn at random are looked up, one by one and by the batch, and their target is taken, as the packet path does.
+   Beside that, the whole way of a batch through `relay.uplink` and of one through `relay.gate` and `relay.downlink`: all that
+   a relay does with 256 packets of 160 bytes but the system calls, heads and tags of the trunk's datagrams included.
 3. A sweep that finds nothing, the mending of a table whose writer was killed, and a sweep that takes all flows out.
 
 Times are CPU times of this thread, page faults included: what else runs on the machine is not counted as a pause, only as
@@ -23,12 +23,13 @@ from pathlib import Path
 import msgspec
 import numpy as np
 
-from protocol.address import pack_address
-from protocol.routing import KeyRing, RoutingConfig, Trunk
+from protocol.address import TransportAddress, pack_address
+from protocol.routing import Frame, KeyRing, RoutingConfig, Trunk
 from relay.config import RelayConfig
 from relay.core import RelayCore
 from relay.flows import FlowTable, Proposal
 from relay.layout import SEQUENCE_WORD
+from relay.sockets import TRUNK_SLOT
 from udpio import ReceiveArena
 
 __all__ = ["FlowTableFigures", "measure_flow_table"]
@@ -38,16 +39,18 @@ _MAX_PROBATIONARY = 4096
 _PAGE = 4096
 _IDLE = 120.0
 _LOOKS = 200_000
+_ROUTING = RoutingConfig(keys=("1:" + "5a" * 32,), trunk_keys=("a5" * 32,), prefix="10.0.0.0/8")
 
 
 class FlowTableFigures(msgspec.Struct, frozen=True, kw_only=True):
-    """`vector` and `scalar` by batch size: ns a packet for look-up, target and time of a packet."""
+    """`vector` and `scalar` by batch size: ns a packet for look-up and target."""
 
     flows: int
     vector: dict[int, float]
     scalar: dict[int, float]
     lookup_256: float  # ns a key, the look-up alone
     uplink_256: float  # ns a packet, all of relay.uplink
+    downlink_256: float  # ns a frame, all of relay.gate and relay.downlink
     bytes_a_flow: float  # resident
     establish_us: float  # open and establish, on the average
     longest_operation_ms: float  # while growing
@@ -78,6 +81,7 @@ def measure_flow_table(flows: int = 1_000_000, *, seed: int = 1) -> FlowTableFig
     scalar = {size: _scalar(table, words, size, source) for size in (1, 16, 256)}
     lookup = _vector(table, words, 256, source, touch=False)
     uplink = _uplink(table, words, source)
+    downlink = _downlink(table, words, source)
     idle = _longest_slice(table, 0.0)
     attach = _spent(lambda: FlowTable.attach(memory, max_per_token=16, idle=_IDLE))
     memoryview(memory).cast("Q")[SEQUENCE_WORD] += 1
@@ -89,6 +93,7 @@ def measure_flow_table(flows: int = 1_000_000, *, seed: int = 1) -> FlowTableFig
         scalar=scalar,
         lookup_256=lookup,
         uplink_256=uplink,
+        downlink_256=downlink,
         bytes_a_flow=resident / flows,
         establish_us=establish_us,
         longest_operation_ms=longest * 1e3,
@@ -153,9 +158,7 @@ def _scalar(
 
 def _uplink(table: FlowTable, words: np.ndarray[tuple[int], np.dtype[np.uint64]], source: np.random.Generator) -> float:
     """For eight transceivers, with the MTU of Ethernet."""
-    routing = RoutingConfig(keys=("1:" + "5a" * 32,), trunk_keys=("a5" * 32,), prefix="10.0.0.0/8")
-    config = RelayConfig(batch_size=256)
-    core = RelayCore(config, KeyRing.parse(routing), Trunk.parse(routing), wall_time=time.time, flows=table)
+    core = _core(table)
     arena = ReceiveArena(256, 2048, socket.AF_INET)
     for index in range(256):
         arena.put(index, b"\x80\x6f" + bytes(158), _TRANSCEIVERS[0])
@@ -171,6 +174,44 @@ def _uplink(table: FlowTable, words: np.ndarray[tuple[int], np.dtype[np.uint64]]
         spent += time.thread_time() - began
     assert core.frames_up == 256 * len(batches)
     return spent / len(batches) / 256 * 1e9
+
+
+def _downlink(
+    table: FlowTable, words: np.ndarray[tuple[int], np.dtype[np.uint64]], source: np.random.Generator
+) -> float:
+    """From eight transceivers to flows of theirs, with the MTU of Ethernet: eight frames a datagram, 32 datagrams a batch."""
+    core, trunk = _core(table), Trunk.parse(_ROUTING)
+    core.greeter.known.update(dict.fromkeys(_TRANSCEIVERS))
+    arena = ReceiveArena(32, TRUNK_SLOT, socket.AF_INET)
+    downlink = core.downlink(arena)
+    rows = np.zeros(1024, np.int64)
+    batches, spent = 100, 0.0
+    for _ in range(batches):
+        some = words[source.integers(0, len(words), 1024)]
+        table.lookup(some, rows)
+        targets = table.columns.target.take(rows)
+        for slot in range(32):
+            transceiver = _TRANSCEIVERS[slot % 8]
+            theirs = some[targets == table.transceivers.numbers[transceiver]]
+            frames = [
+                Frame(TransportAddress(word.to_bytes(8, "little")[2:]), 0, b"\x80\x6f" + bytes(158))
+                for word in theirs[8 * (slot // 8) :][:8].tolist()
+            ]
+            [datagram] = trunk.encode(frames, 1452)
+            arena.put(slot, datagram, transceiver)
+        arena.survey(32)
+        began = time.thread_time()
+        for _ in downlink.forward_untrusted(32, 1.0):
+            pass
+        spent += time.thread_time() - began
+    assert core.frames_down == 256 * batches
+    assert not core.drops + core.not_learned
+    return spent / core.frames_down * 1e9
+
+
+def _core(table: FlowTable) -> RelayCore:
+    config = RelayConfig(batch_size=256)
+    return RelayCore(config, KeyRing.parse(_ROUTING), Trunk.parse(_ROUTING), wall_time=time.time, flows=table)
 
 
 def _longest_slice(table: FlowTable, now: float) -> float:

@@ -240,6 +240,7 @@ def measure_survival(options: RelayOptions, progress: Progress) -> Section:
     """Raises BenchFailed."""
     section = Section(title=f"relay-survival: {UPGRADE_RATE:g} packets/s pass meanwhile")
     upgraded, killed = f"upgraded {options.upgrades} times", "its worker is killed"
+    gone = "all of it is killed and started again"
     with ExitStack() as stack:
         folder = stack.enter_context(tempfile.TemporaryDirectory())
         settings = {"ANTIPHON_RELAY_CONTROL": f"{folder}/control", "ANTIPHON_LOG_LEVEL": "error"}  # it warns of kills
@@ -264,8 +265,23 @@ def measure_survival(options: RelayOptions, progress: Progress) -> Section:
                 passage = traffic.stop()
             section.add(f"{killed}: longest gap", RELAY, "ms", passage.longest_gap)
             section.add(f"{killed}: lost", RELAY, "packets", passage.lost)
+        # Without an admin port, a relay says that it is ready when it serves.
+        again = environ | {"ANTIPHON_RELAY_TRUNK": str(relay.bound["trunk"]), "ANTIPHON_RELAY_ADMIN": ""}
+        for number in range(options.kills):
+            progress.say(f"kill of the whole relay {number + 1} of {options.kills}")
+            with Traffic(relay.bound["listen"][0], routing, rate=UPGRADE_RATE) as traffic:
+                time.sleep(CALM)
+                began = time.monotonic()
+                relay.kill()
+                relay = stack.enter_context(Child("relay", python("-m", "relay", "run"), again, cpu=None))
+                back = 1000 * (time.monotonic() - began)
+                time.sleep(2 * CALM)
+                passage = traffic.stop()
+            section.add(f"{gone}: back after", RELAY, "ms", back)
+            section.add(f"{gone}: longest gap of a caller beyond that", RELAY, "ms", passage.longest_gap_of_one - back)
     section.hold(f"{upgraded}: lost", RELAY, 0)
     section.hold(f"{killed}: longest gap", RELAY, 100)
+    section.hold(f"{gone}: longest gap of a caller beyond that", RELAY, 60)
     return section
 
 
@@ -303,11 +319,17 @@ def measure_table(options: RelayOptions, progress: Progress) -> Section:
     if done.returncode:
         raise BenchFailed("the flow table could not be measured; its reason is above")
     figures = msgspec.json.decode(done.stdout, type=FlowTableFigures)
-    look = "look up, take the target"
+    look, way = "look up, take the target", "the whole way to the trunk but the system calls"
     for path, by_size in (("vector", figures.vector), ("scalar", figures.scalar)):
         for size, nanoseconds in by_size.items():
             section.add(look, f"{path}, batch {size}", "ns/packet", nanoseconds)
-    section.add("the whole way to the trunk but the system calls", "uplink, batch 256", "ns/packet", figures.uplink_256)
+    section.add(way, "uplink, batch 256", "ns/packet", figures.uplink_256)
+    section.add(
+        "the whole way back but the system calls",
+        "downlink, 256 frames of 32 datagrams",
+        "ns/packet",
+        figures.downlink_256,
+    )
     section.add("memory", "flow table", "bytes/flow", figures.bytes_a_flow)
     for words, value in (
         ("longest operation while growing", figures.longest_operation_ms),
@@ -315,7 +337,7 @@ def measure_table(options: RelayOptions, progress: Progress) -> Section:
         ("taken over from a killed worker", figures.heal_ms),
     ):
         section.add(words, "flow table", "ms", value)
-    section.hold("the whole way to the trunk but the system calls", "uplink, batch 256", 120)
+    section.hold(way, "uplink, batch 256", 120)
     section.hold("memory", "flow table", 128)
     section.hold("longest operation while growing", "flow table", 10)
     return section
