@@ -12,7 +12,8 @@ Opening tokens is the only dear thing that a stranger can ask for, so it has a b
 which a twentieth may be spent at once. Beyond it such requests are dropped (`stun_budget`) and media goes on; a client
 repeats its check. A request that repeats its flow's USERNAME opens no token and needs no budget. Strangers leave a fifth of
 what may be spent at once: an established flow whose USERNAME we do not know (it has restarted ICE, or we were restarted and
-were told of it) is refilled first, or a flood would cost it its consent.
+were told of it) is refilled first, or a flood would cost it its consent. Each such flow may draw on that fifth once in _REFILL
+seconds, or one caller could spend it for all.
 
 RFC 8489 §9.1.3 asks for 400 and 401 answers to unauthenticated requests. A relay answers nothing, ever: a request
 whose token does not open belongs to nobody, and silence cannot be reflected or amplified.
@@ -21,6 +22,7 @@ whose token does not open belongs to nobody, and silence cannot be reflected or 
 from __future__ import annotations
 
 import math
+from array import array
 from collections import Counter
 from collections.abc import Callable
 
@@ -46,6 +48,8 @@ _ERROR_CLASS = (0x01, 0x10)  # both class bits of a STUN message type: an error 
 _TALK_SILENCE = 7.0  # seconds; an agent that listens still has RTCP sent every 6.2 at the latest (RFC 3550 §6.3.1)
 _STUN_BURST = 0.05  # seconds' worth of the budget that may be spent at once
 _STUN_RESERVE = 0.2  # share of it that is for established flows
+_REFILL = 0.2  # seconds between two that an established flow has of that share
+_REFILL_SLOTS = 4096  # flows share them by their row: who is kept waiting by another asks again
 FOREIGN, STUN, MEDIA = range(3)
 # First byte → what it is to us; a table, since this is looked at for every packet.
 KINDS = bytes(
@@ -82,6 +86,7 @@ class FlowRules:
         self._stun_reserve = (self._stun_most - 1) * _STUN_RESERVE
         self._stun_left = self._stun_most
         self._stun_at = -math.inf
+        self._refilled = array("d", [-math.inf]) * _REFILL_SLOTS
         self.drops: Counter[str] = Counter()
         self.not_learned: Counter[str] = Counter()  # reply frames that were delivered and taught nothing, by reason
         self.frames_up = 0  # client → transceiver
@@ -125,7 +130,7 @@ class FlowRules:
     def _route_token_untrusted(self, data: memoryview, username: bytes, words: Words, row: int, now: float) -> int:
         flows = self.flows
         target = flows.cells.target[row]
-        self._spend_stun(now, 0.0 if target else self._stun_reserve)
+        self._spend_stun(now, row if target else 0)
         ufrag = username.partition(b":")[0]
         token = self._keys.open_untrusted(ufrag)
         known = target != 0 and flows.transceivers.addresses[target] == token.address
@@ -160,12 +165,16 @@ class FlowRules:
             raise DecodeError("too_many_transceivers")
         return self._spend(row, len(data))
 
-    def _spend_stun(self, now: float, reserve: float) -> None:
+    def _spend_stun(self, now: float, row: int) -> None:
+        """`row`: of an established flow, or 0."""
         left = min(self._stun_most, self._stun_left + (now - self._stun_at) * self.config.stun_per_second)
         self._stun_at = now
         self._stun_left = left
-        if left < 1 + reserve:
-            raise DecodeError("stun_budget")
+        if left < 1 + self._stun_reserve:
+            slot = row % _REFILL_SLOTS
+            if not row or left < 1 or now - self._refilled[slot] < _REFILL:
+                raise DecodeError("stun_budget")
+            self._refilled[slot] = now
         self._stun_left = left - 1
 
     def _spend(self, row: int, length: int) -> int:

@@ -34,7 +34,8 @@ class ResendBuffer:
     def __init__(self) -> None:
         self.packets: list[bytes] = [b""] * CAPACITY
         self.newest = 0
-        self._resends: dict[int, tuple[int, float]] = {}  # by sequence number: (how often, when last)
+        # By sequence number: the packet, how often, when last. Numbers come round again, and then are another packet's.
+        self._resends: dict[int, tuple[bytes, int, float]] = {}
         self._tokens = BURST
         self._tokens_at = -math.inf
         self.counters: collections.Counter[str] = collections.Counter()
@@ -59,15 +60,17 @@ class ResendBuffer:
         for sequence in sequences:
             if not (packet := self._find(sequence)):
                 self.counters["resend_unknown"] += 1
-            elif self._may_resend(sequence, now, spacing):
+            elif self._may_resend(sequence, packet, now, spacing):
                 packets.append(packet)
                 self.counters["resent"] += 1
             else:
                 self.counters["resend_refused"] += 1
         return packets
 
-    def _may_resend(self, sequence: int, now: float, spacing: float) -> bool:
-        times, last = self._resends.get(sequence, (0, -math.inf))
+    def _may_resend(self, sequence: int, packet: bytes, now: float, spacing: float) -> bool:
+        resent, times, last = self._resends.get(sequence, (b"", 0, -math.inf))
+        if resent is not packet:
+            times, last = 0, -math.inf
         if times >= MAX_RESENDS or now - last < spacing:
             return False
         if now > self._tokens_at:
@@ -77,6 +80,6 @@ class ResendBuffer:
             return False
         self._tokens -= 1.0
         if len(self._resends) >= 2 * CAPACITY:  # some of them are not here any more
-            self._resends = {known: entry for known, entry in self._resends.items() if self._find(known)}
-        self._resends[sequence] = (times + 1, now)
+            self._resends = {known: entry for known, entry in self._resends.items() if self._find(known) is entry[0]}
+        self._resends[sequence] = (packet, times + 1, now)
         return True

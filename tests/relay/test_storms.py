@@ -61,7 +61,7 @@ def test_a_known_flow_that_names_new_tokens_all_the_time_has_no_more_than_the_bu
     assert len(deliver(bench, batch)) == 5
     assert bench.core.drops == {"stun_budget": 45}
     bench.now += 0.035
-    assert len(deliver(bench, batch[:10])) == 3
+    assert len(deliver(bench, batch[:10])) == 2
     assert bench.targets(bench.RTP) == [bench.A]
 
 
@@ -90,3 +90,19 @@ def test_a_flood_does_not_keep_a_call_from_its_consent_whose_username_a_new_rela
         assert deliver(bench, [*flood, (check, CALLERS[turn]), *flood]) == [check]
         bench.now += 0.01
     assert bench.core.drops["stun_budget"] > 18_000
+
+
+def test_an_established_flow_that_names_new_tokens_all_the_time_does_not_keep_another_from_its_consent(
+    make_bench: MakeBench,
+):
+    bench = make_bench(stun_per_second=1000)
+    loud, *others = CALLERS
+    checks = {caller: bench.check(bench.token()) for caller in others}
+    for caller in CALLERS:
+        bench.down(b"\x80voice", client=caller)
+    for turn in range(90):
+        flood = [(bench.check(bench.token()), loud) for _ in range(60)]
+        check = checks[others[turn]]
+        assert check in deliver(bench, [*flood, (check, others[turn])])
+        bench.now += 0.01
+    assert bench.core.drops["stun_budget"] > 4000

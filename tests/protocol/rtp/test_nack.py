@@ -509,3 +509,15 @@ def test_only_packets_that_were_sent_and_lately_are_known():
         resend.keep(number & 0xFFFF, b"x")
     assert resend.has_any([7, 63])  # 65500 + 99, modulo 2^16
     assert not resend.has_any([64, 65500, 30000])
+
+
+def test_a_packet_whose_number_has_come_round_again_may_be_sent_again_as_often_as_any():
+    resend = ResendBuffer()
+    now = 0.0
+    for number in range(2 * 0x10000):
+        resend.keep(number & 0xFFFF, b"%d" % number)
+        now += 0.02
+        if number & 0xFFFF == 7:
+            copies = [resend.take([7], now + 0.1 * n, 0.05) for n in range(4)]
+            assert copies == [[b"%d" % number]] * 2 + [[]] * 2
+            now += 1
