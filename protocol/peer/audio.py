@@ -134,8 +134,7 @@ class AudioStream:
         assert self.arrivals is not None
         for told in self.arrivals.take(now):
             feedback = Feedback(RtcpType.RTPFB, TRANSPORT_CC_FORMAT, self.parameters.ssrc, ssrc, told.information())
-            self.reporter.send_feedback(feedback)
-            self.reporter.counters["transport_cc_sent"] += 1
+            self.reporter.counters["transport_cc_sent"] += self.reporter.send_feedback(feedback)
 
     def path_estimate(self) -> PathEstimate:
         """Of the way to the peer, by RTCP; the jitter is that of the source heard last."""

@@ -22,6 +22,7 @@ INTERVAL = 0.235
 MAX_NOTED = 64
 MAX_SPAN = 256  # sequence numbers told of in one feedback; a longer hole is another stream
 MAX_DELTA = 0x7FFF
+MAX_FEEDBACKS = 3  # that one `take` gives; numbers sent in turns across a pause would make one of each
 
 
 class ArrivalLog:
@@ -46,7 +47,7 @@ class ArrivalLog:
         return now - self._last_taken >= INTERVAL or len(noted) >= MAX_NOTED
 
     def take(self, now: float) -> list[TransportFeedback]:
-        """What is to be told now: one feedback, more only across a pause of seconds."""
+        """What is to be told now: one feedback, more only across a pause of seconds, MAX_FEEDBACKS at most."""
         noted, self._noted = self._noted, []
         self._last_taken = now
         if not noted:
@@ -70,7 +71,7 @@ class ArrivalLog:
             arrivals = self._reported | arrivals
         self._base = max(self._base, last + 1)
         self._reported = {number: ticks for number, ticks in arrivals.items() if number >= self._base - MAX_SPAN}
-        return self._write(first, [arrivals.get(number) for number in range(first, last + 1)])
+        return self._write(first, [arrivals.get(number) for number in range(first, last + 1)])[-MAX_FEEDBACKS:]
 
     def _as_row(self, noted: list[tuple[int, float]]) -> TransportFeedback | None:
         """The feedback, if the packets are those behind the last ones, in order, with none missing: so it is nearly always."""

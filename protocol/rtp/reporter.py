@@ -234,12 +234,13 @@ class RtcpReporter:
 
     # Feedback
 
-    def send_feedback(self, feedback: Feedback) -> None:
-        """Have it sent at once (RFC 4585 §3.5.2: two parties may). Nothing once closed, or while nothing may leave."""
+    def send_feedback(self, feedback: Feedback) -> bool:
+        """Have it sent at once (RFC 4585 §3.5.2: two parties may). False once closed, or while nothing may leave."""
         if self._closed or len(self._outputs) >= _MAX_WAITING:
-            return
+            return False
         head: list[RtcpPacket] = [] if self._reduced_size else [ReceiverReport(self.sender.ssrc), self._description]
         self._outputs.append(RtcpDatagram(serialize_rtcp([*head, feedback])))
+        return True
 
     def take_nacked(self) -> list[int]:
         """The sequence numbers of ours that the peer has asked for since the last call."""

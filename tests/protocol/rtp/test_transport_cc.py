@@ -160,3 +160,15 @@ def test_whatever_numbers_come_what_is_kept_and_told_is_bounded(packets: list[tu
                 assert len(feedback.information()) < 1100
         assert len(log._noted) <= 64
         assert len(log._reported) <= 256
+
+
+def test_numbers_in_turns_across_a_pause_bring_three_feedbacks_at_once_at_most():
+    log = ArrivalLog()
+    for number in range(0, 128, 2):
+        log.record(number, 1.0)
+    assert len(log.take(1.0)) == 1
+    for number in range(1, 128, 2):
+        log.record(number, 100.0)
+    told = log.take(100.0)
+    assert len(told) == 3
+    assert told[-1].base_sequence + len(told[-1].arrivals) == 128
