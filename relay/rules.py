@@ -146,7 +146,7 @@ class FlowRules:
         if known:
             flows.adopt(row, flows.digest(username), flows.digest(ufrag), now)
             return target
-        if not target and flows.is_full():
+        if not target and not self._has_room(now):
             raise DecodeError("table_full")
         proposal = Proposal(
             token.address,
@@ -185,6 +185,10 @@ class FlowRules:
         cells.budget[row] = budget - length
         return cells.pending[row]
 
+    def _has_room(self, now: float) -> bool:
+        """For one more established flow."""
+        return not self.flows.is_full() or self.flows.reclaim(now)
+
     def announced(self, words: Words, source: TransportAddress, now: float) -> None:
         """A transceiver says that the call of this client is with it: as good as a reply, and no better."""
         row = self.flows.find_words(words)
@@ -201,7 +205,7 @@ class FlowRules:
             if len(payload) > 0 and payload[0] & 0xFD == 1:
                 return  # a STUN answer: the flow of its check has had to make room, and must not come back this way
             if self.config.learn_from_replies:
-                if flows.learn(words, source, now):
+                if self._has_room(now) and flows.learn(words, source, now):
                     self.learned += 1
                 else:
                     self.not_learned["table_full"] += 1
@@ -210,7 +214,7 @@ class FlowRules:
         answered = pending != 0 and flows.transceivers.addresses[pending] == source and now < cells.until[row]
         if not cells.target[row]:
             if answered or self.config.learn_from_replies:
-                if flows.establish(row, source, now):
+                if self._has_room(now) and flows.establish(row, source, now):
                     self.established += 1
                 else:
                     self.not_learned["table_full"] += 1

@@ -231,6 +231,23 @@ def test_what_its_transceiver_sends_keeps_a_flow(bench: Bench):
     assert bench.targets(bench.RTP) == [bench.A]
 
 
+def test_in_a_full_table_flows_of_calls_that_must_be_over_make_room_and_no_others(make_bench: MakeBench):
+    bench = make_bench(max_flows=3)
+    clients = [pack_address("198.51.100.20", port) for port in range(1, 6)]
+    for client in clients[:3]:
+        bench.establish(client=client)
+        bench.pass_time(10)
+    for _ in range(3):
+        bench.pass_time(8)
+        bench.down(bench.answer(), client=clients[1])
+        assert bench.targets(b"\x80", client=clients[0]) == [bench.A]  # which does not help it
+    assert bench.targets(bench.check(bench.token()), client=clients[3]) == [bench.A]
+    bench.down(bench.answer(), client=clients[3])
+    reached = [bench.targets(bench.RTP, client=client) for client in clients[:4]]
+    assert reached == [[], [bench.A], [bench.A], [bench.A]]
+    assert bench.core.flows.evicted == 1
+
+
 @pytest.mark.parametrize("kind", ["media", "checks", "answers"])
 def test_a_client_that_goes_on_when_its_call_is_over_holds_no_place(bench: Bench, kind: str):
     """Or who starts calls and ends them could fill the table with flows at the price of a byte in two minutes each."""
