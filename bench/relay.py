@@ -263,7 +263,7 @@ def measure_survival(options: RelayOptions, progress: Progress) -> Section:
                 os.kill(relay.worker_pid, signal.SIGKILL)
                 time.sleep(2 * CALM)
                 passage = traffic.stop()
-            section.add(f"{killed}: longest gap", RELAY, "ms", passage.longest_gap)
+            section.add(f"{killed}: longest gap of a caller", RELAY, "ms", passage.longest_gap_of_one)
             section.add(f"{killed}: lost", RELAY, "packets", passage.lost)
         # Without an admin port, a relay says that it is ready when it serves.
         again = environ | {"ANTIPHON_RELAY_TRUNK": str(relay.bound["trunk"]), "ANTIPHON_RELAY_ADMIN": ""}
@@ -280,7 +280,7 @@ def measure_survival(options: RelayOptions, progress: Progress) -> Section:
             section.add(f"{gone}: back after", RELAY, "ms", back)
             section.add(f"{gone}: longest gap of a caller beyond that", RELAY, "ms", passage.longest_gap_of_one - back)
     section.hold(f"{upgraded}: lost", RELAY, 0)
-    section.hold(f"{killed}: longest gap", RELAY, 100)
+    section.hold(f"{killed}: longest gap of a caller", RELAY, 100)
     section.hold(f"{gone}: longest gap of a caller beyond that", RELAY, 60)
     return section
 
