@@ -29,6 +29,7 @@ SETUP_SECONDS = 5.0
 DRAIN_SECONDS = 0.5
 HEAD = b"\x80\x6f"  # RTP, by its first byte
 SPEECH = b"\x80\x70" + bytes(158)
+GOODBYE = b"\x15goodbye"  # begins as a DTLS alert does
 SPEECH_SECONDS = 0.02
 MTU = 1452
 
@@ -90,6 +91,8 @@ class Traffic:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
+        for path in self._paths:  # or the next client with one of these ports would be taken for one that talks in two calls
+            self._reply([Frame(path.remote, path.local[-1], GOODBYE)], TransportAddress(path.local[:-1]))
         for sock in (*self._clients, self._transceiver):
             sock.close()
 
