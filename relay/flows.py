@@ -246,7 +246,7 @@ class FlowTable(FlowRows):
         self._end()
         return number != 0
 
-    def adopt(self, row: int, username: int, token: int, now: float) -> None:
+    def adopt(self, row: int, username: int, token: int) -> None:
         """An established flow carries another USERNAME with a good token for the same transceiver.
 
         Nobody has answered yet: it goes on to count for the token by which it was established, if we know that. Else who
@@ -254,7 +254,6 @@ class FlowTable(FlowRows):
         """
         self._begin()
         self.cells.username[row] = username
-        self.cells.seen[row] = now
         if not self.cells.token[row]:
             self._count_for(row, token)
         self._end()

@@ -144,7 +144,7 @@ class FlowRules:
             if not authenticate(request, scan_binding_untrusted(request), password):
                 raise DecodeError("integrity")
         if known:
-            flows.adopt(row, flows.digest(username), flows.digest(ufrag), now)
+            flows.adopt(row, flows.digest(username), flows.digest(ufrag))
             return target
         if not target and not self._has_room(now):
             raise DecodeError("table_full")

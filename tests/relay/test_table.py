@@ -187,8 +187,8 @@ class Model(RuleBasedStateMachine):
         self.now += 1.0
         flow = self.flows.get(words)
         if flow is not None and flow.target is not None:
-            self.table.adopt(self.table.find_words(words), username, token, self.now)
-            flow.username, flow.seen = username, self.now
+            self.table.adopt(self.table.find_words(words), username, token)
+            flow.username = username
             if not flow.token:
                 flow.token = token
                 self.kin(token, True, flow)
@@ -391,7 +391,7 @@ WORKS: dict[str, Callable[[FlowTable], object]] = {
     "propose to an established one": lambda table: table.propose(table.find_words(CLIENTS[0]), PROPOSAL),
     "establish": lambda table: table.establish(table.find_words(CLIENTS[5]), TRANSCEIVERS[0], 105.0),
     "move": lambda table: table.establish(table.find_words(CLIENTS[1]), TRANSCEIVERS[2], 105.0),
-    "adopt": lambda table: table.adopt(table.find_words(CLIENTS[0]), 9, 3, 105.0),
+    "adopt": lambda table: table.adopt(table.find_words(CLIENTS[0]), 9, 3),
     "learn": lambda table: table.learn(CLIENTS[15], TRANSCEIVERS[1], 105.0),
     "expire": lambda table: table.expire(161.0),
 }
