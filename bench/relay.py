@@ -34,6 +34,7 @@ from bench.reference.forwarder import compile_forwarder, start_forwarder
 from bench.reference.nginx import NGINX, find_nginx, start_nginx
 from bench.wiring import start_relay
 from protocol.routing import RoutingConfig
+from relay.host import STEADY
 from service.config import load
 
 __all__ = ["RelayOptions", "measure_relay", "measure_survival", "measure_table"]
@@ -258,6 +259,7 @@ def measure_survival(options: RelayOptions, progress: Progress) -> Section:
         section.add(f"{upgraded}: longest gap", RELAY, "ms", passage.longest_gap)
         for number in range(options.kills):
             progress.say(f"kill {number + 1} of {options.kills}")
+            time.sleep(STEADY)  # who is killed young is forked later each time
             with Traffic(relay.bound["listen"][0], routing, rate=UPGRADE_RATE) as traffic:
                 time.sleep(CALM)
                 os.kill(relay.worker_pid, signal.SIGKILL)
