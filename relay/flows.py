@@ -64,12 +64,11 @@ __all__ = ["FlowTable", "Proposal"]
 
 _SLICE_ROWS = 65536  # looked at
 _SLICE_REMOVALS = 3584  # taken out
-
-# And of a full table that looks for a flow to forget. A transceiver answers its caller's checks every few seconds, and ends
-# the call 30 s after the last one (RFC 7675 §5.1).
-
 _RECLAIM_ROWS = 4096
-_RECLAIM_SILENCE = 30.0
+_RECLAIM_PAUSE = 0.001  # seconds after a look in vain
+_RECLAIM_SILENCE = (
+    30.0  # a transceiver answers checks every few seconds, and ends its call so long after the last (RFC 7675 §5.1)
+)
 
 
 class Proposal(NamedTuple):
@@ -93,6 +92,7 @@ class FlowTable(FlowRows):
         self._max_per_token = max_per_token
         self._idle = idle
         self._hand = 1  # where the next `reclaim` begins
+        self._vain_at = -math.inf
         self.expired = 0  # since this process has the table
         self.lapsed = 0
         self.evicted = 0
@@ -301,21 +301,22 @@ class FlowTable(FlowRows):
         return self._expire_established(now) and lapsed
 
     def reclaim(self, now: float) -> bool:
-        """For a full table: forget an established flow whose transceiver has been silent since its consent must have expired.
-
-        The next rows are looked at, in bounded time; the next call goes on behind them.
-        """
+        """For a full table: forget an established flow whose transceiver has been silent since its consent must have expired."""
+        # The next rows are looked at, in bounded time and not for each packet; the next call goes on behind them.
+        if now - self._vain_at < _RECLAIM_PAUSE:
+            return False
         columns, high = self.columns, self._head[HIGH_WORD]
         first = self._hand if self._hand < high else 1
         last = min(first + _RECLAIM_ROWS, high)
-        silent = columns.seen[first:last] <= now - _RECLAIM_SILENCE
-        silent &= columns.state[first:last] == ESTABLISHED
+        silent = (columns.seen[first:last] <= now - _RECLAIM_SILENCE) & (columns.state[first:last] == ESTABLISHED)
         found = np.flatnonzero(silent)
         self._hand = first + int(found[0]) + 1 if len(found) else last
         if len(found):
             self._begin()
             self._evict(first + int(found[0]))
             self._end()
+        else:
+            self._vain_at = now
         return len(found) > 0
 
     # ---- expiry
