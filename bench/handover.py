@@ -91,9 +91,8 @@ class Traffic:
 
     def __exit__(self, *_: object) -> None:
         self.stop()
-        for (
-            path
-        ) in self._paths:  # or the next client with one of these ports would be taken for one that talks in two calls
+        # Or the next client with one of these ports would be taken for one that talks in two calls.
+        for path in self._paths:
             self._reply([Frame(path.remote, path.local[-1], GOODBYE)], TransportAddress(path.local[:-1]))
         for sock in (*self._clients, self._transceiver):
             sock.close()
