@@ -50,7 +50,7 @@ from protocol.errors import DecodeError, LocalError
 from service import websocket
 from service.logs import get_logger
 from service.websocket import HandshakeError, Message, WebSocket, WebSocketClosed
-from transceiver.backends.attachment import MAX_CALL_BYTES, REPORT_BYTES, LinkAttachment
+from transceiver.backends.attachment import MAX_CALL_BYTES, MAX_CALL_CONTROL_BYTES, REPORT_BYTES, LinkAttachment
 from transceiver.backends.base import Accepted, BackendEvent, Call, Ended, Flushed, Inbox, Lost, MediaFrame, Refused
 from transceiver.backends.gather import GatherPace
 
@@ -132,7 +132,7 @@ class AgentLink:
             self.drops["session_oversize"] += 1
             message = encode_message(start)
         attachment = self._attachments[handle] = LinkAttachment(self, call, handle)
-        self.put(message, attachment)
+        self.put(message, attachment, MAX_CALL_CONTROL_BYTES)
         return attachment
 
     def drain(self) -> None:
@@ -158,7 +158,7 @@ class AgentLink:
         cost = len(message) + MESSAGE_OVERHEAD
         if attachment is not None:
             if self._is_full:
-                share = 0 if share == MAX_CALL_BYTES else FULL_LINK_CALL_BYTES
+                share = min(share - MAX_CALL_BYTES, FULL_LINK_CALL_BYTES)  # nothing but words
             if not self.has_room(attachment, cost, share):
                 return
         self._queue.append((message, attachment))
