@@ -301,7 +301,7 @@ class FlowTable(FlowRows):
         return self._expire_established(now) and lapsed
 
     def reclaim(self, now: float) -> bool:
-        """For a full table: forget an established flow whose transceiver has been silent since its consent must have expired."""
+        """For a full table: forget an established flow whose transceiver is silent since its consent must have expired."""
         # The next rows are looked at, in bounded time and not for each packet; the next call goes on behind them.
         if now - self._vain_at < _RECLAIM_PAUSE:
             return False
