@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import AsyncIterator
 
 import trio
 
@@ -209,7 +210,7 @@ class _Driver:
         transcription = self._session.settings.audio.input.transcription
         language = transcription.language if transcription is not None else None
         try:
-            words = await recognizer.transcribe(turn.pcm, turn.rate, language)
+            words = await recognizer.transcribe(_at_once(turn.pcm), turn.rate, language)
         except Exception as error:
             log.error("the recognizer failed", call=self._call.id, exc_info=error)
             turn.settle(None)
@@ -278,11 +279,14 @@ class _Driver:
         self._session.say(response_id, text)
         self._carry_out()
 
-    def call_function(self, response_id: str, name: str, arguments: str) -> str:
+    def call_function(self, response_id: str, name: str) -> str:
         call_id = self._session.call(response_id, name)
-        self._session.argue(response_id, arguments)
         self._carry_out()
         return call_id
+
+    def argue(self, response_id: str, text: str) -> None:
+        self._session.argue(response_id, text)
+        self._carry_out()
 
     @property
     def encoder(self) -> Encoder:
@@ -324,13 +328,22 @@ class _Voice:
             size = self._open_encoder().frame_samples * 2
             await self.play(bytes(size - len(self._rest)))
 
-    def call(self, name: str, arguments: str) -> str:
-        return self._driver.call_function(self._response_id, name, arguments)
+    def call(self, name: str, arguments: str = "") -> str:
+        call_id = self._driver.call_function(self._response_id, name)
+        self.argue(arguments)
+        return call_id
+
+    def argue(self, text: str) -> None:
+        self._driver.argue(self._response_id, text)
 
     def _open_encoder(self) -> Encoder:
         if self._encoder is None:
             self._encoder = self._driver.encoder
         return self._encoder
+
+
+async def _at_once(pcm: bytes) -> AsyncIterator[bytes]:
+    yield pcm
 
 
 def _settings_of(call: Call) -> Settings:

@@ -1,23 +1,49 @@
-"""What a voice agent is made of, each part to be replaced: a recognizer that knows words, a model that answers."""
+"""What a voice agent is made of, each part to be replaced: who finds turns, who knows words, who answers, who speaks.
+
+    caller ─ Detector ─ Recognizer ─ Dialogue ─ Speaker ─ caller
+                                     └─────── Model ─┘
+A `Model` answers with words and sound of its own; `SpeakingModel` (speaking.py) makes one of a Dialogue and a Speaker.
+
+Every part may be cancelled wherever it waits, and may be used for many calls at once: what belongs to one call is made
+per call. What a part raises ends the response, or leaves the turn without words, never the call. Sound is 16-bit mono in the
+machine's byte order.
+"""
 
 from __future__ import annotations
 
-from typing import Protocol
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass
+from typing import Protocol, TypeAlias
 
 import trio
 
 from agent.realtime.response import Plan
 from agent.realtime.server_events import Usage
+from agent.voice import Turn as TurnChange
 
-__all__ = ["Model", "ModelFailed", "Recognizer", "Turn", "Voice"]
+__all__ = [
+    "Detector",
+    "Dialogue",
+    "Manner",
+    "Model",
+    "ModelFailed",
+    "Play",
+    "Recognizer",
+    "Speaker",
+    "Turn",
+    "Voice",
+    "Writer",
+]
+
+Play: TypeAlias = Callable[[bytes], Awaitable[None]]
 
 
 class ModelFailed(Exception):
-    """The model could not answer; its message is for the client."""
+    """There is no answer; the message is for the client."""
 
 
 class Turn:
-    """What the caller said: `pcm` is 16-bit mono at `rate` samples a second, in the machine's byte order."""
+    """What the caller said: `pcm` at `rate` samples a second."""
 
     def __init__(self, item_id: str, pcm: bytes, rate: int) -> None:
         self.item_id = item_id
@@ -37,9 +63,57 @@ class Turn:
         return self._words
 
 
+class Detector(Protocol):
+    """Finds where turns begin and end; one for each call, made anew when the client sets turn detection."""
+
+    def feed(self, pcm: bytes) -> list[TurnChange]:
+        """The turns that this piece of audio, of any length, brings to light. It must not wait: it is called for each frame."""
+
+    def silence(self) -> list[TurnChange]:
+        """No audio comes (DTX, or a caller who is muted)."""
+
+
 class Recognizer(Protocol):
-    async def transcribe(self, pcm: bytes, rate: int, language: str | None) -> str:
-        """Raises any exception if it cannot; it may be cancelled at any time."""
+    async def transcribe(self, audio: AsyncIterator[bytes], rate: int, language: str | None) -> str:
+        """The words of one turn; "" if there are none. `audio` comes piece by piece while the caller still speaks, and ends
+        with the turn. It may raise anything if it cannot."""
+
+
+@dataclass(frozen=True, slots=True)
+class Manner:
+    """How to speak, as the session asks: the name of a voice, and 1.0 for its usual speed."""
+
+    voice: str = ""
+    speed: float = 1.0
+
+
+class Speaker(Protocol):
+    @property
+    def rate(self) -> int:
+        """Samples a second of what it plays."""
+
+    async def speak(self, text: str, manner: Manner, play: Play) -> None:
+        """One sentence, or a few, in pieces as they come. `play` waits when it is ahead of the caller's ear.
+        Raises ModelFailed."""
+
+
+class Writer(Protocol):
+    """Where a dialogue writes its answer, in order."""
+
+    async def write(self, text: str) -> None:
+        """The next words. Waits while many are still to be spoken."""
+
+    async def call(self, name: str) -> None:
+        """Begin to call a function of the client's. What it returns leads to another response."""
+
+    async def argue(self, text: str) -> None:
+        """The next piece of that call's arguments, which are JSON."""
+
+
+class Dialogue(Protocol):
+    async def answer(self, plan: Plan, turn: Turn | None, writer: Writer) -> Usage | None:
+        """Answer in words and calls of functions. `turn`: what the caller just said, if that is what is to be answered.
+        Raises ModelFailed; whatever else it raises is logged, and the client is told that the model failed."""
 
 
 class Voice(Protocol):
@@ -55,8 +129,11 @@ class Voice(Protocol):
     async def play(self, pcm: bytes) -> None:
         """The next sound. Waits while more than 5 s are still to be played."""
 
-    def call(self, name: str, arguments: str) -> str:
-        """Call a function of the client's, with JSON: the id of the call. What it returns leads to another response."""
+    def call(self, name: str, arguments: str = "") -> str:
+        """Call a function of the client's: the id of the call. What it returns leads to another response."""
+
+    def argue(self, text: str) -> None:
+        """More of that call's arguments, which are JSON in the end."""
 
 
 class Model(Protocol):

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable
 from typing import Any
 
 import pytest
@@ -293,7 +293,8 @@ async def test_a_recognizer_is_asked_for_the_words_of_a_turn(autojump_clock: Clo
         def __init__(self) -> None:
             self.seconds: list[float] = []
 
-        async def transcribe(self, pcm: bytes, rate: int, language: str | None) -> str:
+        async def transcribe(self, audio: AsyncIterator[bytes], rate: int, language: str | None) -> str:
+            pcm = b"".join([piece async for piece in audio])
             await trio.sleep(0.3)
             self.seconds.append(len(pcm) / 2 / rate)
             if len(self.seconds) > 1:
