@@ -15,7 +15,7 @@ from agent.codecs import pcm_codecs
 from agent.codecs.opus import find_opus
 from agent.config import AgentConfig
 from agent.live import Agent
-from agent.loading import AgentNotFound, load_agent
+from agent.loading import AgentNotFound, load_agents
 from agent.server import AgentServer
 from service import config as configuration
 from service.admin import serve_admin
@@ -36,7 +36,8 @@ Your own agent is an async function that takes a call:
     python -m agent --agent my_agent:agent
 
 docs/agent.md describes all that a call can do; examples/ has more. Options override the file and the environment
-(ANTIPHON_AGENT_AGENT, ANTIPHON_AGENT_LISTEN, ANTIPHON_AGENT_ADMIN, ANTIPHON_AGENT_MAX_CALLS, ANTIPHON_AGENT_DRAIN_SECONDS).
+(ANTIPHON_AGENT_AGENT, ANTIPHON_AGENT_ALSO, ANTIPHON_AGENT_LISTEN, ANTIPHON_AGENT_ADMIN, ANTIPHON_AGENT_MAX_CALLS,
+ANTIPHON_AGENT_DRAIN_SECONDS).
 When it serves, it prints one line on standard output: ready {"agent": …, "listen": …, "url": …, "admin": …}.
 SIGTERM or SIGINT: no new calls, those in progress may finish; a second one: at once.
 """
@@ -51,7 +52,10 @@ def arguments() -> argparse.Namespace:
     )
     defaults = AgentConfig()
     parser.add_argument(
-        "--agent", metavar="NAME", help=f"echo, meter, parrot or module:function (default: {defaults.agent})"
+        "--agent", metavar="NAME", help=f"echo, meter, parrot, realtime or module:function (default: {defaults.agent})"
+    )
+    parser.add_argument(
+        "--also", metavar="NAME,…", help="further agents, for callers whose session names one as `model`"
     )
     parser.add_argument(
         "--listen", metavar="HOST:PORT", help=f"where transceivers connect; port 0: any (default: {defaults.listen})"
@@ -65,7 +69,7 @@ def arguments() -> argparse.Namespace:
 
 async def serve(config: AgentConfig, agent: Agent) -> None:
     log = get_logger()
-    server = AgentServer(agent, config.agent, max_calls=config.max_calls)
+    server = AgentServer(agent, config.agent, also=config.also, max_calls=config.max_calls)
     with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
             bound = await nursery.start(server.serve, config.listen)
@@ -95,12 +99,12 @@ async def serve(config: AgentConfig, agent: Agent) -> None:
 
 def main() -> NoReturn:
     options = arguments()
-    given = {key: getattr(options, key) for key in ("agent", "listen", "admin")}
+    given = {key: getattr(options, key) for key in ("agent", "also", "listen", "admin")}
     environ = {**os.environ, **configuration.overriding("agent", given)}
     try:
         config = configuration.load({"agent": AgentConfig, "log": LogConfig}, options.config, environ)
         agent_config = config[AgentConfig]
-        agent = load_agent(agent_config.agent)
+        agent = load_agents((agent_config.agent, *agent_config.also))
     except configuration.ConfigError as error:
         configuration.exit_for(error)
     except AgentNotFound as error:

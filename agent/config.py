@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from protocol.agentlink import MAX_AGENTS
 from service.addresses import parse_host_port
 
 __all__ = ["AgentConfig"]
@@ -14,6 +15,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
 
     agent: str = "parrot"
     """`echo`, `meter`, `parrot`, or your own: `module:function`."""
+    also: tuple[str, ...] = ()
+    """Further agents of the same process, for callers whose session names one as its `model`: `echo,parrot`."""
     listen: str = "127.0.0.1:8790"
     """Where transceivers connect by WebSocket; keep it on a private network."""
     admin: str = "127.0.0.1:0"
@@ -28,6 +31,9 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
                 parse_host_port(getattr(self, key))
             except ValueError as error:
                 raise ValueError(f"{key}: {error}") from None
+        names = (self.agent, *self.also)
+        if len(set(names)) < len(names) or len(names) > MAX_AGENTS:
+            raise ValueError(f"also: at most {MAX_AGENTS - 1} agents, none of them twice")
         if self.max_calls < 1:
             raise ValueError("max_calls: must be at least 1")
         if not 0 <= self.drain_seconds <= 86400:

@@ -51,11 +51,22 @@ GOING_AWAY, PROTOCOL_ERROR = 1001, 1002  # RFC 6455 §7.4.1
 
 
 class Link:
-    def __init__(self, connection: WebSocket, agent: Agent, name: str, statistics: Statistics, max_calls: int) -> None:
+    def __init__(
+        self,
+        connection: WebSocket,
+        agent: Agent,
+        name: str,
+        statistics: Statistics,
+        max_calls: int,
+        *,
+        also: tuple[str, ...] = (),
+    ) -> None:
+        """`also`: the names of further agents that `agent` may hand a call to."""
         self._connection = connection
         self._agent = agent
         self._codecs: tuple[str, ...] = getattr(agent, "codecs", ())
         self._name = name
+        self._also = also
         self._statistics = statistics
         self._max_calls = max_calls
         self._outbox = Outbox()
@@ -94,7 +105,7 @@ class Link:
         await self._connection.close(GOING_AWAY, "the agent is going away")
 
     async def _converse(self, calls: trio.Nursery) -> None:
-        self._outbox.put_urgent(AgentHello(LINK_VERSION, self._name, self._codecs))
+        self._outbox.put_urgent(AgentHello(LINK_VERSION, self._name, self._codecs, self._also))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write, nursery.cancel_scope)
             nursery.start_soon(self._keep_alive, nursery.cancel_scope)

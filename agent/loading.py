@@ -1,22 +1,53 @@
-"""Finding the agent to run: a built-in one by its name, anybody's own by `module:function`."""
+"""Finding the agents to run: a built-in one by its name, anybody's own by `module:function`; and the choice among several."""
 
 from __future__ import annotations
 
 import importlib
 import inspect
+from collections.abc import Sequence
 
 from agent.agents import AGENTS
+from agent.call import Call
 from agent.live import Agent
 
-__all__ = ["AgentNotFound", "load_agent"]
+__all__ = ["AgentNotFound", "Switchboard", "load_agent", "load_agents"]
 
 
 class AgentNotFound(Exception):
     """One sentence that says what is wrong with the name."""
 
 
+class Switchboard:
+    """An agent that hands each call to the one that the caller's session names as its `model`, else to the first."""
+
+    def __init__(self, agents: dict[str, Agent]) -> None:
+        self._agents = agents
+        self._first = next(iter(agents.values()))
+        spoken = [codecs for agent in agents.values() if (codecs := getattr(agent, "codecs", ()))]
+        self.codecs: tuple[str, ...] = tuple(
+            name for name in (spoken[0] if spoken else ()) if all(name in other for other in spoken)
+        )
+        """What all of them understand, in the order of the first; () if none has a wish."""
+
+    async def __call__(self, call: Call) -> None:
+        model = (call.session or {}).get("model")
+        agent = self._agents.get(model, self._first) if isinstance(model, str) else self._first
+        await agent(call)
+
+
+def load_agents(names: Sequence[str]) -> Agent:
+    """One agent that is all of these; the first answers whoever names none of them. Raises AgentNotFound."""
+    agents = {name: load_agent(name) for name in names}
+    if len(agents) == 1:
+        return agents[names[0]]
+    switchboard = Switchboard(agents)
+    if not switchboard.codecs and any(getattr(agent, "codecs", ()) for agent in agents.values()):
+        raise AgentNotFound(f"{', '.join(names)} have no codec in common")
+    return switchboard
+
+
 def load_agent(name: str) -> Agent:
-    """The async function that serves a call."""
+    """The async function that serves a call. Raises AgentNotFound."""
     if name in AGENTS:
         return AGENTS[name]
     module_name, separator, function_name = name.partition(":")

@@ -29,10 +29,12 @@ FAREWELL_SECONDS = 1.0
 class AgentServer:
     """Serves one agent function to any number of transceivers."""
 
-    def __init__(self, agent: Agent, name: str, *, max_calls: int = 1000) -> None:
+    def __init__(self, agent: Agent, name: str, *, also: tuple[str, ...] = (), max_calls: int = 1000) -> None:
+        """`also`: the names of further agents that `agent` may hand a call to."""
         self.statistics = Statistics()
         self._agent = agent
         self._name = name
+        self._also = also
         self._max_calls = max_calls
         self._links: set[Link] = set()
         self._draining = False
@@ -70,7 +72,7 @@ class AgentServer:
         return FORBIDDEN
 
     async def _run_link(self, connection: WebSocket) -> None:
-        link = Link(connection, self._agent, self._name, self.statistics, self._max_calls)
+        link = Link(connection, self._agent, self._name, self.statistics, self._max_calls, also=self._also)
         self._links.add(link)
         try:
             if self._draining:

@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 
 from service.addresses import own_addresses, parse_host_port, to_host_port
@@ -19,6 +20,9 @@ from stack.config import StackConfig
 __all__ = ["Plan"]
 
 MAX_ADVERTISED = 8
+VOICE, REALTIME = "voice", "realtime"
+OFFERED = (REALTIME, "parrot", "echo")  # callers may choose among these, unless the user named an agent of his own
+VOICE_NEEDS = ("pocketsphinx", "espeakng_loader")  # the packages of its extra
 DRAIN_SECONDS = 2.0  # who ends a stack on his own machine does not want to wait for its calls
 _WILDCARDS = {4: "0.0.0.0", 6: "::"}
 
@@ -35,7 +39,11 @@ class Plan:
         self._environ |= self._open("routing", keys)
 
     def agent(self) -> dict[str, str]:
-        values = {"agent": self._config.agent, "listen": "127.0.0.1:0", "drain_seconds": DRAIN_SECONDS}
+        offered = (VOICE, *OFFERED) if all(find_spec(name) is not None for name in VOICE_NEEDS) else OFFERED
+        first = offered[0] if self._config.agent == "auto" else self._config.agent
+        named = "agent" in given_keys("agent", self._file, self._environ)  # past us, in the agent's own section
+        also = [name for name in offered if name != first] if first in offered and not named else []
+        values = {"agent": first, "also": also, "listen": "127.0.0.1:0", "drain_seconds": DRAIN_SECONDS}
         # An agent of the user's own is looked for where he stands, after the checkout.
         found_at = os.pathsep.join([os.getcwd(), *filter(None, [self._environ.get("PYTHONPATH")])])
         return self._environ | self._open("agent", values) | {"PYTHONPATH": found_at}

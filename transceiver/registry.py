@@ -185,6 +185,7 @@ class Registry:
         return {
             "name": "antiphon",
             "agent": self._backend.name,
+            "models": list(self._backend.models),
             "calls": len(self.sessions),
             "max_calls": self._config.max_sessions,
             "draining": self.draining,

@@ -4,7 +4,10 @@
 import { Call, STAGES } from "./call.js";
 import { Levels } from "./levels.js";
 import { Line } from "./line.js";
+import { Room } from "./room.js";
 import { Staff } from "./staff.js";
+import { Talk } from "./talk.js";
+import { Transcript } from "./transcript.js";
 import { NO_WEBRTC, describeAgent, insecureContext } from "./words.js";
 
 const LOG_LIMIT = 400;
@@ -21,6 +24,7 @@ const page = {
   call: find("call"), status: find("status"), clock: find("clock"), notice: find("notice"), note: find("note"),
   served: find("served"), agent: find("agent-name"), log: find("log"), text: find("text"), send: find("send"),
   compose: find("compose"), processing: find("processing"), voice: find("voice"),
+  model: find("model"), modelChoice: find("model-choice"), talk: find("talk"), textLabel: find("text-label"),
 };
 const voices = {
   you: { meter: find("you-meter"), staff: new Staff(find("you-staff"), 3) },
@@ -37,7 +41,11 @@ const STATES = {
   ended: ["Call again", "Ended"],
 };
 
+const room = new Room(find("room"));
+const transcript = new Transcript(find("transcript"), () => ({ you: "You", agent: page.agent.textContent }));
+
 let call = null;
+let talk = null;
 let levels = null;
 let liveSince = null;
 let following = true;
@@ -63,10 +71,27 @@ async function begin(options = {}) {
   made.addEventListener("stage", ({ detail }) => onStage(made, detail));
   made.addEventListener("log", ({ detail }) => write(detail.kind, detail.text));
   made.addEventListener("path", ({ detail }) => onPath(made, detail));
+  listenToTalk(made);
   made.addEventListener("stream", ({ detail }) => onStream(detail.stream));
   made.addEventListener("end", ({ detail }) => onEnd(detail));
   watchVoices(made);
-  await made.start({ processing: options.processing ?? page.processing.checked });
+  await made.start({
+    processing: options.processing ?? page.processing.checked,
+    model: options.model ?? page.model.value,
+  });
+}
+
+// An agent that greets by `session.created` speaks the Realtime API: then there is more to show than messages.
+function listenToTalk(made) {
+  const present = (talk = new Talk((event) => made.send(JSON.stringify(event)), room.functions));
+  page.talk.hidden = true;
+  page.textLabel.textContent = "Message on the data channel";
+  transcript.follow(present);
+  present.addEventListener("ready", () => {
+    page.talk.hidden = false;
+    page.textLabel.textContent = "Say it in writing";
+  });
+  made.addEventListener("message", ({ detail }) => detail.event && present.receive(detail.event));
 }
 
 function onStage(made, { name, at }) {
@@ -197,7 +222,7 @@ function showState(state) {
   page.call.disabled = state === "ending";
   page.status.textContent = status;
   page.text.disabled = page.send.disabled = state !== "live";
-  page.processing.disabled = !["idle", "ended"].includes(state);
+  page.processing.disabled = page.model.disabled = !["idle", "ended"].includes(state);
   if (state === "live") liveSince = performance.now();
   if (state !== "live" && state !== "ending" && state !== "ended") page.clock.textContent = "";
 }
@@ -275,9 +300,17 @@ async function introduce() {
     // an older server, or none: the page works without it
   }
   const agent = typeof info.agent === "string" ? info.agent : "";
-  page.note.textContent = describeAgent(agent);
-  if (agent) page.agent.textContent = agent[0].toUpperCase() + agent.slice(1);
+  const models = Array.isArray(info.models) && info.models.length > 1 ? info.models : [];
+  page.model.replaceChildren(...models.map((name) => new Option(name, name)));
+  page.modelChoice.hidden = !models.length;
+  introduceAgent(page.model.value || agent);
   page.served.textContent = [agent && `${agent} agent`, info.version && `version ${info.version}`].filter(Boolean).join(" · ");
+}
+
+function introduceAgent(agent) {
+  page.note.textContent = describeAgent(agent);
+  page.agent.textContent = agent ? agent[0].toUpperCase() + agent.slice(1) : "Agent";
+  if (!talk?.ready || call?.state === "ended") page.talk.hidden = true;
 }
 
 // ---- the person -----------------------------------------------------------------------------------------------
@@ -287,10 +320,15 @@ page.call.addEventListener("click", () => {
   else call.hangUp();
 });
 
+page.model.addEventListener("change", () => introduceAgent(page.model.value));
+
 page.compose.addEventListener("submit", (event) => {
   event.preventDefault();
   const text = page.text.value;
-  if (text && call?.send(text)) page.text.value = "";
+  if (!text || call?.state !== "live") return;
+  if (talk?.ready) talk.say(text);
+  else call.send(text);
+  page.text.value = "";
 });
 
 addEventListener("pagehide", () => call?.abandon());
@@ -311,6 +349,8 @@ window.antiphon = {
   get channel() { return call?.channel ?? null; },
   get callId() { return call?.callId ?? null; },
   get endReason() { return call?.endReason ?? null; },
+  get talk() { return talk?.entries ?? []; },
+  get lights() { return room.lights; },
   get levels() { return { you: levels?.level("you") ?? 0, agent: levels?.level("agent") ?? 0 }; },
   log,
   call: begin,

@@ -35,12 +35,15 @@ export class Call extends EventTarget {
 
   #began = 0;
   #location = null;
+  #model = "";
   #interrupted = false;
   #givingUp = false;
   #timers = new Set();
   #abort = new AbortController();
 
-  async start({ processing = true } = {}) {
+  // `model`: who is to answer, if the server has several.
+  async start({ processing = true, model = "" } = {}) {
+    this.#model = model;
     this.#setState("microphone");
     try {
       this.microphone = await openMicrophone(processing);
@@ -63,7 +66,7 @@ export class Call extends EventTarget {
   send(text) {
     if (this.channel?.readyState !== "open") return false;
     this.channel.send(text);
-    this.#log("sent", text);
+    this.#log("sent", brief(parseEvent(text), text));
     return true;
   }
 
@@ -135,7 +138,9 @@ export class Call extends EventTarget {
     const timeout = this.#after(SIGNALLING_MS, () => this.#abort.abort("timeout"));
     let response;
     try {
-      response = await fetch(new URL(CALLS, location.href), {
+      const place = new URL(CALLS, location.href);
+      if (this.#model) place.searchParams.set("model", this.#model);
+      response = await fetch(place, {
         method: "POST",
         headers: { "Content-Type": "application/sdp", Accept: "application/sdp" },
         body: sdp,
@@ -164,10 +169,11 @@ export class Call extends EventTarget {
   }
 
   #receive(data) {
+    let event = null;
     if (typeof data !== "string") {
       this.#log("received", `${data.byteLength} bytes of binary data`);
     } else {
-      const event = parseEvent(data);
+      event = parseEvent(data);
       if (event?.type === "antiphon.call.ended") {
         const reason = String(event.reason ?? "remote_closed");
         this.endReason ??= reason;
@@ -175,9 +181,9 @@ export class Call extends EventTarget {
         return;
       }
       if (event?.type === "antiphon.draining") this.#log("warning", DRAINING);
-      else this.#log("received", data);
+      else this.#log("received", event ? brief(event, data) : data);
     }
-    this.#emit("message", { data });
+    this.#emit("message", { data, event });
   }
 
   #watchConnection(pc) {
@@ -299,6 +305,13 @@ async function openMicrophone(processing) {
 
 function stopTracks(stream) {
   for (const track of stream?.getTracks() ?? []) track.stop();
+}
+
+// An event of a Realtime session in a line: what it is, and its words.
+function brief(event, text) {
+  if (typeof event?.type !== "string" || !event.type.includes(".") || event.type.startsWith("antiphon.")) return text;
+  const words = event.delta ?? event.transcript ?? event.item?.content?.[0]?.text ?? event.arguments ?? event.item?.output;
+  return words ? `${event.type} “${words}”` : event.type;
 }
 
 function parseEvent(text) {

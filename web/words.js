@@ -30,6 +30,9 @@ const REASONS = {
 const AGENTS = {
   echo: "The echo returns every sound as it comes: what you hear is the whole path. Headphones help.",
   parrot: "The parrot waits until your sentence ends, then says it back. Speak over it and it stops at once.",
+  realtime: "This parrot speaks the Realtime API: your turn comes back, and what you write is written back.",
+  voice: "Ask for the lights, a timer, or how many miles are in ten kilometres. “What can you do?” helps further.",
+  meter: "The meter returns every sound, and counts how well your audio came.",
 };
 
 export function describeReason(reason) {

@@ -22,6 +22,7 @@ from protocol.agentlink.framing import (
 )
 from protocol.agentlink.messages import (
     LINK_VERSION,
+    MAX_AGENTS,
     MAX_CONTROL_BYTES,
     AgentDrain,
     AgentHello,
@@ -48,6 +49,7 @@ from protocol.agentlink.slots import METER_QUESTION, SlotCounts, SlotTally
 
 __all__ = [
     "LINK_VERSION",
+    "MAX_AGENTS",
     "MAX_CONTROL_BYTES",
     "MAX_DATA_BYTES",
     "MAX_FRAME_BYTES",

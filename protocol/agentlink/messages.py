@@ -25,6 +25,7 @@ from protocol.errors import DecodeError, LocalError
 
 __all__ = [
     "LINK_VERSION",
+    "MAX_AGENTS",
     "MAX_CONTROL_BYTES",
     "AgentDrain",
     "AgentHello",
@@ -54,6 +55,7 @@ LINK_VERSION = 2
 # Implementation constants. The session object comes from an HTTP body of at most 64 KiB; JSON escapes may double it.
 MAX_CONTROL_BYTES = 192 * 1024
 MAX_CODECS = 16
+MAX_AGENTS = 16
 
 Handle: TypeAlias = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
 ChannelId: TypeAlias = Annotated[int, Meta(ge=0, le=0xFFFF)]
@@ -84,6 +86,8 @@ class AgentHello(msgspec.Struct, frozen=True, tag_field="type", tag="hello"):
     version: Version
     agent: Name
     codecs: Annotated[tuple[Name, ...], Meta(max_length=MAX_CODECS)] = ()
+    also: Annotated[tuple[Name, ...], Meta(max_length=MAX_AGENTS)] = ()
+    """Other agents behind it, that a caller may name as the `model` of its session."""
 
 
 class CallStart(msgspec.Struct, frozen=True, tag_field="type", tag="call.start"):

@@ -111,3 +111,17 @@ def test_without_a_relay_a_public_address_that_is_not_ours_is_refused():
 def test_a_wrong_value_is_refused(wrong: dict[str, object]):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         StackConfig(**wrong)  # type: ignore[arg-type]
+
+
+def test_callers_may_choose_among_the_agents_that_come_with_us_unless_the_user_has_one_of_his_own():
+    agent = read(Plan(StackConfig(agent="echo"), None, {}).agent(), AgentConfig)
+    assert agent.agent == "echo"
+    assert {"parrot", "realtime"} <= set(agent.also)
+    for own in (StackConfig(agent="mine:agent"), StackConfig(agent="meter")):
+        assert read(Plan(own, None, {}).agent(), AgentConfig).also == ()
+    environ = Plan(StackConfig(), None, {"ANTIPHON_AGENT_AGENT": "parrot"}).agent()
+    assert (read(environ, AgentConfig).agent, read(environ, AgentConfig).also) == ("parrot", ())
+
+
+def test_who_names_no_agent_gets_one_that_speaks_the_realtime_api():
+    assert read(Plan(StackConfig(), None, {}).agent(), AgentConfig).agent in ("voice", "realtime")

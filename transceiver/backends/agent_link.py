@@ -81,7 +81,8 @@ class AgentLink:
         self.url = url
         self._address = urlsplit(url)
         self.agent = ""  # its name, once it has said it
-        self.codecs: tuple[str, ...] = ()  # what it understands; empty: anything
+        self.also: tuple[str, ...] = ()  # others behind it, to be named by a session's `model`
+        self.codecs: tuple[str, ...] = ()  # what they understand; empty: anything
         self.connected = False
         self.draining = False
         self.connects = 0
@@ -237,7 +238,7 @@ class AgentLink:
             raise DecodeError("link_no_hello")
         if hello.version != LINK_VERSION:
             raise DecodeError("link_version", str(hello.version))
-        self.agent, self.codecs = hello.agent, hello.codecs
+        self.agent, self.also, self.codecs = hello.agent, hello.also, hello.codecs
         self.connected, self.draining = True, False
         self.connects += 1
         self._on_up()

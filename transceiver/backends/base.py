@@ -112,6 +112,10 @@ class Backend(Protocol):
     def name(self) -> str:
         """What answers here, for people; empty while nothing does."""
 
+    @property
+    def models(self) -> tuple[str, ...]:
+        """What a session's `model` may name; whoever names nothing gets the first."""
+
 
 MediaFrame: TypeAlias = tuple[Call, Attachment, MediaRecord]
 

@@ -78,6 +78,7 @@ class EchoAgent:
         self.inbox = inbox
         self.meters = url == METER
         self.agent = "meter" if self.meters else "echo"
+        self.also: tuple[str, ...] = ()
         self.codecs: tuple[str, ...] = ()  # any
         self.connected = self.is_usable = True
         self.connects = 1

@@ -64,6 +64,12 @@ class AgentPool:
         return ", ".join(dict.fromkeys(link.agent for link in self.links if link.connected))
 
     @property
+    def models(self) -> tuple[str, ...]:
+        """What a session's `model` may name at each agent that is up; whoever names nothing gets the first."""
+        offered = [(link.agent, *link.also) for link in self.links if link.connected]
+        return tuple(name for name in (offered[0] if offered else ()) if all(name in other for other in offered))
+
+    @property
     def codecs(self) -> tuple[Codec, ...]:
         """What every agent that is up understands, in the order of the first; all of ours while none is up."""
         spoken = [link.codecs for link in self.links if link.connected and link.codecs]

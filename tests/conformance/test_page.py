@@ -1,0 +1,50 @@
+"""The page with an agent that speaks the Realtime API: what was said, when, and what the agent did, in a real browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+from harness import running_stack
+from test_browsers import call
+from test_parrot import write_voice  # noqa: F401 - a fixture
+
+HERE = Path(__file__).parent
+SAID = "document.querySelector('#transcript').innerText"
+
+
+@pytest.mark.thorough
+async def test_the_page_shows_what_is_said_when_and_which_functions_are_called(browser, write_voice):  # noqa: F811
+    voice = write_voice(1500, 6000)  # and again, into the answer
+    addresses = browser.addresses | {"PYTHONPATH": str(HERE)}
+    async with running_stack("--agent", "talking_agent:agent", **addresses) as stack, browser.open(voice) as page:
+        await call(page, stack.url, until="channel")
+        await page.wait_for("antiphon.lights.kitchen")
+        assert await page.evaluate("antiphon.lights.hall") is False
+        await page.wait_for("antiphon.talk.some((entry) => entry.heard !== null)")  # the caller spoke over the answer
+        entries = await page.evaluate("antiphon.talk")
+        yours, first, second = entries[:3]
+        assert (yours["who"], yours["words"]) == ("you", "light in the kitchen")
+        assert (first["who"], first["words"]) == ("agent", "You said 'light in the kitchen'.")
+        assert second["words"].startswith("The light in the kitchen")
+        assert 0 < second["heard"] < len(second["words"])
+        said = await page.evaluate(SAID)
+        assert 'set_light({"room": "kitchen", "on": true}) → {"kitchen":true' in said
+        for told in ("spoke ", "answer after ", "interrupted after "):
+            assert told in said
+        struck = await page.evaluate("document.querySelector('#transcript s').textContent")
+        assert struck == second["words"][second["heard"] :]
+
+
+@pytest.mark.thorough
+async def test_what_is_written_on_the_page_is_answered(chromium):
+    addresses = chromium.addresses | {"PYTHONPATH": str(HERE)}
+    async with running_stack("--agent", "talking_agent:agent", **addresses) as stack, chromium.open() as page:
+        await call(page, stack.url, until="channel")
+        await page.wait_for("!document.querySelector('#talk').hidden")
+        await page.evaluate(
+            "(() => {document.querySelector('#text').value = 'hello'; document.querySelector('#compose').requestSubmit()})()"
+        )
+        await page.wait_for("antiphon.talk.some((entry) => entry.words === \"You said 'hello'.\")")
+        assert await page.evaluate("antiphon.talk[0].words") == "hello"
+        await page.wait_for("antiphon.lights.kitchen")
