@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import ipaddress
 import math
 from typing import Literal
 from urllib.parse import urlsplit
 
 import msgspec
 
+from protocol.routing.token import parse_secret
 from protocol.srtp import library_named
 from service.addresses import parse_host_port
 
@@ -85,6 +87,13 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Open HTTP connections."""
     max_connections_per_address: int = 256
     """The same for one client address."""
+    api_keys: str = ""
+    """File of the API keys that may place calls (docs/signalling.md); empty: none is asked for, and `http` must be loopback."""
+    open_access: bool = False
+    """Ask for no keys whatever `http` is: something before it says who may come."""
+    secret_key: str = ""
+    """Seals client secrets: 64 hexadecimal digits or more, the same for all processes that serve one address; empty: drawn at
+    the start, so that secrets end with the process."""
     allow_origins: tuple[str, ...] = ("*",)
     """Origins of pages that may call (CORS)."""
     srtp: Literal["auto", "in place", "public"] = "auto"
@@ -130,6 +139,7 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("agents: at least one address is needed")
         if not self.http:
             raise ValueError("http: at least one address is needed")
+        self._check_access()
         if not self.direct and not self.advertise:
             raise ValueError("advertise: without `direct`, answers need the address of a relay to offer")
         try:
@@ -143,3 +153,15 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
         for key in ("max_sessions", "max_half_open", "max_connections", "max_connections_per_address"):
             if getattr(self, key) < 1:
                 raise ValueError(f"{key}: must be at least 1")
+
+    def _check_access(self) -> None:
+        if self.secret_key:
+            parse_secret(self.secret_key, "secret_key")
+        if self.api_keys and self.open_access:
+            raise ValueError("open_access: with `api_keys` access is not open; set one of the two")
+        others = [text for text in self.http if not ipaddress.ip_address(parse_host_port(text)[0]).is_loopback]
+        if others and not self.api_keys and not self.open_access:
+            raise ValueError(
+                f"http: {others[0]} can be reached from other machines, and no keys are asked for: set `api_keys`"
+                " (python -m transceiver new-key NAME makes one), or `open_access = true` if a proxy before it asks"
+            )

@@ -6,6 +6,8 @@ from starlette.responses import JSONResponse
 
 __all__ = ["SignallingError", "error_response"]
 
+_KINDS = {429: "rate_limit_error"}
+
 
 class SignallingError(Exception):
     """A request that is answered with an error. `code` is a stable word, `message` a sentence for people."""
@@ -30,8 +32,10 @@ class SignallingError(Exception):
 
 
 def error_response(error: SignallingError) -> JSONResponse:
-    kind = "server_error" if error.status >= 500 else "invalid_request_error"
+    kind = "server_error" if error.status >= 500 else _KINDS.get(error.status, "invalid_request_error")
     headers = {"Cache-Control": "no-store"}
+    if error.status == 401:
+        headers["WWW-Authenticate"] = "Bearer"  # RFC 9110 §15.5.2
     if error.retry_after is not None:
         headers["Retry-After"] = str(error.retry_after)
     if error.accept_patch is not None:
