@@ -13,12 +13,13 @@ from agent.events import CallEnded, ChannelClosed, ChannelOpened, Digit, Drainin
 from agent.live import Agent
 from agent.server import AgentServer
 from agent.voice import Turn, VoiceActivity
-from protocol.agentlink import PlayedReason
+from protocol.agentlink import CallClient, PlayedReason
 
 __all__ = [
     "Agent",
     "AgentServer",
     "Call",
+    "CallClient",
     "CallEnded",
     "ChannelClosed",
     "ChannelOpened",

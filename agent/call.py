@@ -12,6 +12,7 @@ from agent.codecs import Decoder, Encoder, open_decoder, open_encoder
 from agent.downlink import Downlink
 from agent.events import Event, Frame, Message
 from agent.inbox import Inbox, Stream
+from protocol.agentlink import CallClient
 from protocol.codecs import Codec
 
 __all__ = ["Call"]
@@ -28,6 +29,9 @@ class Call:
         inbox: Inbox,
         downlink: Downlink,
         end: Callable[[str], None],
+        *,
+        client: CallClient | None = None,
+        expires_at: int = 0,
     ) -> None:
         self._id = call_id
         self._session = session
@@ -35,6 +39,8 @@ class Call:
         self._inbox = inbox
         self._downlink = downlink
         self._end = end
+        self._client = client or CallClient()
+        self._expires_at = expires_at
 
     @property
     def id(self) -> str:
@@ -45,6 +51,16 @@ class Call:
     def session(self) -> dict[str, Any] | None:
         """The `session` object that the caller's client sent with its offer."""
         return self._session
+
+    @property
+    def client(self) -> CallClient:
+        """Who placed the call: `key`, the name of the API key, and `safety_identifier`; each empty if it is not known."""
+        return self._client
+
+    @property
+    def expires_at(self) -> int:
+        """When the edge will end the call, in seconds since 1970; 0 if it did not say."""
+        return self._expires_at
 
     @property
     def codec(self) -> Codec | None:

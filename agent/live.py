@@ -50,7 +50,16 @@ class LiveCall:
         self._downlink = Downlink(start.handle, codec, outbox, statistics)
         self._scope = trio.CancelScope()
         self._log = get_logger().bind(call=start.call_id)
-        self.call = Call(start.call_id, start.session, codec, self._inbox, self._downlink, self.end)
+        self.call = Call(
+            start.call_id,
+            start.session,
+            codec,
+            self._inbox,
+            self._downlink,
+            self.end,
+            client=start.client,
+            expires_at=start.expires_at,
+        )
 
     # What the link delivers. Nothing here waits.
 

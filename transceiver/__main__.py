@@ -21,6 +21,7 @@ from service.logs import LogConfig, configure, get_logger
 from service.ready import announce, stop_signals
 from transceiver.config import TransceiverConfig
 from transceiver.server import Bound, Transceiver
+from transceiver.signalling import Access, new_key, new_secret_key
 from transceiver.workers import END, Supervisor, WorkerFailed, WorkerPlace, check_own_ports, follow_orders, usable_cpus
 
 log = get_logger()
@@ -32,6 +33,13 @@ def main(arguments: list[str] | None = None) -> int:
         description="The transceiver: terminates WebRTC calls and carries their audio and messages to an agent.",
         epilog="Every key of [transceiver], [routing] and [log] can be set as ANTIPHON_<SECTION>_<KEY>.",
     )
+    commands = parser.add_subparsers(title="instead of serving", metavar="")
+    new_key = commands.add_parser(
+        "new-key", help="make an API key: the key on standard error, its line for the file on output"
+    )
+    new_key.add_argument("name", help="what logs and agents call it")
+    new_key.add_argument("--calls", type=int, metavar="N", help="it may have so many calls at once")
+    new_key.add_argument("--per-minute", type=int, metavar="N", help="it may place so many calls a minute")
     parser.add_argument("--config", type=Path, metavar="FILE", help="TOML file; ANTIPHON_CONFIG names one as well")
     parser.add_argument(
         "--workers",
@@ -41,6 +49,8 @@ def main(arguments: list[str] | None = None) -> int:
     )
     parser.add_argument("--worker", help=argparse.SUPPRESS)  # from the parent to its workers
     options = parser.parse_args(arguments)
+    if "name" in options:
+        return _make_key(options, new_key)
     environ = dict(os.environ)
     if options.workers is not None:
         environ |= overriding("transceiver", {"workers": options.workers})
@@ -57,12 +67,23 @@ def main(arguments: list[str] | None = None) -> int:
         if count == 1:
             return run_service("transceiver", _serve, config, None)
         check_own_ports(config[TransceiverConfig], count)
+        Access.configured(config[TransceiverConfig]).log_what_holds(config[TransceiverConfig])
         command = [sys.executable, "-m", "transceiver"]
         if options.config is not None:
             command += ["--config", str(options.config)]
         return _serve_by_workers(config[TransceiverConfig], count, command)
     except ConfigError as error:
         exit_for(error)
+
+
+def _make_key(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    try:
+        key, line = new_key(options.name, os.urandom, calls=options.calls, per_minute=options.per_minute)
+    except ValueError as error:
+        parser.error(str(error))
+    print(f"The key, which is shown this once: {key}", file=sys.stderr)
+    print(line)
+    return 0
 
 
 def _serve_by_workers(config: TransceiverConfig, count: int, command: list[str]) -> int:
@@ -76,6 +97,8 @@ def _serve_by_workers(config: TransceiverConfig, count: int, command: list[str])
 
 async def _serve(config: Config, place: WorkerPlace | None) -> None:
     transceiver = Transceiver(config[TransceiverConfig], config[RoutingConfig], place=place)
+    if place is None:
+        transceiver.access.log_what_holds(config[TransceiverConfig])
     srtp = library_named(config[TransceiverConfig].srtp).name
     with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
@@ -90,7 +113,9 @@ async def _serve(config: Config, place: WorkerPlace | None) -> None:
 
 
 async def _supervise(config: TransceiverConfig, count: int, command: list[str]) -> None:
-    supervisor = Supervisor(config, count, command)
+    # Whichever worker made a client secret, each may be asked to open it.
+    shared = overriding("transceiver", {"secret_key": config.secret_key or new_secret_key()})
+    supervisor = Supervisor(config, count, command, shared)
     with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
             bound = await nursery.start(_run, supervisor, nursery)

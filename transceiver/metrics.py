@@ -10,7 +10,7 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Metri
 from transceiver.backends.pool import AgentPool
 from transceiver.engine import Engine
 from transceiver.registry import Registry
-from transceiver.signalling import ConnectionDoor
+from transceiver.signalling import Access, ConnectionDoor
 from udpio import UdpCounters
 
 __all__ = ["collect"]
@@ -19,7 +19,12 @@ PREFIX = "antiphon_transceiver_"
 
 
 def collect(
-    registry: Registry, engine: Engine, agents: AgentPool, udp: UdpCounters, door: ConnectionDoor
+    registry: Registry,
+    engine: Engine,
+    agents: AgentPool,
+    udp: UdpCounters,
+    door: ConnectionDoor,
+    access: Access,
 ) -> Iterator[Metric]:
     yield from _calls(registry)
     yield _counter("turns", "Turns of the media loop.", engine.turns)
@@ -36,6 +41,8 @@ def collect(
     yield _gauge("http_connections", "Open HTTP connections.", door.total)
     yield _counter("http_connections_refused", "HTTP connections beyond the limits.", door.refused)
     yield _counter("http_connections_failed", "HTTP connections that ended by an exception.", door.faults.count)
+    yield _by("credentials_refused", "Requests without good credentials.", "code", access.refused)
+    yield _by("key_calls", "Calls now, by API key.", "key", access.usage.calls, GaugeMetricFamily)
     yield from _links(agents)
 
 

@@ -23,6 +23,7 @@ import trio
 
 from protocol import dtls
 from protocol.address import TransportAddress
+from protocol.agentlink import CallClient
 from protocol.ice import Candidate, IceCredentials, IceLite, IceLiteConfig
 from protocol.peer import AudioParameters, DataParameters, Peer, PeerConfig
 from protocol.routing import KeyRing
@@ -47,8 +48,8 @@ from service.logs import get_logger
 from transceiver.backends.base import Backend
 from transceiver.config import TransceiverConfig
 from transceiver.engine import Engine
-from transceiver.session import CloseReason, Life, Session, SessionParts
-from transceiver.signalling import CallRequest, CreatedCall, SignallingError, TaggedAnswer, check_if_match
+from transceiver.session import EVENTS_LABEL, CloseReason, Life, Session, SessionParts
+from transceiver.signalling import CallRequest, CreatedCall, SignallingError, TaggedAnswer, Usage, check_if_match
 
 __all__ = ["Registry", "entity_tag"]
 
@@ -78,8 +79,10 @@ class Registry:
         entropy: Entropy = os.urandom,
         worker: int | None = None,
         on_count: Callable[[int], None] = lambda _: None,
+        usage: Usage | None = None,
     ) -> None:
-        """`worker` is our number, if there are several of us; `on_count` is told how many calls there are, each time."""
+        """`worker` is our number, if there are several of us; `on_count` is told how many calls there are, each time; `usage`
+        has the limits of API keys."""
         self.draining = False
         self.sessions: dict[str, Session] = {}
         self.half_open: OrderedDict[Session, None] = OrderedDict()  # oldest first
@@ -101,6 +104,7 @@ class Registry:
         self._entropy = entropy
         self._worker = worker
         self._on_count = on_count
+        self._usage = usage or Usage(clock)
         self._identity_until: float | None = None  # its life begins with the first offer: here may be no loop yet
         self._incarnation = int.from_bytes(entropy(2), "big")
         self._ice_config = IceLiteConfig(consent_late=config.timeouts.consent_late)
@@ -225,6 +229,7 @@ class Registry:
             raise SignallingError(503, "draining", "This server is going away.", retry_after=RETRY_AFTER_DRAIN)
         if len(self.sessions) >= self._config.max_sessions:
             raise SignallingError(503, "session_limit", "All lines are busy.", retry_after=RETRY_AFTER_LIMIT)
+        self._usage.check(request.permit)
         self._renew_identity()
         entropy = self._entropy
         capabilities = Capabilities(
@@ -245,13 +250,19 @@ class Registry:
             answered = answer(read_offer(parse_untrusted(request.sdp)), capabilities)
         except OfferRefused as error:
             raise _refusal(error) from None
+        data = _data_parameters(answered.data, request.channel)
+        permit = request.permit
         session = Session(
             SessionParts(
                 call_id=self._call_id(),
                 ufrag=capabilities.ice.ufrag.encode(),
-                peer=self._peer(capabilities, answered),
+                peer=self._peer(capabilities, answered, data),
                 agreement=Agreement.reached(capabilities, answered),
                 session=request.session,
+                client=CallClient(permit.key, permit.safety_identifier)
+                if permit.key or permit.safety_identifier
+                else None,
+                expires_at=int(self._wall_time() + self._config.timeouts.max_session),
                 timeouts=self._config.timeouts,
                 backend=self._backend,
                 host=self._engine,
@@ -259,6 +270,7 @@ class Registry:
             self._clock(),
         )
         self._admit(session)
+        self._usage.began(permit)
         return CreatedCall(session.call_id, answered.sdp, entity_tag(session))
 
     def _call_id(self) -> str:
@@ -281,7 +293,7 @@ class Registry:
         )
         return IceCredentials(ufrag, self._keys.derive_password(ufrag))
 
-    def _peer(self, ours: Capabilities, answered: Answer) -> Peer:
+    def _peer(self, ours: Capabilities, answered: Answer, data: DataParameters | None) -> Peer:
         audio = answered.audio
         return Peer(
             ice=IceLite(ours.ice, answered.remote_ice, entropy=self._entropy, config=self._ice_config),
@@ -306,7 +318,7 @@ class Registry:
             )
             if audio is not None
             else None,
-            data=_data_parameters(answered.data),
+            data=data,
             entropy=self._entropy,
             config=self._peer_config,
         )
@@ -341,6 +353,7 @@ class Registry:
             return
         if not self.draining:
             self._on_count(len(self.sessions))
+        self._usage.ended(session.client.key if session.client is not None else "")
         reason = session.reason or CloseReason.INTERNAL_ERROR
         self.ended[reason.value] += 1
         statistics = session.peer.statistics(self._clock())
@@ -357,13 +370,19 @@ def _refusal(error: OfferRefused) -> SignallingError:
     return SignallingError(status, error.code, error.message, param=error.param)
 
 
-def _data_parameters(data: NegotiatedData | None) -> DataParameters | None:
+def _data_parameters(data: NegotiatedData | None, channel: int | None = None) -> DataParameters | None:
+    """`channel` is the stream id of one that the client opens without asking. Raises SignallingError without a data section."""
     if data is None:
+        if channel is not None:
+            raise SignallingError(
+                400, "no_data_channel", "dcid is given, but the offer has no data channel.", param="dcid"
+            )
         return None
     return DataParameters(
         remote_sctp_port=data.remote_sctp_port,
         remote_max_message_size=data.remote_max_message_size,
         local_sctp_port=data.local_sctp_port,
+        negotiated=() if channel is None else ((channel, EVENTS_LABEL),),
     )
 
 

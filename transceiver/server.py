@@ -3,6 +3,7 @@
     root ├ engine      the UDP socket and all calls
          ├ agents      one link per agent, made again when it breaks
          ├ signalling  HTTP: offers, hang-ups, the page
+         ├ access      the file of API keys, read again when it changes
          └ admin       health and metrics
 
 `drain` and `shut_down` are the two ways to end; `run` returns when the last call has ended.
@@ -39,7 +40,7 @@ from transceiver.config import TransceiverConfig
 from transceiver.engine import Engine
 from transceiver.metrics import collect
 from transceiver.registry import Registry
-from transceiver.signalling import ConnectionDoor, ConnectionLimits, create_app, serve_signalling
+from transceiver.signalling import Access, ConnectionDoor, ConnectionLimits, create_app, serve_signalling
 from transceiver.workers import Forwarder, Loads, WorkerPlace
 from udpio import KernelSocket, SocketOptions, UdpSocket, open_udp
 
@@ -77,6 +78,7 @@ class Transceiver:
             config = place.own(config)
         self._config = config
         self._place = place
+        self.access = Access.configured(config, wall_time)
         self._loads = Loads(place.loads, place.count) if place is not None else None
         self._udp = udp if udp is not None else _open(config)
         try:
@@ -107,6 +109,7 @@ class Transceiver:
                 wall_time=wall_time,
                 worker=place.index if place is not None else None,
                 on_count=self._tell_load,
+                usage=self.access.usage,
             )
             self._door = ConnectionDoor(ConnectionLimits(config.max_connections, config.max_connections_per_address))
             self._page = _page(config.web)
@@ -120,6 +123,7 @@ class Transceiver:
             async with trio.open_nursery() as nursery:
                 nursery.start_soon(self.engine.run)
                 nursery.start_soon(self.agents.run)
+                nursery.start_soon(self.access.run)
                 http, admin = await self._serve_http(nursery)
                 with trio.move_on_after(FIRST_LINK_SECONDS):
                     await self.agents.wait_connected()
@@ -134,24 +138,27 @@ class Transceiver:
     async def _serve_http(self, nursery: trio.Nursery) -> tuple[list[str], str]:
         """Signalling and the admin port; for one worker of several, its share of them. Their URLs, "" for no admin port."""
         config, place = self._config, self._place
-        seconds, origins = config.timeouts.request, config.allow_origins
+        make_app = partial(
+            create_app,
+            self.registry,
+            request_seconds=config.timeouts.request,
+            access=self.access,
+            allow_origins=config.allow_origins,
+        )
         admin = create_admin_app(
             metrics=self._metrics,
             ready=lambda: not self.registry.draining,
             status=lambda: {"calls": len(self.registry.sessions)},
         )
         if place is None or self._loads is None:
-            app = create_app(self.registry, request_seconds=seconds, allow_origins=origins, web=self._page)
+            app = make_app(web=self._page)
             [admin_url] = await nursery.start(serve_http, admin, [config.admin])
             return await nursery.start(serve_signalling, app, config.http, self._door), admin_url
         # What siblings and the parent ask comes by a socket of ours alone, and is never passed on.
-        within = create_app(self.registry, request_seconds=seconds, allow_origins=origins)
-        private = Starlette(routes=[Mount("/admin", admin), Mount("/", within)])
+        private = Starlette(routes=[Mount("/admin", admin), Mount("/", make_app())])
         await nursery.start(serve_http, private, [f"unix:{place.socket_of(place.index)}"])
-        forwarding = Middleware(Forwarder, place=place, loads=self._loads, request_seconds=seconds)
-        app = create_app(
-            self.registry, request_seconds=seconds, allow_origins=origins, web=self._page, inner=[forwarding]
-        )
+        forwarding = Middleware(Forwarder, place=place, loads=self._loads, request_seconds=config.timeouts.request)
+        app = make_app(web=self._page, inner=[forwarding])
         http = await nursery.start(partial(serve_signalling, app, config.http, self._door, shared=True))
         self._tell_load(0)
         return http, ""
@@ -175,7 +182,7 @@ class Transceiver:
     def _metrics(self) -> Iterable[Metric]:
         if isinstance(self._udp, KernelSocket):
             self._udp.ask_overflow()
-        return collect(self.registry, self.engine, self.agents, self._udp.counters, self._door)
+        return collect(self.registry, self.engine, self.agents, self._udp.counters, self._door, self.access)
 
 
 def _open(config: TransceiverConfig) -> UdpSocket:

@@ -53,7 +53,7 @@ class _Driver:
         self._call = call
         self._model = model
         self._recognizer = recognizer
-        self._session = RealtimeSession(entropy=entropy, settings=_settings_of(call))
+        self._session = RealtimeSession(entropy=entropy, settings=_settings_of(call), expires_at=call.expires_at)
         self._listening = Listening(call.decoder()) if call.codec is not None else None
         self._events: deque[str] = deque()
         self._event_bytes = 0

@@ -31,6 +31,7 @@ __all__ = [
     "AgentHello",
     "AgentMessage",
     "CallAccept",
+    "CallClient",
     "CallDigit",
     "CallEnd",
     "CallFlush",
@@ -90,8 +91,16 @@ class AgentHello(msgspec.Struct, frozen=True, tag_field="type", tag="hello"):
     """Other agents behind it, that a caller may name as the `model` of its session."""
 
 
+class CallClient(msgspec.Struct, frozen=True):
+    """Who placed a call: the name of the API key, and what the client's `OpenAI-Safety-Identifier` says; each may be empty."""
+
+    key: Name = ""
+    safety_identifier: Word = ""
+
+
 class CallStart(msgspec.Struct, frozen=True, tag_field="type", tag="call.start"):
-    """T→A. `codec` is an encoding name as in SDP (`opus`, `PCMU`, `PCMA`), empty for a call without audio."""
+    """T→A. `codec` is an encoding name as in SDP (`opus`, `PCMU`, `PCMA`), empty for a call without audio; `expires_at` is
+    when the call will be ended, in seconds since 1970, 0 if that is not known."""
 
     handle: Handle
     call_id: Name
@@ -99,6 +108,8 @@ class CallStart(msgspec.Struct, frozen=True, tag_field="type", tag="call.start")
     clock_rate: Annotated[int, Meta(ge=0, le=384_000)]
     channels: Annotated[int, Meta(ge=0, le=8)]
     session: dict[str, Any] | None = None
+    client: CallClient | None = None
+    expires_at: Annotated[int, Meta(ge=0)] = 0
 
 
 class ChannelOpen(msgspec.Struct, frozen=True, tag_field="type", tag="channel.open"):

@@ -419,6 +419,8 @@ class Peer:
             entropy=self._entropy,
             config=self._config.sctp,
         )
+        for channel, label in data.negotiated:
+            association.open_channel(label, negotiated_id=channel)
         association.connect(now)  # both do, as browsers among themselves: the quicker timer opens it (docs/adr/0013)
         return association
 

@@ -56,6 +56,8 @@ class DataParameters:
     remote_sctp_port: int = 5000
     remote_max_message_size: int = 65536
     local_sctp_port: int = 5000
+    negotiated: tuple[tuple[int, str], ...] = ()
+    """Stream id and label of channels that both sides open by themselves: they are open as soon as the association is."""
 
 
 @dataclass(frozen=True, slots=True)

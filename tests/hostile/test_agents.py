@@ -133,7 +133,7 @@ async def test_nothing_that_an_agent_says_ends_the_task_of_its_link(
     async def call_all_the_time() -> None:
         while True:
             if link.is_usable:
-                call = SimpleNamespace(call_id="c", codec=OPUS, session=None, uplink=None)
+                call = SimpleNamespace(call_id="c", codec=OPUS, session=None, client=None, expires_at=0, uplink=None)
                 attachment = link.open(call)  # type: ignore[arg-type]
                 attachment.message(1, "x" * 1000)
                 link.flush()

@@ -39,7 +39,7 @@ from transceiver.config import Timeouts, TransceiverConfig
 from transceiver.engine import Engine
 from transceiver.media import Played
 from transceiver.registry import Registry
-from transceiver.signalling import CallRequest
+from transceiver.signalling import CallRequest, Usage
 from udpio import MemoryNetwork, UdpSocket
 
 IDENTITY = Identity.generate(datetime(2026, 1, 1, tzinfo=UTC))
@@ -51,7 +51,13 @@ class Caller:
     """A WebRTC client: offer, answer, then `run`. What it heard and was told is kept in lists."""
 
     def __init__(
-        self, socket: UdpSocket, *, audio: bool = True, data: bool = True, identity: Identity = IDENTITY
+        self,
+        socket: UdpSocket,
+        *,
+        audio: bool = True,
+        data: bool = True,
+        identity: Identity = IDENTITY,
+        negotiated: int | None = None,
     ) -> None:
         self.socket = socket
         self.identity = identity
@@ -68,6 +74,7 @@ class Caller:
         self.mute_stun = False
         self._sent = 0
         self._with = (audio, data)
+        self._negotiated = negotiated  # the stream id of its channel, which it then opens without asking
         self._capabilities = Capabilities(
             ice=IceCredentials.generate(os.urandom),
             fingerprint=IDENTITY.fingerprint(),  # with another identity, this is the lie
@@ -102,7 +109,11 @@ class Caller:
             audio=AudioParameters(settled.audio.payload_type, settled.audio.codec.clock_rate, 0x1234, "caller")
             if settled.audio
             else None,
-            data=DataParameters(settled.data.remote_sctp_port, settled.data.remote_max_message_size)
+            data=DataParameters(
+                settled.data.remote_sctp_port,
+                settled.data.remote_max_message_size,
+                negotiated=() if self._negotiated is None else ((self._negotiated, "mine"),),
+            )
             if settled.data
             else None,
             entropy=os.urandom,
@@ -153,7 +164,9 @@ class Caller:
             case DtlsConnected():
                 peer.start_media()
                 self.connected = True
-                if self._with[1]:
+                if self._negotiated is not None:
+                    self.channel = self._negotiated
+                elif self._with[1]:
                     self.channel = peer.open_channel("oai-events", now)
             case ChannelMessage():
                 self.messages.append(output.data)
@@ -352,7 +365,7 @@ class World:
 
 @pytest.fixture
 def make_world(nursery: trio.Nursery) -> Callable[..., World]:
-    def make(*, timeouts: Timeouts | None = None, **config: Any) -> World:
+    def make(*, timeouts: Timeouts | None = None, usage: Usage | None = None, **config: Any) -> World:
         network = MemoryNetwork()
         socket = network.open("127.0.0.1", 4000)
         engine = Engine(socket, Trunk.parse(ROUTING), direct=True, strict=True)
@@ -366,6 +379,7 @@ def make_world(nursery: trio.Nursery) -> Callable[..., World]:
             identity=Identity.generate(datetime(2026, 1, 1, tzinfo=UTC)),
             address=socket.address,
             candidates=(Candidate("1", 1, "udp", 1, "127.0.0.1", 4000, "host"),),
+            usage=usage,
         )
         nursery.start_soon(engine.run)
         return World(nursery, network, engine, registry, backend, socket.address)

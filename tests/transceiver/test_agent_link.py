@@ -14,6 +14,7 @@ from protocol.agentlink import (
     AgentDrain,
     AgentHello,
     CallAccept,
+    CallClient,
     CallEnd,
     CallRefuse,
     CallStart,
@@ -37,6 +38,8 @@ class PlainCall:
     def __init__(self, call_id: str = "rtc_1") -> None:
         self.call_id = call_id
         self.session: bytes | None = b'{"model": "m"}'
+        self.client: CallClient | None = CallClient("shop", "user-7")
+        self.expires_at = 1_800_000_000
         self.codec: Codec | None = OPUS
         self.uplink: Uplink | None = None
 
@@ -141,6 +144,7 @@ async def test_refusals_and_hang_ups_reach_the_call_once_and_free_the_handle(sta
         first = decode_transceiver_message_untrusted(await socket.get_message())
         assert isinstance(first, CallStart)
         assert (first.codec, first.clock_rate, first.channels, first.session) == ("opus", 48_000, 2, {"model": "m"})
+        assert (first.client, first.expires_at) == (CallClient("shop", "user-7"), 1_800_000_000)
         await socket.send_message(encode_message(CallRefuse(first.handle, "busy")))
         second = decode_transceiver_message_untrusted(await socket.get_message())
         assert isinstance(second, CallStart)

@@ -125,6 +125,8 @@ class AgentLink:
             codec=codec.name if codec else "",
             clock_rate=codec.clock_rate if codec else 0,
             channels=codec.channels if codec else 0,
+            client=call.client,
+            expires_at=call.expires_at,
         )
         try:
             session = None if call.session is None else msgspec.json.decode(call.session)

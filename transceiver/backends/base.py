@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol, TypeAlias
 
-from protocol.agentlink import DataMessage, MediaRecord
+from protocol.agentlink import CallClient, DataMessage, MediaRecord
 from protocol.codecs import Codec
 from transceiver.media import Played, Uplink
 
@@ -66,6 +66,8 @@ class Call(Protocol):
 
     call_id: str
     session: bytes | None  # JSON text of an object
+    client: CallClient | None
+    expires_at: int  # seconds since 1970
 
     @property
     def codec(self) -> Codec | None:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
 from protocol.address import Path
+from protocol.agentlink import CallClient
 from protocol.peer import Peer
 from protocol.sdp import Agreement
 from transceiver.backends.base import Backend
@@ -42,6 +43,8 @@ class SessionParts:
     peer: Peer
     agreement: Agreement
     session: bytes | None
+    client: CallClient | None
+    expires_at: int
     timeouts: Timeouts
     backend: Backend
     host: Host

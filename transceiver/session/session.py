@@ -75,8 +75,10 @@ class Session:
         "_started_at",
         "agreement",
         "call_id",
+        "client",
         "conversation",
         "drops",
+        "expires_at",
         "paths",
         "peer",
         "reason",
@@ -93,6 +95,8 @@ class Session:
         self.ufrags = [parts.ufrag]  # of ours: one, while ICE restarts two, the newer one last
         self.peer = parts.peer
         self.session = parts.session
+        self.client = parts.client
+        self.expires_at = parts.expires_at
         self.agreement = parts.agreement  # signalling's: what the next offer has to fit
         self.drops: Counter[str] = (
             Counter()

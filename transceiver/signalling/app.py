@@ -1,5 +1,6 @@
 """The signalling API as a Starlette application.
 
+    POST   /v1/realtime/client_secrets     session → 200, a secret that a browser may place calls with
     POST   /v1/realtime/calls              offer → 201, Location, answer (application/sdp)
     OPTIONS /v1/realtime/calls             → 200, Accept-Post
     OPTIONS /v1/realtime/calls/{id}        → 200, Accept-Post, Accept-Patch
@@ -10,7 +11,8 @@
     GET    /v1/info                        → what this transceiver is
     GET    /                               the page, if there is one
 
-It reads requests and writes responses; whether a call may be, `Calls` decides.
+It reads requests and writes responses; who may ask, `Access` decides, and whether a call may be, `Calls`. The first two need
+credentials. A call's own place needs none: its id cannot be guessed, and a browser's secret has often expired by then.
 """
 
 from __future__ import annotations
@@ -30,15 +32,20 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
 from protocol.sdp import FRAGMENT_TYPE
+from transceiver.signalling.auth import Access
 from transceiver.signalling.body import ACCEPT_POST, SDP_TYPE, read_call_request, read_fragment, read_further_offer
+from transceiver.signalling.call_query import complete_request
 from transceiver.signalling.calls import Calls
 from transceiver.signalling.errors import SignallingError, error_response
+from transceiver.signalling.secret_route import create_client_secret
+from transceiver.signalling.unserved import unserved_routes
 
 __all__ = ["create_app"]
 
 # Specification constants
 VERSION_PATH = "/v1"
 CALLS_PATH = "/realtime/calls"
+SECRETS_PATH = "/realtime/client_secrets"
 
 # Implementation constants
 PREFLIGHT_SECONDS = 600
@@ -67,14 +74,22 @@ def create_app(
     calls: Calls,
     *,
     request_seconds: float,
+    access: Access | None = None,
     allow_origins: tuple[str, ...] = ("*",),
     web: Path | None = None,
     inner: Sequence[Middleware] = (),
 ) -> Starlette:
-    """The application; `web` is the folder of the page, None for none. What `inner` answers gets the headers of CORS, too."""
+    """The application; without `access` it is open, `web` is the folder of the page, None for none. What `inner` answers gets
+    the headers of CORS, too."""
+    access = access or Access()
+
+    async def create_secret(request: Request) -> Response:
+        return await create_client_secret(access, request, request_seconds)
 
     async def create(request: Request) -> Response:
-        created = calls.create(await read_call_request(request, request_seconds))
+        permit = access.identify(request.headers)
+        asked = await read_call_request(request, request_seconds)
+        created = calls.create(complete_request(asked, permit, request.query_params))
         headers = {
             "Location": f"{VERSION_PATH}{CALLS_PATH}/{created.call_id}",
             "ETag": created.etag,
@@ -114,6 +129,7 @@ def create_app(
         return JSONResponse(calls.info(), headers={"Cache-Control": "no-store"})
 
     api = [
+        Route(SECRETS_PATH, create_secret, methods=["POST"]),
         Route(CALLS_PATH, create, methods=["POST"]),
         Route(CALLS_PATH, options, methods=["OPTIONS"]),
         Route(CALLS_PATH + "/{call_id}/hangup", hang_up, methods=["POST"]),
@@ -122,6 +138,7 @@ def create_app(
         Route(CALLS_PATH + "/{call_id}", update_ice, methods=["PATCH"]),
         Route(CALLS_PATH + "/{call_id}", hang_up, methods=["DELETE"]),
         Route("/info", info),
+        *unserved_routes(),
     ]
 
     async def on_http_exception(request: Request, error: Exception) -> Response:

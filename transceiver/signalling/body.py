@@ -22,7 +22,15 @@ from service.http import REQUEST_BEGAN
 from transceiver.signalling.calls import CallRequest
 from transceiver.signalling.errors import SignallingError
 
-__all__ = ["ACCEPT_POST", "SDP_TYPE", "read_body_in_time", "read_call_request", "read_fragment", "read_further_offer"]
+__all__ = [
+    "ACCEPT_POST",
+    "SDP_TYPE",
+    "read_body_in_time",
+    "read_call_request",
+    "read_fragment",
+    "read_further_offer",
+    "read_json",
+]
 
 # Implementation constants
 MAX_BODY_BYTES = 64 * 1024
@@ -63,6 +71,14 @@ async def read_fragment(request: Request, seconds: float) -> bytes:
         message = f"A call is changed by {FRAGMENT_TYPE}, unencoded."
         raise SignallingError(415, "unsupported_media_type", message, accept_patch=FRAGMENT_TYPE)
     return await read_body_in_time(request, seconds)
+
+
+async def read_json(request: Request, seconds: float) -> bytes:
+    """A body in JSON, not decoded; there may be none. Raises SignallingError."""
+    body = await read_body_in_time(request, seconds)
+    if body and _content_type(request) != "application/json":
+        raise SignallingError(415, "unsupported_media_type", "Send the body as application/json, unencoded.")
+    return body
 
 
 def _content_type(request: Request) -> str:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Protocol
 
+from transceiver.signalling.permits import NOBODY, Permit
+
 __all__ = ["CallRequest", "Calls", "CreatedCall", "TaggedAnswer"]
 
 
@@ -14,6 +16,10 @@ class CallRequest:
 
     sdp: bytes
     session: bytes | None = None  # JSON text of an object; decoded it may take twenty times as much
+    permit: Permit = NOBODY
+    """Of whoever sent it."""
+    channel: int | None = None
+    """The stream id of a data channel that the client opens without asking (`?dcid=`); ours is `oai-events`."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,7 +16,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -59,8 +59,11 @@ class WorkerFailed(Exception):
 class Worker:
     """One process after the other, in the same place."""
 
-    def __init__(self, place: WorkerPlace, command: list[str], cpu: int | None, loads: Loads) -> None:
+    def __init__(
+        self, place: WorkerPlace, command: list[str], cpu: int | None, loads: Loads, environment: Mapping[str, str]
+    ) -> None:
         self.place = place
+        self._environment = environment
         self._loads = loads
         self.serves = False
         self.bound: dict[str, object] = {}
@@ -106,7 +109,9 @@ class Worker:
         self.starts += 1
         process = subprocess.Popen(  # noqa: ASYNC220 - rare, and a fork and exec alone
             self._command,
-            env=os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))},
+            env=os.environ
+            | self._environment
+            | {"PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,  # a Ctrl-C in the terminal is the parent's to pass on
@@ -170,8 +175,12 @@ class Supervisor:
     Raises CannotListen for a taken address, WorkerFailed.
     """
 
-    def __init__(self, config: TransceiverConfig, count: int, command: list[str]) -> None:
+    def __init__(
+        self, config: TransceiverConfig, count: int, command: list[str], environment: Mapping[str, str]
+    ) -> None:
+        """`environment` is what each worker has of it besides ours: secrets, that is, which a command line would show."""
         self._config = config
+        self._environment = environment
         self._count = count
         self._command = command
         self._ending = False
@@ -191,7 +200,8 @@ class Supervisor:
             loads = Loads.create(Path(folder) / "loads", self._count)
             for index in range(self._count):
                 place = WorkerPlace(index=index, count=self._count, http=http, folder=folder)
-                self.workers.append(Worker(place, self._command, cpus[index % len(cpus)] if cpus else None, loads))
+                cpu = cpus[index % len(cpus)] if cpus else None
+                self.workers.append(Worker(place, self._command, cpu, loads, self._environment))
             async with trio.open_nursery() as nursery:
                 admin = await nursery.start(
                     partial(
