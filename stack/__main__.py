@@ -41,6 +41,10 @@ def main() -> NoReturn:
     environ = dict(os.environ)
     given = {key: getattr(options, key) for key in StackConfig.__struct_fields__}
     environ |= overriding("stack", {key: value for key, value in given.items() if value})
+    if options.api_keys is not None:
+        environ |= overriding("transceiver", {"api_keys": options.api_keys.resolve()})
+    if options.open_access:
+        environ |= overriding("transceiver", {"open_access": True})
     try:
         config = load({"stack": StackConfig, "log": LogConfig}, options.config, environ)
     except ConfigError as error:
@@ -58,6 +62,10 @@ def _parser() -> argparse.ArgumentParser:
         "internal:echo, internal:meter: inside the transceiver",
     )
     parser.add_argument("--host", help="address of the page; 127.0.0.1 unless you open it to the network")
+    parser.add_argument(
+        "--api-keys", type=Path, metavar="FILE", help="who calls needs a key of this file (see new-key)"
+    )
+    parser.add_argument("--open-access", action="store_true", help="anybody who reaches the page may call")
     parser.add_argument("--port", help="TCP port of the page (8080; 0 for any free one)")
     parser.add_argument("--udp-port", help="the relay's public UDP port (3478; 0 for any free one)")
     parser.add_argument(
@@ -114,6 +122,8 @@ async def _end_on_signal(signals: AsyncIterator[int], scope: trio.CancelScope) -
 
 
 async def _start(stack: StackConfig, plan: Plan, children: list[Child], nursery: trio.Nursery) -> None:
+    plan.check_access()
+
     async def start(child: Child) -> dict[str, object]:
         children.append(child)
         bound: dict[str, object] = await nursery.start(child.supervise)

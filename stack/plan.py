@@ -38,6 +38,16 @@ class Plan:
         keys = {"keys": [f"1:{secrets.token_hex(32)}"], "trunk_keys": [secrets.token_hex(32)]}
         self._environ |= self._open("routing", keys)
 
+    def check_access(self) -> None:
+        """Before anything starts. Raises ConfigError if strangers could call and nobody said that they may."""
+        given = given_keys("transceiver", self._file, self._environ)
+        if not given & {"api_keys", "http", "open_access"} and not ipaddress.ip_address(self._config.host).is_loopback:
+            message = (
+                f"{self._config.host} can be reached from other machines: give --api-keys FILE"
+                " (.venv/bin/python -m transceiver new-key NAME >> FILE makes a key), or --open-access to let anybody call"
+            )
+            raise ConfigError("stack.host", message)
+
     def agent(self) -> dict[str, str]:
         offered = (VOICE, *OFFERED) if all(find_spec(name) is not None for name in VOICE_NEEDS) else OFFERED
         first = offered[0] if self._config.agent == "auto" else self._config.agent
@@ -55,6 +65,7 @@ class Plan:
         """`agent` is the agent's WebSocket address, `relay_listen` what the relay bound (empty: serve callers directly)."""
         http = [to_host_port(self._config.host, self._config.port)]
         values: dict[str, object] = {"http": http, "agents": [agent], "timeouts_drain": DRAIN_SECONDS}
+        values["secret_key"] = secrets.token_hex(32)  # client secrets outlive a transceiver that is started again
         if relay_listen:
             values |= {"listen": "127.0.0.1:0", "advertise": self._advertised(relay_listen)}
         else:
