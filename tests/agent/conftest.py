@@ -19,6 +19,7 @@ from protocol.agentlink import (
     MAX_MESSAGE_BYTES,
     AgentMessage,
     CallAccept,
+    CallClient,
     CallFlush,
     CallPlayed,
     CallRefuse,
@@ -98,10 +99,17 @@ class LinkClient:
         for message in encode_media(records):
             await self.connection.send_message(message)
 
-    async def start_call(self, handle: int = 1, codec: str = "PCMU", session: dict[str, object] | None = None) -> None:
+    async def start_call(
+        self,
+        handle: int = 1,
+        codec: str = "PCMU",
+        session: dict[str, object] | None = None,
+        client: CallClient | None = None,
+        expires_at: int = 0,
+    ) -> None:
         known = codec_by_name(codec)
         rate, channels = (known.clock_rate, known.channels) if known else (0, 0)
-        await self.send(CallStart(handle, f"rtc_{handle}", codec, rate, channels, session))
+        await self.send(CallStart(handle, f"rtc_{handle}", codec, rate, channels, session, client, expires_at))
         answers = (CallAccept(handle), CallRefuse)
         await self.until(lambda: any(m == answers[0] or isinstance(m, CallRefuse) for m in self.control))
 

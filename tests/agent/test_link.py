@@ -21,6 +21,7 @@ from protocol.agentlink import (
     MAX_MESSAGE_BYTES,
     AgentHello,
     CallAccept,
+    CallClient,
     CallDigit,
     CallEnd,
     CallPlayed,
@@ -43,6 +44,19 @@ OpenLink = Callable[..., Awaitable["LinkClient"]]  # noqa: F821 - it lives in co
 
 def frames(count: int, handle: int = 1) -> list[MediaRecord]:
     return [MediaRecord(handle, n * 160, 0, bytes([n % 256]) * 160) for n in range(count)]
+
+
+async def test_an_agent_reads_who_placed_its_call_and_when_it_ends(autojump_clock: Clock, open_link: OpenLink):
+    seen: list[tuple[str, str, int]] = []
+
+    async def curious(call: Call) -> None:
+        seen.append((call.client.key, call.client.safety_identifier, call.expires_at))
+
+    client = await open_link(curious)
+    await client.start_call(1, client=CallClient("shop", "user-7"), expires_at=1_800_000_000)
+    await client.start_call(2)
+    await client.until(lambda: len(seen) == 2)
+    assert seen == [("shop", "user-7", 1_800_000_000), ("", "", 0)]
 
 
 async def test_echo_returns_frames_and_messages_verbatim(autojump_clock: Clock, open_link: OpenLink):

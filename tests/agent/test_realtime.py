@@ -71,6 +71,7 @@ def dial(open_link: Callable[..., Awaitable[Any]], play: Callable[..., Any], spe
         codec: Codec = PCMU,
         session: dict[str, Any] | None = None,
         channel: bool = True,
+        expires_at: int = 0,
     ) -> Caller:
         @needs_pcm
         async def agent(call: Call) -> None:
@@ -81,7 +82,7 @@ def dial(open_link: Callable[..., Awaitable[Any]], play: Callable[..., Any], spe
 
         client = await open_link(agent)
         player = play(client, 1, codec.frame_samples)
-        await client.start_call(1, codec.name, session)
+        await client.start_call(1, codec.name, session, expires_at=expires_at)
         if channel:
             await client.open_channel()
         return Caller(client, player, speech, quiet, codec)
@@ -112,8 +113,9 @@ class Talker:
 
 
 async def test_a_client_is_greeted_and_configures_its_session(autojump_clock: Clock, dial: Dial):
-    caller = await dial(session={"type": "realtime", "instructions": "from the offer"})
+    caller = await dial(session={"type": "realtime", "instructions": "from the offer"}, expires_at=1_800_000_000)
     created = await caller.read("session.created")
+    assert created["session"]["expires_at"] == 1_800_000_000
     assert created["session"]["instructions"] == "from the offer"
     await caller.write("session.update", session={"type": "realtime", "tracing": "auto"})
     updated = await caller.read("session.updated")

@@ -83,6 +83,24 @@ def test_what_the_user_configured_is_left_alone(tmp_path: Path):
     assert read(plan.agent(), AgentConfig).listen == "127.0.0.1:9999"
 
 
+@pytest.mark.parametrize("host", ["127.0.0.1", "::1"])
+def test_on_loopback_nobody_is_asked_who_may_call(host: str):
+    Plan(StackConfig(host=host), None, {}).check_access()
+
+
+@pytest.mark.parametrize("given", ["api_keys", "open_access", "http"])
+def test_a_host_that_others_reach_asks_who_may_call_until_somebody_says(given: str):
+    stack = StackConfig(host="0.0.0.0")
+    with pytest.raises(ConfigError, match=r"stack\.host.*--api-keys.*--open-access"):
+        Plan(stack, None, {}).check_access()
+    Plan(stack, None, {f"ANTIPHON_TRANSCEIVER_{given.upper()}": "true"}).check_access()
+
+
+def test_client_secrets_outlive_a_transceiver_that_is_started_again():
+    started = Plan(LOOPBACK, None, {}).transceiver("ws://127.0.0.1:1/", ["127.0.0.1:2"])
+    assert len(read(started, TransceiverConfig).secret_key) == 64
+
+
 def test_a_process_that_comes_back_takes_the_addresses_it_had():
     plan = Plan(LOOPBACK, None, {})
     relay = plan.relay() | plan.rebind_relay({"listen": ["127.0.0.1:5000"], "trunk": "127.0.0.1:5001", "admin": "x"})

@@ -124,6 +124,8 @@ def test_a_taken_port_is_told_in_words_and_status_1():
         ((), {"ANTIPHON_STACK_PROT": "1"}, "ANTIPHON_STACK_PROT"),
         (("--public-address", "nowhere"), {}, "stack.public_address"),
         (("--config", "absent.toml"), {}, "absent.toml"),
+        (("--host", "0.0.0.0"), {}, "stack.host"),
+        (("--api-keys", "/nowhere/keys"), {}, "transceiver.api_keys"),
     ],
 )
 def test_a_wrong_configuration_is_one_line_that_names_the_key_and_status_2(

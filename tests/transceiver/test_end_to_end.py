@@ -389,6 +389,9 @@ WRONG_CONFIGURATIONS = {
     "direct = true\n[transceiver.timeouts]\nsetups = 1": "transceiver.timeouts.setups: unknown key",
     "direct = true\nsetup = 'actpass'": "transceiver.setup: ",
     "listen = '127.0.0.1:0'": "transceiver.advertise",
+    "direct = true\nhttp = ['0.0.0.0:80']": "transceiver.http: ",
+    "direct = true\nsecret_key = 'x'": "transceiver.secret_key: ",
+    "direct = true\napi_keys = 'keys'\nopen_access = true": "transceiver.open_access: ",
 }
 
 

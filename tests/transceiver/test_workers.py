@@ -24,6 +24,7 @@ from starlette.responses import Response
 from starlette.routing import Route
 
 from service.config import ConfigError
+from service.http import serve_http
 from service.ready import parse_announcement
 from transceiver.config import TransceiverConfig
 from transceiver.workers import Forwarder, Loads, WorkerPlace, check_own_ports, shift_port
@@ -129,6 +130,29 @@ async def test_a_sibling_that_does_not_answer_delays_one_offer_and_no_second_and
             scope.cancel()
             Path(place.socket_of(1)).unlink()
             assert (await client.delete(its_call)).status_code == 404
+    loads.close()
+
+
+@pytest.mark.parametrize("target", [f"{CALLS}?model=a%20b&dcid=3", f"{CALLS}/rtc_01{'a' * 22}/hangup?x=%0d%0a", CALLS])
+async def test_a_request_that_is_brought_to_a_sibling_keeps_its_query_and_credentials(
+    nursery: trio.Nursery, tmp_path: Path, target: str
+):
+    place = WorkerPlace(index=0, count=2, http=(), folder=str(tmp_path))
+    loads = Loads.create(place.loads, 2)
+    loads.tell(0, 50)
+    loads.tell(1, 0)
+
+    async def there(request: Request) -> Response:
+        query = request.scope["query_string"].decode()
+        return Response(f"{request.url.path} {query} {request.headers['authorization']}")
+
+    sibling = Starlette(routes=[Route("/{rest:path}", there, methods=["POST"])])
+    await nursery.start(serve_http, sibling, [f"unix:{place.socket_of(1)}"])
+    transport = httpx.ASGITransport(Forwarder(Starlette(), place, loads, request_seconds=5))
+    async with httpx.AsyncClient(transport=transport, base_url="http://x") as client:
+        answer = await client.post(target, content=b"an offer", headers={"Authorization": "Bearer ek_x"})
+    path, _, query = target.partition("?")
+    assert answer.text == f"{path} {query} Bearer ek_x"
     loads.close()
 
 
@@ -297,6 +321,27 @@ async def test_no_path_in_a_request_leads_through_a_call_to_what_is_not_for_clie
             assert b'"calls"' not in answer, target
             statuses.add(int(answer.split()[1]))
     assert statuses <= {404, 405}
+
+
+@pytest.mark.slow
+async def test_a_client_secret_that_one_worker_made_is_good_at_every_other(service: Service):
+    offer = (ROOT / "tests" / "vectors" / "chromium156.offer.sdp").read_bytes()
+    owners = set()
+    for _ in range(100):  # connections: the kernel gives each to any of the workers
+        async with httpx.AsyncClient(timeout=5) as maker:
+            value = (await maker.post(service.base + "/v1/realtime/client_secrets")).json()["value"]
+        headers = {**SDP, "Authorization": f"Bearer {value}"}
+        async with httpx.AsyncClient(timeout=5) as user:
+            placed = await user.post(service.base + CALLS, content=offer, headers=headers)
+            assert placed.status_code == 201, placed.text
+            owners.add(owner(placed.headers["location"]))
+            bad = await user.post(
+                service.base + CALLS, content=offer, headers={**headers, "Authorization": "Bearer ek_v1_x"}
+            )
+            assert bad.status_code == 401
+        if len(owners) == 2:
+            break
+    assert owners == {0, 1}
 
 
 @pytest.mark.thorough
