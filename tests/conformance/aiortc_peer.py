@@ -1,10 +1,11 @@
 """An aiortc caller, in a process of its own (it is asyncio): offers, talks, sends data, and prints what it heard as JSON
 (after a line that says when it talks).
 
-python aiortc_peer.py http://127.0.0.1:8080/ SECONDS [SETUP [hold]]
+python aiortc_peer.py http://127.0.0.1:8080/ SECONDS [SETUP [hold|negotiated]]
 
 SETUP is what it offers as a=setup: actpass, or active or passive to insist on a role in the DTLS handshake. With `hold` it
-holds the call before it hangs up, by a further offer, and says how many frames came nevertheless.
+holds the call before it hangs up, by a further offer, and says how many frames came nevertheless. With `negotiated` it opens
+its data channel without asking, on a stream that it names by `?dcid=`.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ aioice.ice.get_host_addresses = lambda use_ipv4, use_ipv6: [ADDRESS]
 RATE = 48_000
 FRAME = 960
 TONE_HERTZ = 700
+STREAM = 5
 
 MESSAGES: dict[str, str | bytes] = {
     "text": "grüße von aiortc",
@@ -79,7 +81,8 @@ async def hold(client: httpx.AsyncClient, peer: RTCPeerConnection, place: str, h
 async def talk(url: str, seconds: float, setup: str) -> dict[str, object]:
     peer = RTCPeerConnection()
     peer.addTrack(Tone())
-    channel = peer.createDataChannel("oai-events")
+    negotiated = {"negotiated": True, "id": STREAM} if "negotiated" in sys.argv else {}
+    channel = peer.createDataChannel("oai-events", **negotiated)
     heard: list[np.ndarray] = []
     times: list[float] = []
     listeners = []
@@ -92,7 +95,7 @@ async def talk(url: str, seconds: float, setup: str) -> dict[str, object]:
     await peer.setLocalDescription(await peer.createOffer())
     async with httpx.AsyncClient() as client:
         response = await client.post(
-            url + "v1/realtime/calls",
+            url + "v1/realtime/calls" + (f"?dcid={STREAM}" if negotiated else ""),
             content=peer.localDescription.sdp.replace("a=setup:actpass", f"a=setup:{setup}"),
             headers={"Content-Type": "application/sdp"},
         )

@@ -27,6 +27,15 @@ async def test_an_aiortc_caller_hears_its_tone_and_gets_every_message_back(route
     assert result["hangup"] == 200
 
 
+async def test_a_channel_that_an_aiortc_caller_opens_without_asking_carries_every_message():
+    async with running_stack("--agent", "echo", "--direct") as stack:
+        with trio.fail_after(60):
+            command = [sys.executable, str(PEER), stack.url, "0.2", "actpass", "negotiated"]
+            finished = await trio.run_process(command, capture_stdout=True)
+    result = json.loads(finished.stdout.splitlines()[-1])
+    assert all(result["echoed"].values()), result["echoed"]
+
+
 @pytest.mark.thorough
 @pytest.mark.parametrize(
     ("offered", "ours", "role"),

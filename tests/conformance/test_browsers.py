@@ -48,6 +48,31 @@ async def test_the_tone_a_browser_sends_comes_back_in_what_it_receives(browser, 
         assert all(stages[name] >= 0 for name in ("signalling", "ice", "dtls", "channel", "audio"))
 
 
+NEGOTIATED = """(async () => {
+  const pc = new RTCPeerConnection();
+  const channel = pc.createDataChannel("mine", { negotiated: true, id: 7 });
+  const heard = new Promise((resolve) => { channel.onmessage = (event) => resolve(event.data); });
+  channel.onopen = () => channel.send("grüße");
+  await pc.setLocalDescription();
+  const secret = await (await fetch("/v1/realtime/client_secrets", { method: "POST" })).json();
+  const response = await fetch("/v1/realtime/calls?dcid=7", {
+    method: "POST",
+    headers: { "Content-Type": "application/sdp", Authorization: `Bearer ${secret.value}` },
+    body: pc.localDescription.sdp,
+  });
+  await pc.setRemoteDescription({ type: "answer", sdp: await response.text() });
+  const answer = await heard;
+  pc.close();
+  return answer;
+})()"""
+
+
+async def test_a_channel_that_a_browser_opens_without_asking_carries_messages(browser, tone: Path):
+    async with running_stack("--agent", "echo", **browser.addresses) as stack, browser.open(tone) as page:
+        await page.goto(stack.url)
+        assert await page.evaluate(NEGOTIATED) == "grüße"
+
+
 async def test_what_a_browser_says_on_the_data_channel_is_echoed(browser, tone: Path):
     async with running_stack("--agent", "echo", **browser.addresses) as stack, browser.open(tone) as page:
         await call(page, stack.url)
