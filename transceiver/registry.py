@@ -333,7 +333,8 @@ class Registry:
         self._on_count(len(self.sessions))
         self.created += 1
         self._engine.add(session)
-        log.info("call offered", call=session.call_id, codec=session.codec.name if session.codec else None)
+        codec, key = session.codec.name if session.codec else None, session.client.key if session.client else ""
+        log.info("call offered", call=session.call_id, codec=codec, key=key)
 
     def all_drops(self) -> Counter[str]:
         """Of calls that ended and of those that are under way."""

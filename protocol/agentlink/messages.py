@@ -100,7 +100,7 @@ class CallClient(msgspec.Struct, frozen=True):
 
 class CallStart(msgspec.Struct, frozen=True, tag_field="type", tag="call.start"):
     """T→A. `codec` is an encoding name as in SDP (`opus`, `PCMU`, `PCMA`), empty for a call without audio; `expires_at` is
-    when the call will be ended, in seconds since 1970, 0 if that is not known."""
+    when the call will be ended, in seconds since 1970 (never sooner, but later by its set-up), 0 if that is not known."""
 
     handle: Handle
     call_id: Name

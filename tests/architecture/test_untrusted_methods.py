@@ -48,6 +48,7 @@ from relay.greeter import Greeter
 from relay.rules import KINDS
 from relay.sockets import CLIENT_SLOT, TRUNK_SLOT
 from transceiver.relays import Relays
+from transceiver.signalling.client_secrets import ClientSecrets
 from udpio import ReceiveArena
 
 ROOT = Path(__file__).parents[2]
@@ -248,6 +249,9 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
     "relay.core.RelayCore.receive_trunk_untrusted": lambda: batched(relay().receive_trunk_untrusted, 0.0),
     "relay.greeter.Greeter.hear_untrusted": notices,
     "transceiver.relays.Relays.hear_untrusted": hellos,
+    "transceiver.signalling.client_secrets.ClientSecrets.open_untrusted": lambda: (
+        lambda data: ClientSecrets(bytes(32), entropy()).open_untrusted("ek_v1_" + data.decode("latin-1"), 0.0)
+    ),
     "agent.realtime.session.RealtimeSession.receive_untrusted": lambda: at_zero(
         RealtimeSession(entropy=entropy()).receive_untrusted
     ),

@@ -73,7 +73,7 @@ async def test_a_server_makes_a_secret_its_user_calls_with_it_and_the_server_han
     session = {
         "type": "realtime",
         "model": "gpt-realtime",
-        "instructions": "Nobody may read this.",
+        "instructions": "Nobody may read this. " + "It is long. " * 650,  # nearly all that a header can carry
         "audio": {"output": {"voice": "marin"}},
     }
     secret = await aside(

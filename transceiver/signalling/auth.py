@@ -88,8 +88,9 @@ class Access:
     def log_what_holds(self, config: TransceiverConfig) -> None:
         """Once, at the start."""
         if self.keys is None:
+            tell = log.warning if config.open_access else log.info
             reason = "open_access is set" if config.open_access else "signalling listens on loopback alone"
-            log.warning("open access: whoever reaches signalling may place calls", http=config.http, because=reason)
+            tell("open access: whoever reaches signalling may place calls", http=config.http, because=reason)
         else:
             log.info("API keys are asked for", keys=len(self.keys.keys), file=config.api_keys)
         if not config.secret_key:

@@ -129,7 +129,7 @@ class Forwarder:
 
     async def _ask(self, request: Request, owner: int, body: bytes) -> Response:
         headers = [(name, value) for name, value in request.headers.raw if name not in HOP_BY_HOP]
-        query = request.scope["query_string"].decode("ascii", "replace")  # of a call that is placed: `?model=`, `?dcid=`
+        query = request.scope["query_string"].decode("ascii", "replace")  # `?model=`, `?dcid=`
         target = request.scope["path"] + (f"?{query}" if query else "")
         answer = await self._siblings.ask(owner, request.method, target, headers, body)
         response = Response(answer.content, answer.status_code)
