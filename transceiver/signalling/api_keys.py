@@ -64,8 +64,8 @@ class ApiKey:
 class ApiKeys:
     """The keys of one file."""
 
-    def __init__(self, keys: Iterable[ApiKey] = (), salt: bytes | None = None) -> None:
-        self._salt = salt if salt is not None else os.urandom(16)
+    def __init__(self, keys: Iterable[ApiKey]) -> None:
+        self._salt = os.urandom(16)
         self._by_tag: dict[bytes, ApiKey] = {}
         self._by_fingerprint: dict[bytes, ApiKey] = {}
         for key in keys:
@@ -138,7 +138,7 @@ class KeyFile:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._mark = self._seen = self._look()
-        self.keys = parse_keys(self._read())
+        self.keys = self._read()
 
     async def watch(self, seconds: float = LOOK_SECONDS) -> None:
         """Take up each change, until cancelled. By name, not by descriptor: a file is replaced, and so is the folder of a
@@ -146,18 +146,17 @@ class KeyFile:
         while True:
             await trio.sleep(seconds)
             try:
-                text = await trio.to_thread.run_sync(self._read_if_changed)
-                if text is None:
-                    continue
-                self.keys = parse_keys(text)
+                keys = await trio.to_thread.run_sync(self._read_if_changed)
             except (OSError, ValueError) as error:
                 log.error(
                     "the API keys cannot be read again; those of before stay", file=str(self._path), error=str(error)
                 )
                 continue
-            log.info("the API keys have been read again", keys=len(self.keys))
+            if keys is not None:
+                self.keys = keys
+                log.info("the API keys have been read again", keys=len(keys))
 
-    def _read_if_changed(self) -> str | None:
+    def _read_if_changed(self) -> ApiKeys | None:
         mark, seen = self._look(), self._seen
         self._seen = mark
         if mark == self._mark or mark != seen:  # whoever writes it in place may be about to go on
@@ -173,12 +172,13 @@ class KeyFile:
             return None
         return status.st_mtime_ns, status.st_ino, status.st_size
 
-    def _read(self) -> str:
+    def _read(self) -> ApiKeys:
         with self._path.open("rb") as file:
             data = file.read(MAX_FILE_BYTES + 1)
         if len(data) > MAX_FILE_BYTES:
             raise ValueError(f"it has more than {MAX_FILE_BYTES // 1024} KiB")
         try:
-            return data.decode()
+            text = data.decode()
         except UnicodeDecodeError:
             raise ValueError("it is not text in UTF-8") from None
+        return parse_keys(text)
