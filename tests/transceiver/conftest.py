@@ -273,6 +273,7 @@ class ScriptedBackend:
         self.echo = True
         self.codecs: tuple[Codec, ...] = CODECS
         self.name = "scripted"
+        self.models = ("scripted",)
         self.attachments: list[ScriptedAttachment] = []
 
     def open(self, call: Call) -> ScriptedAttachment | None:
