@@ -25,6 +25,7 @@ const page = {
   served: find("served"), agent: find("agent-name"), log: find("log"), text: find("text"), send: find("send"),
   compose: find("compose"), processing: find("processing"), voice: find("voice"),
   model: find("model"), modelChoice: find("model-choice"), talk: find("talk"), textLabel: find("text-label"),
+  key: find("key"), keyField: find("key-field"),
 };
 const voices = {
   you: { meter: find("you-meter"), staff: new Staff(find("you-staff"), 3) },
@@ -78,6 +79,7 @@ async function begin(options = {}) {
   await made.start({
     processing: options.processing ?? page.processing.checked,
     model: options.model ?? page.model.value,
+    key: options.key ?? page.key.value.trim(),
   });
 }
 
@@ -303,6 +305,7 @@ async function introduce() {
   const models = Array.isArray(info.models) && info.models.length > 1 ? info.models : [];
   page.model.replaceChildren(...models.map((name) => new Option(name, name)));
   page.modelChoice.hidden = !models.length;
+  page.keyField.hidden = info.needs_key !== true; // the key stays on the page, and goes with it
   introduceAgent(page.model.value || agent);
   page.served.textContent = [agent && `${agent} agent`, info.version && `version ${info.version}`].filter(Boolean).join(" · ");
 }

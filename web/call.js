@@ -36,14 +36,16 @@ export class Call extends EventTarget {
   #began = 0;
   #location = null;
   #model = "";
+  #key = "";
   #interrupted = false;
   #givingUp = false;
   #timers = new Set();
   #abort = new AbortController();
 
-  // `model`: who is to answer, if the server has several.
-  async start({ processing = true, model = "" } = {}) {
+  // `model`: who is to answer, if the server has several; `key`: for a server that asks who calls.
+  async start({ processing = true, model = "", key = "" } = {}) {
     this.#model = model;
+    this.#key = key;
     this.#setState("microphone");
     try {
       this.microphone = await openMicrophone(processing);
@@ -142,7 +144,11 @@ export class Call extends EventTarget {
       if (this.#model) place.searchParams.set("model", this.#model);
       response = await fetch(place, {
         method: "POST",
-        headers: { "Content-Type": "application/sdp", Accept: "application/sdp" },
+        headers: {
+          "Content-Type": "application/sdp",
+          Accept: "application/sdp",
+          ...(this.#key && { Authorization: `Bearer ${this.#key}` }),
+        },
         body: sdp,
         signal: this.#abort.signal,
       });

@@ -365,7 +365,7 @@ async def test_our_own_failure_is_a_500_without_details(client: httpx.AsyncClien
 
 async def test_the_page_and_the_info_are_served(client: httpx.AsyncClient) -> None:
     assert "hello" in (await client.get("/")).text
-    assert (await client.get("/v1/info")).json() == {"name": "antiphon"}
+    assert (await client.get("/v1/info")).json() == {"name": "antiphon", "needs_key": False}
 
 
 async def test_a_body_that_trickles_is_cut_off(calls: RecordingCalls, autojump_clock: trio.testing.MockClock) -> None:

@@ -213,7 +213,7 @@ async def test_a_call_needs_a_key_and_its_own_place_none(edge: Edge):
     assert error_of(await edge.place("sk-other")) == (401, "invalid_api_key", "Authorization")
     placed = await edge.place(edge.keys["shop"])
     assert placed.status_code == 201
-    assert (await edge.http.get("/v1/info")).status_code == 200
+    assert (await edge.http.get("/v1/info")).json()["needs_key"] is True
     location = placed.headers["location"]
     assert (await edge.http.post(location + "/hangup", headers=bearer("sk-other"))).status_code == 200
     assert edge.world.registry.refused == {}

@@ -126,7 +126,8 @@ def create_app(
         return Response(status_code=200)
 
     async def info(_: Request) -> Response:
-        return JSONResponse(calls.info(), headers={"Cache-Control": "no-store"})
+        told = calls.info() | {"needs_key": access.keys is not None}
+        return JSONResponse(told, headers={"Cache-Control": "no-store"})
 
     api = [
         Route(SECRETS_PATH, create_secret, methods=["POST"]),
