@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Coroutine, Mapping, Set
 from types import MappingProxyType
 from typing import Any
 
@@ -69,8 +69,13 @@ class Call:
 
     @property
     def channels(self) -> Mapping[int, str]:
-        """The open data channels: id → label."""
+        """The caller's open data channels: id → label."""
         return MappingProxyType(self._downlink.channels)
+
+    @property
+    def controllers(self) -> Set[int]:
+        """The channels of those who have attached to the call from the side (docs/signalling.md#sideband)."""
+        return frozenset(self._downlink.controllers)
 
     @property
     def ended(self) -> str | None:
@@ -95,7 +100,7 @@ class Call:
         return self._inbox.frames()
 
     def messages(self) -> Stream[Message]:
-        """The caller's data messages."""
+        """The data messages of the caller, and of controllers."""
         return self._inbox.messages()
 
     def send_frame(self, payload: bytes) -> Coroutine[Any, Any, None]:

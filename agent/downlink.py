@@ -9,6 +9,7 @@ from agent.outbox import Outbox
 from agent.playback import Playback
 from agent.statistics import Statistics
 from protocol.agentlink import (
+    FIRST_CONTROLLER,
     MAX_DATA_BYTES,
     MAX_FRAME_BYTES,
     CallEnd,
@@ -45,6 +46,7 @@ class Downlink:
         self._blocked: set[int] = set()
         self._change = trio.lowlevel.ParkingLot()
         self.channels: dict[int, str] = {}
+        self.controllers: set[int] = set()
         self.ended: str | None = None
 
     # For the link.
@@ -54,14 +56,22 @@ class Downlink:
         self._change.unpark_all()
 
     def open_channel(self, channel: int, label: str) -> None:
-        self.channels[channel] = label
+        if channel >= FIRST_CONTROLLER:
+            self.controllers.add(channel)
+        else:
+            self.channels[channel] = label
 
     def close_channel(self, channel: int) -> None:
         self.channels.pop(channel, None)
+        self.controllers.discard(channel)
         self.unblock(channel)
 
+    def has_channel(self, channel: int) -> bool:
+        """Or controller."""
+        return channel in self.channels or channel in self.controllers
+
     def block(self, channel: int) -> None:
-        if channel in self.channels:
+        if self.has_channel(channel):
             self._blocked.add(channel)
 
     def unblock(self, channel: int) -> None:
@@ -175,7 +185,7 @@ class Downlink:
             raise CallEnded(self.ended)
 
     def _is_open(self, channel: int | None) -> bool:
-        return bool(self.channels) if channel is None else channel in self.channels
+        return bool(self.channels) if channel is None else self.has_channel(channel)
 
     def _main_channel(self) -> int | None:
         """The channel that OpenAI's clients open, else the one that was opened first."""

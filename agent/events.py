@@ -37,7 +37,7 @@ class Frame(NamedTuple):
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One message of a data channel: `str` for text, `bytes` for binary."""
+    """One message of a data channel, or of a controller: `str` for text, `bytes` for binary."""
 
     data: str | bytes
     channel: int
@@ -45,11 +45,12 @@ class Message:
 
 @dataclass(frozen=True, slots=True)
 class ChannelOpened:
-    """The caller opened a data channel."""
+    """The caller opened a data channel; or, with `sideband`, a controller has attached to the call from the side."""
 
     channel: int
     label: str
     protocol: str
+    sideband: bool = False
 
 
 @dataclass(frozen=True, slots=True)

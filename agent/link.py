@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import trio
 
-from agent.live import Agent, LiveCall
+from agent.live import Agent, LiveCall, names_over_websocket
 from agent.outbox import Outbox
 from agent.statistics import Statistics
 from protocol.agentlink import (
@@ -105,7 +105,8 @@ class Link:
         await self._connection.close(GOING_AWAY, "the agent is going away")
 
     async def _converse(self, calls: trio.Nursery) -> None:
-        self._outbox.put_urgent(AgentHello(LINK_VERSION, self._name, self._codecs, self._also))
+        sessions = names_over_websocket(self._agent, self._name)
+        self._outbox.put_urgent(AgentHello(LINK_VERSION, self._name, self._codecs, self._also, sessions))
         async with trio.open_nursery() as nursery:
             nursery.start_soon(self._write, nursery.cancel_scope)
             nursery.start_soon(self._keep_alive, nursery.cancel_scope)

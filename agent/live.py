@@ -19,12 +19,12 @@ from agent.events import CallEnded, ChannelClosed, ChannelOpened, Digit, Drainin
 from agent.inbox import Inbox, Note
 from agent.outbox import Outbox
 from agent.statistics import Statistics
-from protocol.agentlink import CallPlayed, CallStart, DataMessage, MediaFlags, MediaRecord
+from protocol.agentlink import FIRST_CONTROLLER, CallPlayed, CallStart, DataMessage, MediaFlags, MediaRecord
 from protocol.codecs import Codec
 from protocol.errors import DecodeError
 from service.logs import get_logger
 
-__all__ = ["Agent", "LiveCall"]
+__all__ = ["Agent", "LiveCall", "is_only_call_ended", "names_over_websocket"]
 
 Agent: TypeAlias = Callable[[Call], Awaitable[None]]
 
@@ -74,13 +74,13 @@ class LiveCall:
         self._inbox.put_frame(new_tuple(Frame, (payload, rtp_time, duration, *_FLAGS[flags & 0x0F])))
 
     def receive_data(self, message: DataMessage) -> None:
-        if message.channel not in self._downlink.channels:
+        if not self._downlink.has_channel(message.channel):
             raise DecodeError("link_unknown_channel")
         self._note(Message(message.data, message.channel))
 
     def open_channel(self, channel: int, label: str, protocol: str) -> None:
         self._downlink.open_channel(channel, label)
-        self._note(ChannelOpened(channel, label, protocol))
+        self._note(ChannelOpened(channel, label, protocol, sideband=channel >= FIRST_CONTROLLER))
 
     def close_channel(self, channel: int) -> None:
         self._downlink.close_channel(channel)
@@ -141,12 +141,19 @@ class LiveCall:
             await agent(self.call)
             self.end("agent_ended")
         except Exception as error:  # noqa: BLE001 - the one place where an agent's bugs stop
-            if not _is_only_call_ended(error):
+            if not is_only_call_ended(error):
                 self._log.error("the agent failed", exc_info=error)
                 self.end("agent_failed")
 
 
-def _is_only_call_ended(error: Any) -> bool:  # noqa: ANN401
+def names_over_websocket(agent: Agent, name: str) -> tuple[str, ...]:
+    """Of an agent with that name, or of those that it stands for: who serves sessions by WebSocket (agent/sessions.py)."""
+    able: bool | tuple[str, ...] = getattr(agent, "over_websocket", False)
+    return able if isinstance(able, tuple) else (name,) if able else ()
+
+
+def is_only_call_ended(error: Any) -> bool:  # noqa: ANN401
+    """Nobody is there to speak to any more, which an agent need not catch."""
     if isinstance(error, BaseExceptionGroup):
         return error.split(CallEnded)[1] is None
     return isinstance(error, CallEnded)

@@ -5,10 +5,12 @@ from __future__ import annotations
 import importlib
 import inspect
 from collections.abc import Sequence
+from typing import Any
 
 from agent.agents import AGENTS
 from agent.call import Call
-from agent.live import Agent
+from agent.live import Agent, names_over_websocket
+from agent.realtime.line import Line
 
 __all__ = ["AgentNotFound", "Switchboard", "load_agent", "load_agents"]
 
@@ -22,17 +24,19 @@ class Switchboard:
 
     def __init__(self, agents: dict[str, Agent]) -> None:
         self._agents = agents
-        self._first = next(iter(agents.values()))
+        self._by_websocket = {name: agent for name, agent in agents.items() if names_over_websocket(agent, name)}
+        self.over_websocket = tuple(self._by_websocket)
+        """Those of them that serve sessions by WebSocket: none else is handed any."""
         spoken = [codecs for agent in agents.values() if (codecs := getattr(agent, "codecs", ()))]
         self.codecs: tuple[str, ...] = tuple(
             name for name in (spoken[0] if spoken else ()) if all(name in other for other in spoken)
         )
         """What all of them understand, in the order of the first; () if none has a wish."""
 
-    async def __call__(self, call: Call) -> None:
+    async def __call__(self, call: Call | Line) -> None:
+        agents: dict[str, Any] = self._agents if isinstance(call, Call) else self._by_websocket
         model = (call.session or {}).get("model")
-        agent = self._agents.get(model, self._first) if isinstance(model, str) else self._first
-        await agent(call)
+        await agents[model if isinstance(model, str) and model in agents else next(iter(agents))](call)
 
 
 def load_agents(names: Sequence[str]) -> Agent:

@@ -1,8 +1,9 @@
 """Serving an ASGI application by hypercorn's connections inside our own nursery, with the limits every port of ours needs.
 
 1. The listeners are ours. `door`, if there is one, says who may come in.
-2. A connection speaks HTTP/1.1 and nothing else: an upgrade to HTTP/2 or to a WebSocket is ignored, as RFC 9110 §7.8
-   allows, because nothing here is served over either, and both are a great deal of code for strangers to try.
+2. A connection speaks HTTP/1.1 and nothing else: an upgrade to HTTP/2 is ignored, and one to a WebSocket too, as RFC 9110
+   §7.8 allows, but on the paths that an application names: each is a great deal of code for strangers to try. Of a
+   WebSocket each message has its limit (upgrade.py), and so has its silence: pings ask whether the client is there.
 3. Headers, a pause in a body, and a client that does not read its answer each have their time.
 4. Connections that send at once go on one after the other, and everything else in the process has its turn in between.
    A request itself costs few passes of the scheduler: its head and body leave as one write, its words reach the
@@ -14,6 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import Any, TypeAlias
 
@@ -22,7 +24,8 @@ import trio
 from hypercorn.app_wrappers import ASGIWrapper
 from hypercorn.config import Config
 from hypercorn.events import Closed, Event, RawData, Updated
-from hypercorn.protocol.h11 import H11Protocol
+from hypercorn.protocol.events import Request
+from hypercorn.protocol.h11 import STREAM_ID, H11Protocol, H11WSConnection
 from hypercorn.trio.task_group import TaskGroup, _handle
 from hypercorn.trio.tcp_server import TCPServer
 from hypercorn.trio.worker_context import WorkerContext
@@ -32,8 +35,9 @@ from hypercorn.utils import parse_socket_addr
 from service.addresses import to_host_port
 from service.listening import open_shared_tcp_at, open_tcp_at, open_unix_at
 from service.logs import get_logger
+from service.upgrade import WebSocketStream
 
-__all__ = ["REQUEST_BEGAN", "Door", "HttpFaults", "HttpLimits", "serve_http"]
+__all__ = ["REQUEST_BEGAN", "Door", "HttpFaults", "HttpLimits", "WebSocketLimits", "serve_http"]
 
 log = get_logger()
 
@@ -56,6 +60,16 @@ class HttpLimits:
     read_seconds: float = 10.0  # without a byte of the body for so long, the connection is closed
     write_seconds: float = 10.0  # for the client to take a piece of the answer
     max_header_bytes: int = 16 * 1024
+
+
+@dataclass(frozen=True, slots=True)
+class WebSocketLimits:
+    """Where there are WebSockets, and what they may do; seconds, and bytes."""
+
+    paths: frozenset[str] = frozenset()
+    max_message_bytes: int = 1024 * 1024
+    ping_seconds: float = 10.0  # without a byte for so long, the client is asked whether it is there
+    silence_seconds: float = 30.0  # without any, it is not
 
 
 @dataclass(slots=True)
@@ -83,13 +97,15 @@ class _Applications(TaskGroup):
         scope: Scope,
         send: Callable[[Any], Awaitable[None]],
     ) -> Callable[[ASGIReceiveEvent], Awaitable[None]]:
-        put, take = trio.open_memory_channel[ASGIReceiveEvent](config.max_app_queue_size)
+        size = 1 if scope["type"] == "websocket" else config.max_app_queue_size  # whose messages may be large
+        put, take = trio.open_memory_channel[ASGIReceiveEvent](size)
 
         async def tell(event: ASGIReceiveEvent) -> None:
-            try:
-                put.send_nowait(event)
-            except trio.WouldBlock:
-                await put.send(event)
+            with suppress(trio.BrokenResourceError):  # the application has ended
+                try:
+                    put.send_nowait(event)
+                except trio.WouldBlock:
+                    await put.send(event)
 
         async def receive() -> ASGIReceiveEvent:
             try:
@@ -97,8 +113,12 @@ class _Applications(TaskGroup):
             except trio.WouldBlock:
                 return await take.receive()
 
+        async def run() -> None:
+            with take:
+                await _handle(app, config, scope, receive, send, _no_threads, _no_threads)
+
         assert self._nursery is not None
-        self._nursery.start_soon(_handle, app, config, scope, receive, send, _no_threads, _no_threads)
+        self._nursery.start_soon(run)
         return tell
 
 
@@ -109,9 +129,17 @@ def _no_threads(*_: object) -> None:
 class _Http1(H11Protocol):
     _began: float | None = None
 
-    def __init__(self, *arguments: Any, turnstile: trio.Lock) -> None:  # noqa: ANN401 - hypercorn's own
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401 - hypercorn's own
+        turnstile: trio.Lock,
+        websockets: WebSocketLimits,
+        on_closing: Callable[[], None],
+    ) -> None:
         super().__init__(*arguments)
         self._turnstile = turnstile
+        self._websockets = websockets
+        self._on_closing = on_closing
         self._head = b""  # of the answer: it leaves with what follows
 
     async def handle(self, event: Event) -> None:
@@ -147,6 +175,12 @@ class _Http1(H11Protocol):
         self.connection_state[REQUEST_BEGAN] = self._began
         self._began = None
         headers = list(request.headers)
+        path = request.target.partition(b"?")[0].decode("latin-1")
+        if path in self._websockets.paths and any(
+            name == b"upgrade" and value.lower() == b"websocket" for name, value in headers
+        ):
+            await self._upgrade(request, headers)
+            return
         if any(name == b"upgrade" for name, _ in headers):
             request = h11.Request(
                 method=request.method,
@@ -156,12 +190,48 @@ class _Http1(H11Protocol):
             )
         await super()._create_stream(request)
 
+    async def _upgrade(self, request: h11.Request, headers: list[tuple[bytes, bytes]]) -> None:
+        stream = self.stream = WebSocketStream(
+            self.app,
+            self.config,
+            self.context,
+            self.task_group,
+            self.ssl,
+            self.client,
+            self.server,
+            self.stream_send,
+            STREAM_ID,
+            max_message_bytes=self._websockets.max_message_bytes,
+            on_closing=self._on_closing,
+        )
+        assert isinstance(self.connection, h11.Connection)
+        self.connection = H11WSConnection(self.connection)
+        await stream.handle(
+            Request(
+                stream_id=STREAM_ID,
+                headers=headers,
+                http_version=request.http_version.decode(),
+                method=request.method.decode("ascii").upper(),
+                raw_path=request.target,
+                state=self.connection_state,
+            )
+        )
+        if stream.closed:  # it was no good
+            await self.send(Closed())
+
 
 class _Connection(TCPServer):
-    def __init__(self, *arguments: Any, write_seconds: float, turnstile: trio.Lock) -> None:  # noqa: ANN401 - hypercorn's own
+    def __init__(
+        self,
+        *arguments: Any,  # noqa: ANN401 - hypercorn's own
+        write_seconds: float,
+        turnstile: trio.Lock,
+        websockets: WebSocketLimits,
+    ) -> None:
         super().__init__(*arguments)
         self._write_seconds = write_seconds
         self._turnstile = turnstile
+        self._websockets = websockets
         self._idle_until = math.inf  # while no request is served: when its headers must have come
         self._read = trio.CancelScope()  # the one that goes on
 
@@ -184,6 +254,8 @@ class _Connection(TCPServer):
                     server,
                     self.protocol_send,
                     turnstile=self._turnstile,
+                    websockets=self._websockets,
+                    on_closing=self._hurry,
                 )
                 await self.protocol.initiate()
                 self._set_idle(True)
@@ -199,8 +271,13 @@ class _Connection(TCPServer):
 
     async def _read_data(self) -> None:
         """Hypercorn has a task for each wait for a request, and ends it for each that comes."""
+        waits_since = trio.current_time()
         while True:
-            until = min(self._idle_until, trio.current_time() + (self.config.read_timeout or math.inf))
+            websocket, now = self._websocket, trio.current_time()
+            if websocket is None:
+                until = min(self._idle_until, now + (self.config.read_timeout or math.inf))
+            else:
+                until = min(websocket.ends_at, now + self._websockets.ping_seconds)
             data = b""
             try:
                 with trio.CancelScope(deadline=until) as self._read:
@@ -208,11 +285,25 @@ class _Connection(TCPServer):
             except (trio.ClosedResourceError, trio.BrokenResourceError):
                 break
             if self._read.cancelled_caught:
-                break
+                patience = waits_since + self._websockets.silence_seconds
+                if websocket is None or trio.current_time() >= min(websocket.ends_at, patience):
+                    break
+                await websocket.ping()
+                continue
             await self.protocol.handle(RawData(data))
             if not data:
                 break
+            waits_since = trio.current_time()  # not before: the application may have made us wait
         await self.protocol.handle(Closed())
+
+    @property
+    def _websocket(self) -> WebSocketStream | None:
+        stream = getattr(self.protocol, "stream", None)
+        return stream if isinstance(stream, WebSocketStream) and stream.is_open else None
+
+    def _hurry(self) -> None:
+        if (websocket := self._websocket) is not None:
+            self._read.deadline = min(self._read.deadline, websocket.ends_at)
 
     async def protocol_send(self, event: Event) -> None:
         """Hypercorn shields this, and waits for ever: whoever did not read his answer would keep us from ending."""
@@ -228,6 +319,9 @@ class _Connection(TCPServer):
                     await self.stream.send_all(event.data)
             except (trio.TooSlowError, trio.BrokenResourceError, trio.ClosedResourceError):
                 await trio.aclose_forcefully(self.stream)  # the reader notices
+            except trio.Cancelled:  # a part of it may have gone: nothing can follow that
+                await trio.aclose_forcefully(self.stream)
+                raise
 
 
 async def serve_http(
@@ -238,6 +332,7 @@ async def serve_http(
     door: Door | None = None,
     faults: HttpFaults | None = None,
     shared: bool = False,
+    websockets: WebSocketLimits | None = None,
     task_status: trio.TaskStatus[list[str]] = trio.TASK_STATUS_IGNORED,
 ) -> None:
     """Serve `app` on `binds` ("127.0.0.1:8080", "[::1]:0", "unix:/path") until cancelled; `task_status` gets the bound URLs.
@@ -265,6 +360,7 @@ async def serve_http(
                 stream,
                 write_seconds=limits.write_seconds,
                 turnstile=turnstile,
+                websockets=websockets or WebSocketLimits(),
             ).run()
         except* Exception as group:  # noqa: BLE001 - one connection's failure must not end all else in the process
             faults.note(group)

@@ -20,9 +20,9 @@ OFFICIAL: TypeAdapter[Any] = TypeAdapter(RealtimeServerEvent)
 class Client:
     """What one client sees; orders to the world around the session lie in `orders`."""
 
-    def __init__(self, seed: int = 1) -> None:
+    def __init__(self, seed: int = 1, *, plays: bool = True) -> None:
         self.now = 100.0
-        self.session = RealtimeSession(entropy=random.Random(seed).randbytes)
+        self.session = RealtimeSession(entropy=random.Random(seed).randbytes, plays=plays)
         self.events: list[dict[str, Any]] = []
         self.private: list[tuple[int, dict[str, Any]]] = []
         self.orders: list[Order] = []

@@ -11,6 +11,7 @@ from transceiver.backends.pool import AgentPool
 from transceiver.engine import Engine
 from transceiver.registry import Registry
 from transceiver.signalling import Access, ConnectionDoor
+from transceiver.sockets import SocketSessions
 from udpio import UdpCounters
 
 __all__ = ["collect"]
@@ -25,6 +26,7 @@ def collect(
     udp: UdpCounters,
     door: ConnectionDoor,
     access: Access,
+    sockets: SocketSessions,
 ) -> Iterator[Metric]:
     yield from _calls(registry)
     yield _counter("turns", "Turns of the media loop.", engine.turns)
@@ -43,12 +45,17 @@ def collect(
     yield _counter("http_connections_failed", "HTTP connections that ended by an exception.", door.faults.count)
     yield _by("credentials_refused", "Requests without good credentials.", "code", access.refused)
     yield _by("key_calls", "Calls now, by API key.", "key", access.usage.calls, GaugeMetricFamily)
+    yield _gauge("websocket_sessions", "Sessions by WebSocket now.", registry.sockets)
+    yield _counter("websocket_sessions_started", "Sessions by WebSocket that an agent took.", sockets.started)
+    yield _by("websocket_sessions_ended", "Sessions by WebSocket that ended.", "reason", sockets.ended)
     yield from _links(agents)
 
 
 def _calls(registry: Registry) -> Iterable[Metric]:
     lives: Counter[str] = Counter(session.life.name.lower() for session in registry.sessions.values())
     yield _by("calls", "Calls now, by state.", "state", lives, GaugeMetricFamily)
+    controllers = sum(len(session.conversation.controllers or ()) for session in registry.sessions.values())
+    yield _gauge("controllers", "Controllers attached to calls now.", controllers)
     yield _gauge("half_open_calls", "Calls that no authenticated check has reached.", len(registry.half_open))
     yield _gauge("draining", "1 while the process takes no new calls.", int(registry.draining))
     yield _counter("calls_created", "Offers that were answered.", registry.created)

@@ -32,9 +32,7 @@ from protocol.sdp import (
     Agreement,
     Answer,
     Capabilities,
-    NegotiatedData,
     OfferRefused,
-    OfferUnsupported,
     answer,
     answer_again,
     parse_fragment_untrusted,
@@ -47,9 +45,19 @@ from protocol.wire import Entropy
 from service.logs import get_logger
 from transceiver.backends.base import Backend
 from transceiver.config import TransceiverConfig
+from transceiver.controlling import attach_controller
 from transceiver.engine import Engine
-from transceiver.session import EVENTS_LABEL, CloseReason, Life, Session, SessionParts
-from transceiver.signalling import CallRequest, CreatedCall, SignallingError, TaggedAnswer, Usage, check_if_match
+from transceiver.offers import data_parameters, refusal
+from transceiver.session import CloseReason, Controller, Life, Session, SessionParts
+from transceiver.signalling import (
+    CallRequest,
+    CreatedCall,
+    Permit,
+    SignallingError,
+    TaggedAnswer,
+    Usage,
+    check_if_match,
+)
 
 __all__ = ["Registry", "entity_tag"]
 
@@ -85,6 +93,7 @@ class Registry:
         has the limits of API keys."""
         self.draining = False
         self.sessions: dict[str, Session] = {}
+        self.sockets = 0  # sessions by WebSocket
         self.half_open: OrderedDict[Session, None] = OrderedDict()  # oldest first
         self.created = 0
         self.refused: Counter[str] = Counter()  # offers, by code
@@ -135,11 +144,11 @@ class Registry:
             answered, agreement = answer_again(read_offer(parse_untrusted(offer)), session.agreement, fresh)
         except OfferRefused as error:
             self.refused[error.code] += 1
-            raise _refusal(error) from None
+            raise refusal(error) from None
         if agreement.remote_ice != session.agreement.remote_ice:
             self.restart_ice(session, agreement.remote_ice, fresh)
         session.agreement = agreement
-        data = _data_parameters(answered.data)
+        data = data_parameters(answered.data)
         self._engine.command(session, Session.renegotiate, answered.audio, data)
         direction = answered.audio.direction.value if answered.audio is not None else None
         log.info("call renegotiated", call=call_id, audio=direction, data=data is not None)
@@ -185,12 +194,25 @@ class Registry:
         self._engine.command(session, Session.close, CloseReason.HANGUP)
         return True
 
+    def control(self, call_id: str, permit: Permit) -> Controller:
+        """Raises SignallingError."""
+        return attach_controller(self.sessions.get(call_id), permit)
+
+    def count_socket(self, by: int) -> None:
+        """A session by WebSocket begins (1), or ends (-1)."""
+        self.sockets += by
+        self._note_lines()
+
+    @property
+    def lines(self) -> int:
+        return len(self.sessions) + self.sockets
+
     def info(self) -> dict[str, object]:
         return {
             "name": "antiphon",
             "agent": self._backend.name,
             "models": list(self._backend.models),
-            "calls": len(self.sessions),
+            "calls": self.lines,
             "max_calls": self._config.max_sessions,
             "draining": self.draining,
             "codecs": [codec.name for codec in self._backend.codecs],
@@ -205,8 +227,7 @@ class Registry:
         self.draining = True
         for session in self.sessions.values():
             self._engine.command(session, Session.drain)
-        if not self.sessions:
-            self._empty.set()
+        self._note_lines()
 
     def shut_down(self) -> None:
         """Goodbyes to all, now."""
@@ -215,8 +236,7 @@ class Registry:
             self._engine.command(session, Session.close, CloseReason.SHUTDOWN)
             self._engine.command(session, Session.release_now)
         self._engine.flush(self._clock())
-        if not self.sessions:
-            self._empty.set()
+        self._note_lines()
 
     async def wait_empty(self) -> None:
         """Until the last call has ended, once draining."""
@@ -224,12 +244,16 @@ class Registry:
 
     # From offer to session
 
-    def _create(self, request: CallRequest) -> CreatedCall:
+    def check_room(self, permit: Permit) -> None:
+        """Raises SignallingError if there may be no further call."""
         if self.draining:
             raise SignallingError(503, "draining", "This server is going away.", retry_after=RETRY_AFTER_DRAIN)
-        if len(self.sessions) >= self._config.max_sessions:
+        if self.lines >= self._config.max_sessions:
             raise SignallingError(503, "session_limit", "All lines are busy.", retry_after=RETRY_AFTER_LIMIT)
-        self._usage.check(request.permit)
+        self._usage.check(permit)
+
+    def _create(self, request: CallRequest) -> CreatedCall:
+        self.check_room(request.permit)
         self._renew_identity()
         entropy = self._entropy
         capabilities = Capabilities(
@@ -249,8 +273,8 @@ class Registry:
         try:
             answered = answer(read_offer(parse_untrusted(request.sdp)), capabilities)
         except OfferRefused as error:
-            raise _refusal(error) from None
-        data = _data_parameters(answered.data, request.channel)
+            raise refusal(error) from None
+        data = data_parameters(answered.data, request.channel)
         permit = request.permit
         session = Session(
             SessionParts(
@@ -330,7 +354,7 @@ class Registry:
             self._engine.command(oldest, Session.close, CloseReason.EVICTED)
         self.sessions[session.call_id] = session
         self.half_open[session] = None
-        self._on_count(len(self.sessions))
+        self._on_count(self.lines)
         self.created += 1
         self._engine.add(session)
         codec, key = session.codec.name if session.codec else None, session.client.key if session.client else ""
@@ -352,8 +376,6 @@ class Registry:
         self.half_open.pop(session, None)
         if self.sessions.pop(session.call_id, None) is None:
             return
-        if not self.draining:
-            self._on_count(len(self.sessions))
         self._usage.ended(session.client.key if session.client is not None else "")
         reason = session.reason or CloseReason.INTERNAL_ERROR
         self.ended[reason.value] += 1
@@ -362,29 +384,15 @@ class Registry:
         self.repairs.update(statistics.rtcp)
         if session.uplink is not None:
             self.repairs.update(session.uplink.counters)
-        if self.draining and not self.sessions:
+        if session.conversation.controllers is not None:
+            session.conversation.controllers.close(reason.value)
+        self._note_lines()
+
+    def _note_lines(self) -> None:
+        if not self.draining:
+            self._on_count(self.lines)
+        elif not self.lines:
             self._empty.set()
-
-
-def _refusal(error: OfferRefused) -> SignallingError:
-    status = 422 if isinstance(error, OfferUnsupported) else 400
-    return SignallingError(status, error.code, error.message, param=error.param)
-
-
-def _data_parameters(data: NegotiatedData | None, channel: int | None = None) -> DataParameters | None:
-    """`channel` is the stream id of one that the client opens without asking. Raises SignallingError without a data section."""
-    if data is None:
-        if channel is not None:
-            raise SignallingError(
-                400, "no_data_channel", "dcid is given, but the offer has no data channel.", param="dcid"
-            )
-        return None
-    return DataParameters(
-        remote_sctp_port=data.remote_sctp_port,
-        remote_max_message_size=data.remote_max_message_size,
-        local_sctp_port=data.local_sctp_port,
-        negotiated=() if channel is None else ((channel, EVENTS_LABEL),),
-    )
 
 
 def entity_tag(session: Session) -> str:

@@ -40,7 +40,8 @@ from transceiver.config import TransceiverConfig
 from transceiver.engine import Engine
 from transceiver.metrics import collect
 from transceiver.registry import Registry
-from transceiver.signalling import Access, ConnectionDoor, ConnectionLimits, create_app, serve_signalling
+from transceiver.signalling import WEBSOCKETS, Access, ConnectionDoor, ConnectionLimits, create_app, serve_signalling
+from transceiver.sockets import SocketSessions
 from transceiver.workers import Forwarder, Loads, WorkerPlace
 from udpio import KernelSocket, SocketOptions, UdpSocket, open_udp
 
@@ -111,6 +112,7 @@ class Transceiver:
                 on_count=self._tell_load,
                 usage=self.access.usage,
             )
+            self.sockets = SocketSessions(self.registry, self.agents, config.timeouts, self.access.usage, wall_time)
             self._door = ConnectionDoor(ConnectionLimits(config.max_connections, config.max_connections_per_address))
             self._page = _page(config.web)
         except BaseException:
@@ -144,11 +146,12 @@ class Transceiver:
             request_seconds=config.timeouts.request,
             access=self.access,
             allow_origins=config.allow_origins,
+            sockets=self.sockets,
         )
         admin = create_admin_app(
             metrics=self._metrics,
             ready=lambda: not self.registry.draining,
-            status=lambda: {"calls": len(self.registry.sessions)},
+            status=lambda: {"calls": self.registry.lines},
         )
         if place is None or self._loads is None:
             app = make_app(web=self._page)
@@ -156,7 +159,8 @@ class Transceiver:
             return await nursery.start(serve_signalling, app, config.http, self._door), admin_url
         # What siblings and the parent ask comes by a socket of ours alone, and is never passed on.
         private = Starlette(routes=[Mount("/admin", admin), Mount("/", make_app())])
-        await nursery.start(serve_http, private, [f"unix:{place.socket_of(place.index)}"])
+        within = partial(serve_http, private, [f"unix:{place.socket_of(place.index)}"], websockets=WEBSOCKETS)
+        await nursery.start(within)
         forwarding = Middleware(Forwarder, place=place, loads=self._loads, request_seconds=config.timeouts.request)
         app = make_app(web=self._page, inner=[forwarding])
         http = await nursery.start(partial(serve_signalling, app, config.http, self._door, shared=True))
@@ -174,15 +178,19 @@ class Transceiver:
             self._loads.leave(self._place.index)
         self.agents.drain()
         self.registry.drain()
+        self.sockets.drain()
 
     def shut_down(self) -> None:
         """Say goodbye to everybody, then end."""
         self.registry.shut_down()
+        self.sockets.shut_down()
 
     def _metrics(self) -> Iterable[Metric]:
         if isinstance(self._udp, KernelSocket):
             self._udp.ask_overflow()
-        return collect(self.registry, self.engine, self.agents, self._udp.counters, self._door, self.access)
+        return collect(
+            self.registry, self.engine, self.agents, self._udp.counters, self._door, self.access, self.sockets
+        )
 
 
 def _open(config: TransceiverConfig) -> UdpSocket:

@@ -11,10 +11,12 @@ __all__ = ["Resampler"]
 class Resampler:
     """One stream of 16-bit mono. A piece gives what is certain by then: some milliseconds come with the next one."""
 
-    def __init__(self, from_rate: int, to_rate: int) -> None:
-        """Samples a second."""
+    def __init__(self, from_rate: int, to_rate: int, *, quick: bool = False) -> None:
+        """Samples a second. `quick`: by interpolation, without delay (a filter's is 38 ms from 24 kHz to 16, 118 from 8): for
+        speech that is given a higher rate."""
+        quality = "QQ" if quick else "MQ"
         same = from_rate == to_rate
-        self._stream = None if same else soxr.ResampleStream(from_rate, to_rate, 1, dtype="int16", quality="MQ")
+        self._stream = None if same else soxr.ResampleStream(from_rate, to_rate, 1, dtype="int16", quality=quality)
         self._odd = b""
 
     def feed(self, pcm: bytes) -> bytes:

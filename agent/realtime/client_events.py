@@ -6,6 +6,8 @@ grow them faster than servers.
 
 from __future__ import annotations
 
+import base64
+import binascii
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
@@ -17,6 +19,7 @@ from agent.realtime.settings import FunctionTool, Modality, ShortText, ToolChoic
 from agent.realtime.shapes import raise_for
 
 __all__ = [
+    "MAX_APPEND_BYTES",
     "MAX_EVENT_BYTES",
     "ClientEvent",
     "InputAppend",
@@ -36,7 +39,11 @@ __all__ = [
 ]
 
 # Specification constants
-MAX_EVENT_BYTES = 256 * 1024  # on the data channel
+MAX_EVENT_BYTES = 256 * 1024
+MAX_APPEND_BYTES = 15 * 1024 * 1024  # of base64 in an `input_audio_buffer.append`
+
+# Implementation constants
+APPEND_OVERHEAD = 4096  # of its other fields
 
 EventId: TypeAlias = Annotated[str, Meta(max_length=512)]
 Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=1 << 40)]
@@ -52,6 +59,16 @@ class SessionUpdate(_Event, tag="session.update", frozen=True, kw_only=True):
 
 class InputAppend(_Event, tag="input_audio_buffer.append", frozen=True, kw_only=True):
     audio: str
+
+    def decode(self) -> bytes:
+        """Raises ApiError."""
+        if len(self.audio) > MAX_APPEND_BYTES:
+            raise ApiError(Code.TOO_LARGE, f"The audio has more than {MAX_APPEND_BYTES} bytes of base64.", "audio")
+        try:
+            return base64.b64decode(self.audio, validate=True)
+        except (binascii.Error, ValueError):  # the latter for letters that are not ASCII
+            message = "Invalid 'audio'. Expected base64-encoded audio bytes, but got an invalid value."
+            raise ApiError(Code.INVALID_VALUE, message, "audio") from None
 
 
 class InputCommit(_Event, tag="input_audio_buffer.commit", frozen=True, kw_only=True):
@@ -153,10 +170,12 @@ def event_id_of_untrusted(data: str | bytes) -> str | None:
     return event_id if isinstance(event_id, str) and len(event_id) <= 512 else None
 
 
-def decode_client_event_untrusted(data: str | bytes) -> ClientEvent:
-    """Raises ApiError."""
+def decode_client_event_untrusted(data: str | bytes, *, carries_audio: bool = False) -> ClientEvent:
+    """Raises ApiError. `carries_audio`: an event may append audio, and is as large as that."""
     if len(data) > MAX_EVENT_BYTES or (isinstance(data, str) and len(data.encode(errors="replace")) > MAX_EVENT_BYTES):
-        raise ApiError(Code.TOO_LARGE, f"The event is larger than {MAX_EVENT_BYTES} bytes.")
+        may_append = carries_audio and len(data) <= MAX_APPEND_BYTES + APPEND_OVERHEAD
+        if not may_append or not _is_append(data):
+            raise ApiError(Code.TOO_LARGE, f"The event is larger than {MAX_EVENT_BYTES} bytes.")
     try:
         event = _DECODER.decode(data)
     except msgspec.ValidationError as error:
@@ -166,6 +185,13 @@ def decode_client_event_untrusted(data: str | bytes) -> ClientEvent:
     if isinstance(event, ItemCreate):
         _check_item(event.item)
     return event
+
+
+def _is_append(data: str | bytes) -> bool:
+    try:
+        return bool(_HEAD.decode(data).type == InputAppend.__struct_config__.tag)
+    except (msgspec.DecodeError, RecursionError, UnicodeError):
+        return False
 
 
 def _what_is_wrong(data: str | bytes, error: msgspec.ValidationError) -> ApiError:

@@ -1,25 +1,25 @@
-"""A call whose agent is a session of the Realtime API: brings the session, the call and the parts together.
+"""A session of the Realtime API at work: brings the session, its line and the parts together.
 
-One task takes what comes from the call and tells the session; what the session orders is carried out at once, or by a task
-of its own: one for each response at work, each turn that is listened to, each cut. One task sends the events, in order.
-
-A client that does not read its events loses its call, not the other way round: so many bytes of them wait.
+One task takes what comes from the line and tells the session; what the session orders is carried out at once, or by a task
+of its own: one for each response at work, each turn that is listened to, each cut. A task for each client sends it the events,
+in order (clients.py).
 """
 
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import AsyncIterator
 
 import trio
 
 from agent.call import Call
 from agent.codecs import Encoder
-from agent.events import ChannelOpened, Digit, Event, Frame, Message, Played
+from agent.events import ChannelClosed, ChannelOpened, Digit, Event, Frame, Message, Played
+from agent.realtime.clients import Clients
 from agent.realtime.errors import ApiError
+from agent.realtime.line import CallLine, Line
 from agent.realtime.listening import Listening
-from agent.realtime.orders import CutAudio, DetectTurns, Generate, Order, SendEvent, StopModel, Transcribe
+from agent.realtime.orders import CutAudio, DetectTurns, Generate, Hear, Order, SendEvent, StopModel, Transcribe
 from agent.realtime.parts import Model, ModelFailed, Recognizer, Turn
 from agent.realtime.response import Plan
 from agent.realtime.session import RealtimeSession
@@ -33,39 +33,40 @@ __all__ = ["converse"]
 log = get_logger()
 
 # Implementation constants
-MAX_WAITING_BYTES = 4 * 1024 * 1024  # of events that the client does not read
-EVENT_OVERHEAD = 256  # bytes that an event costs besides its text
 MAX_MODELS = 8  # at work for one call, those included that are slow to stop
 MAX_RECOGNITIONS = 4  # of one call at a time; what is said meanwhile has no words
-NO_AUDIO_SECONDS = 0.6
-MAX_EARLY_EVENTS = 256  # before a channel opens
 
 
 async def converse(
-    call: Call, model: Model, recognizer: Recognizer | None = None, *, entropy: Entropy = os.urandom
+    call: Call | Line, model: Model, recognizer: Recognizer | None = None, *, entropy: Entropy = os.urandom
 ) -> None:
-    """Until the call ends."""
-    await _Driver(call, model, recognizer, entropy).run()
+    """Until the call, or the session on a WebSocket, ends."""
+    line = CallLine(call) if isinstance(call, Call) else call
+    await _Driver(line, model, recognizer, entropy).run()
 
 
 class _Driver:
-    def __init__(self, call: Call, model: Model, recognizer: Recognizer | None, entropy: Entropy) -> None:
-        self._call = call
+    def __init__(self, line: Line, model: Model, recognizer: Recognizer | None, entropy: Entropy) -> None:
+        self._line = line
+        self._player = line.player
         self._model = model
         self._recognizer = recognizer
-        self._session = RealtimeSession(entropy=entropy, settings=_settings_of(call), expires_at=call.expires_at)
-        self._listening = Listening(call.decoder()) if call.codec is not None else None
-        self._events: deque[str] = deque()
-        self._event_bytes = 0
-        self._gives_up = False
+        self._session = RealtimeSession(
+            entropy=entropy,
+            settings=_settings_of(line),
+            expires_at=line.expires_at,
+            plays=line.player is not None,
+        )
+        line.configure(self._session.settings)
+        decoder = line.decoder()
+        self._listening = Listening(decoder) if decoder is not None else None
+        self._clients = Clients(line.send_message, self._give_up)
         self._recognitions = 0  # under way
-        self._event_waits = trio.Event()
-        self._channel_open = trio.Event()
         self._models: dict[str, trio.CancelScope] = {}
         self._turn: Turn | None = None  # the last one
         self._sound: dict[
             str, tuple[float, float]
-        ] = {}  # response → where its sound begins and ends, as `call.played` counts
+        ] = {}  # response → where its sound begins and ends, as `played` counts
         self._draining: set[str] = set()
         self._cuts = 0  # under way
         self._cut_done = trio.Event()
@@ -73,20 +74,21 @@ class _Driver:
 
     async def run(self) -> None:
         async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._send_events)
+            self._nursery.start_soon(self._clients.write_to_caller)
             self._session.start()
             self._carry_out()
-            await self._follow_call()
+            await self._follow_line()
             self._nursery.cancel_scope.cancel()
 
-    # What comes from the call
+    # What comes from the line
 
-    async def _follow_call(self) -> None:
-        events = self._call.__aiter__()
+    async def _follow_line(self) -> None:
+        events = self._line.events()
+        pause = self._line.pause_seconds
         silent_since = trio.current_time()
         while True:
             event: Event | None = None
-            deadline = min(silent_since + NO_AUDIO_SECONDS, self._session.next_timeout())
+            deadline = min(silent_since + pause, self._session.next_timeout())
             with trio.move_on_at(max(deadline, trio.current_time())):
                 try:
                     event = await anext(events)
@@ -99,7 +101,7 @@ class _Driver:
                 self._hear(event, now)
             elif event is not None:
                 self._handle(event, now)
-            if now >= silent_since + NO_AUDIO_SECONDS:
+            if now >= silent_since + pause:
                 silent_since = float("inf")  # told once
                 if self._listening is not None:
                     self._tell_turns(self._listening.silence(), now)
@@ -122,18 +124,27 @@ class _Driver:
     def _handle(self, event: Event, now: float) -> None:
         match event:
             case Message():
-                self._session.receive_untrusted(event.data, now)
+                number = self._clients.number_of(event.channel)
+                self._session.receive_untrusted(event.data, now, client_number=number)
+                self._line.configure(self._session.settings)
+            case ChannelOpened(sideband=True):
+                self._clients.join(event.channel, self._nursery)
+                self._session.greet(event.channel)
             case ChannelOpened():
-                self._channel_open.set()
+                self._clients.reach_caller()
+            case ChannelClosed():
+                self._clients.leave(event.channel)
             case Played():
                 self._note_played(now)
             case Digit():
                 pass  # no event of the API over WebRTC
             case _:
-                pass  # a channel closed, a drain: the call goes on
+                pass  # a drain: the call goes on
 
     def _note_played(self, now: float) -> None:
-        played = self._call.played
+        if self._player is None:
+            return
+        played = self._player.played
         for response_id in list(self._draining):
             if played >= self._sound[response_id][1] - 1:  # it counts whole samples
                 self._draining.discard(response_id)
@@ -150,7 +161,9 @@ class _Driver:
         for output in orders:
             match output:
                 case SendEvent():
-                    self._queue_event(output.data)
+                    self._clients.put(output.data, output.client)
+                case Hear():
+                    self._line.hear(output.audio)
                 case Generate() if len(self._models) >= MAX_MODELS:
                     self._session.failed(output.plan.response_id, "too many models are at work", trio.current_time())
                 case Generate():
@@ -170,28 +183,9 @@ class _Driver:
                     if self._listening is not None:
                         self._listening.detect(output.how)
 
-    def _queue_event(self, data: str) -> None:
-        if not self._channel_open.is_set() and len(self._events) >= MAX_EARLY_EVENTS:
-            return  # a client without a channel reads none
-        if self._event_bytes > MAX_WAITING_BYTES:
-            if not self._gives_up:
-                self._gives_up = True
-                log.warning("the client reads its events too slowly", call=self._call.id)
-                self._nursery.start_soon(self._call.end, "events_unread")
-            return
-        self._events.append(data)
-        self._event_bytes += len(data) + EVENT_OVERHEAD
-        self._event_waits.set()
-
-    async def _send_events(self) -> None:
-        await self._channel_open.wait()
-        while True:
-            await self._event_waits.wait()
-            self._event_waits = trio.Event()
-            while self._events:
-                data = self._events.popleft()
-                self._event_bytes -= len(data) + EVENT_OVERHEAD
-                await self._call.send_message(data)
+    def _give_up(self) -> None:
+        log.warning("the client reads its events too slowly", call=self._line.id)
+        self._nursery.start_soon(self._line.end, "events_unread")
 
     def _keep_turn(self, order: Transcribe) -> None:
         listening = self._listening
@@ -212,7 +206,7 @@ class _Driver:
         try:
             words = await recognizer.transcribe(_at_once(turn.pcm), turn.rate, language)
         except Exception as error:
-            log.error("the recognizer failed", call=self._call.id, exc_info=error)
+            log.error("the recognizer failed", call=self._line.id, exc_info=error)
             turn.settle(None)
             self._session.transcription_failed(turn.item_id, "the recognizer failed")
         else:
@@ -236,9 +230,9 @@ class _Driver:
         except ModelFailed as failure:
             self._session.failed(response_id, str(failure), trio.current_time())
         except Exception as error:
-            if self._call.ended is not None:  # it is only told that there is nobody to speak to
+            if self._line.ended is not None:  # it is only told that there is nobody to speak to
                 raise
-            log.error("the model failed", call=self._call.id, exc_info=error)
+            log.error("the model failed", call=self._line.id, exc_info=error)
             self._session.failed(response_id, "the model failed", trio.current_time())
         finally:
             del self._models[response_id]
@@ -250,8 +244,9 @@ class _Driver:
 
     async def _cut(self, response_id: str, sound: tuple[float, float] | None) -> None:
         """`sound`: as in `_sound`. Nothing new is played before the old is gone."""
+        assert self._player is not None
         try:
-            played = await self._call.flush()
+            played = await self._player.flush()
         finally:
             self._cuts -= 1
             if not self._cuts:
@@ -263,14 +258,20 @@ class _Driver:
     async def play_frame(self, response_id: str, payload: bytes, milliseconds: float) -> None:
         while self._cuts:
             await self._cut_done.wait()
-        if not self._session.sound(response_id, milliseconds, trio.current_time()):
+        player = self._player
+        in_event = payload if player is None else None
+        if not self._session.sound(response_id, milliseconds, trio.current_time(), in_event):
             await trio.lowlevel.checkpoint()
             return
-        end = self._call.played + self._call.ahead
+        if player is None:
+            self._carry_out()
+            await self._clients.wait_room()
+            return
+        end = player.played + player.ahead
         began = self._sound[response_id][0] if response_id in self._sound else end
         self._sound[response_id] = began, end + milliseconds
         self._carry_out()
-        await self._call.send_frame(payload)
+        await player.send_frame(payload)
 
     def may_sound(self, response_id: str) -> bool:
         return self._session.may_sound(response_id)
@@ -290,7 +291,11 @@ class _Driver:
 
     @property
     def encoder(self) -> Encoder:
-        return self._call.encoder()
+        return self._line.encoder()
+
+    @property
+    def plays(self) -> bool:
+        return self._player is not None
 
 
 class _Voice:
@@ -319,14 +324,21 @@ class _Voice:
         whole = len(data) - len(data) % size
         self._rest = data[whole:]
         for place in range(0, whole, size):
-            payload = encoder.encode(data[place : place + size])
-            await self._driver.play_frame(self._response_id, payload, 20.0)
+            await self._play_piece(encoder, data[place : place + size])
 
     async def finish(self) -> None:
-        """The last piece of sound, filled up with silence."""
-        if self._rest:
-            size = self._open_encoder().frame_samples * 2
-            await self.play(bytes(size - len(self._rest)))
+        """The last piece of sound; that of a codec is filled up with silence."""
+        rest, self._rest = self._rest[: len(self._rest) & ~1], b""
+        if not rest or not self._driver.may_sound(self._response_id):
+            return
+        encoder = self._open_encoder()
+        if self._driver.plays:
+            rest += bytes(encoder.frame_samples * 2 - len(rest))
+        await self._play_piece(encoder, rest)
+
+    async def _play_piece(self, encoder: Encoder, pcm: bytes) -> None:
+        milliseconds = len(pcm) * 500 / encoder.rate
+        await self._driver.play_frame(self._response_id, encoder.encode(pcm), milliseconds)
 
     def call(self, name: str, arguments: str = "") -> str:
         call_id = self._driver.call_function(self._response_id, name)
@@ -346,12 +358,12 @@ async def _at_once(pcm: bytes) -> AsyncIterator[bytes]:
     yield pcm
 
 
-def _settings_of(call: Call) -> Settings:
+def _settings_of(line: Line) -> Settings:
     """What the client sent with its offer; what of it cannot be is as if it had not been sent."""
     settings = Settings()
-    if call.session is not None:
+    if line.session is not None:
         try:
-            return update_settings(settings, call.session)
+            return update_settings(settings, line.session)
         except (ApiError, RecursionError) as error:
-            log.warning("the session of the offer is refused", call=call.id, reason=str(error))
+            log.warning("the session of the offer is refused", call=line.id, reason=str(error))
     return settings

@@ -5,8 +5,8 @@ Moments are milliseconds of audio since the call began. At most KEPT_SECONDS are
 
 from __future__ import annotations
 
-from agent.codecs import Decoder
 from agent.events import Frame
+from agent.realtime.line import FrameDecoder
 from agent.realtime.settings import SemanticVad, ServerVad, TurnDetection
 from agent.voice import Turn, VoiceActivity
 
@@ -20,7 +20,7 @@ PAUSE_MS = {"high": 400, "auto": 700, "medium": 700, "low": 1200}
 
 
 class Listening:
-    def __init__(self, decoder: Decoder) -> None:
+    def __init__(self, decoder: FrameDecoder) -> None:
         self.rate = decoder.rate
         self.heard_ms = 0.0
         self._decoder = decoder

@@ -8,7 +8,7 @@ from typing import TypeAlias
 from agent.realtime.response import Plan
 from agent.realtime.settings import TurnDetection
 
-__all__ = ["CutAudio", "DetectTurns", "Generate", "Order", "SendEvent", "StopModel", "Transcribe"]
+__all__ = ["CutAudio", "DetectTurns", "Generate", "Hear", "Order", "SendEvent", "StopModel", "Transcribe"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +46,17 @@ class Transcribe:
 
 
 @dataclass(frozen=True, slots=True)
+class Hear:
+    """Audio of the caller that came in an event, in the session's input format; then `heard`."""
+
+    audio: bytes
+
+
+@dataclass(frozen=True, slots=True)
 class DetectTurns:
     """From now on this way; None: not at all."""
 
     how: TurnDetection | None
 
 
-Order: TypeAlias = SendEvent | Generate | StopModel | CutAudio | Transcribe | DetectTurns
+Order: TypeAlias = SendEvent | Generate | StopModel | CutAudio | Transcribe | Hear | DetectTurns

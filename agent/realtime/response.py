@@ -7,6 +7,7 @@
 
 from __future__ import annotations
 
+import base64
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -21,6 +22,7 @@ from agent.realtime.server_events import (
     FunctionArgumentsDone,
     ItemAdded,
     ItemDone,
+    OutputAudioDelta,
     OutputAudioDone,
     OutputItemAdded,
     OutputItemDone,
@@ -159,13 +161,16 @@ class Response:
         delta = TranscriptDelta if self.plan.speaks else TextDelta
         self._tell(delta(**self._place(), delta=text))
 
-    def sound(self, milliseconds: float) -> tuple[enum.Enum, ...]:
-        """So much sound was queued; what was said so far is heard by its end. The effects of its machine."""
+    def sound(self, milliseconds: float, audio: bytes | None = None) -> tuple[enum.Enum, ...]:
+        """So much sound was queued, or is told as `audio`; what was said so far is heard by its end. The effects of its
+        machine."""
         message = self._message()
         name = self._name(message)
         self.spoken.setdefault(name, self.sound_ms)
         self.sound_ms += milliseconds
         self._conversation.spoke(name, milliseconds, len(self._words))
+        if audio is not None:
+            self._tell(OutputAudioDelta(**self._place(), delta=base64.b64encode(audio).decode()))
         return self.machine.fire(AudioQueued())
 
     def call(self, name: str, call_id: str) -> None:

@@ -9,6 +9,8 @@ clients and orders to those come out of `poll`.
    `StopModel`; what it says afterwards is passed over.
 4. When the caller speaks over a response, or a client says so, its sound is cut (`CutAudio`); whoever plays says by
    `was_cut` how much was heard, and the message keeps the words that were.
+5. Where the client plays by itself (`plays=False`: no WebRTC), audio comes and goes in events; nothing is told of what was
+   played, and what was not heard is the client's to truncate.
 """
 
 from __future__ import annotations
@@ -25,7 +27,7 @@ from agent.realtime.conversation import Conversation
 from agent.realtime.errors import ApiError, Code
 from agent.realtime.ids import new_id
 from agent.realtime.items import InputAudio, Message
-from agent.realtime.orders import CutAudio, DetectTurns, Generate, Order, SendEvent, StopModel, Transcribe
+from agent.realtime.orders import CutAudio, DetectTurns, Generate, Hear, Order, SendEvent, StopModel, Transcribe
 from agent.realtime.response import Plan, Response
 from agent.realtime.server_events import ServerEvent, Usage
 from agent.realtime.settings import ServerVad, Settings, update_settings
@@ -36,6 +38,7 @@ from agent.realtime.tables import (
     Effect,
     Failed,
     Incomplete,
+    Playback,
     PlayedOut,
     SpeechBegan,
     SpeechEnded,
@@ -54,12 +57,16 @@ MAX_TOLD_BYTES = 256 * 1024  # of an event, as of a message on a data channel
 
 
 class RealtimeSession:
-    def __init__(self, *, entropy: Entropy, settings: Settings | None = None, expires_at: int = 0) -> None:
-        """`expires_at`: seconds since 1970, as clients are told."""
+    def __init__(
+        self, *, entropy: Entropy, settings: Settings | None = None, expires_at: int = 0, plays: bool = True
+    ) -> None:
+        """`expires_at`: seconds since 1970, as clients are told. `plays`: whether our line plays, and not the client."""
         self.settings = settings or Settings()
         self.conversation = Conversation()
         self._entropy = entropy
         self._expires_at = expires_at
+        self._plays = plays
+        self._plays_until = -math.inf  # a client that plays by itself, if it began at once
         self.id = new_id("sess", entropy)
         self._conversation_id = new_id("conv", entropy)
         self._outputs: list[Order] = []
@@ -78,6 +85,10 @@ class RealtimeSession:
         self._tell(server.SessionCreated(session=self._session()))
         self._tell(server.ConversationCreated(conversation=server.Conversation(self._conversation_id)))
         self._outputs.append(DetectTurns(self.settings.audio.input.turn_detection))
+
+    def greet(self, client_number: int) -> None:
+        """A client that comes when the session is under way: it is told what the session is now."""
+        self._tell(server.SessionCreated(session=self._session()), client_number)
 
     def poll(self) -> list[Order]:
         outputs, self._outputs = self._outputs, []
@@ -100,14 +111,13 @@ class RealtimeSession:
     # What clients send
 
     def receive_untrusted(self, data: str | bytes, now: float, *, client_number: int = 0) -> None:
-        """Never raises for what is in it. Audio of `input_audio_buffer.append` is for whoever keeps it; see `heard`."""
+        """Never raises for what is in it."""
         try:
-            self.handle(decode_client_event_untrusted(data), now)
+            self.handle(decode_client_event_untrusted(data, carries_audio=not self._plays), now)
         except (ApiError, RecursionError) as failure:
             too_deep = ApiError(Code.INVALID_VALUE, "The event is nested too deeply.")
             error = failure if isinstance(failure, ApiError) else too_deep
-            event_id = client.event_id_of_untrusted(data) if error.code is not Code.TOO_LARGE else None
-            self._tell(server.ErrorEvent.of(error, event_id), client_number)
+            self._tell(server.ErrorEvent.of(error, client.event_id_of_untrusted(data)), client_number)
 
     def handle(self, event: ClientEvent, now: float) -> None:
         """Raises ApiError."""
@@ -115,7 +125,8 @@ class RealtimeSession:
             case client.SessionUpdate():
                 self._update(event)
             case client.InputAppend():
-                pass  # its audio has gone to the input
+                if not self._plays:  # else audio is media
+                    self._outputs.append(Hear(event.decode()))
             case client.InputCommit():
                 self._commit_by_hand()
             case client.InputClear():
@@ -139,6 +150,10 @@ class RealtimeSession:
                 self._create_response(event.response or ResponseSettings(), now)
             case client.ResponseCancel():
                 self._cancel_by_client(event.response_id, now)
+            case client.OutputClear() if not self._plays:
+                raise ApiError(
+                    Code.UNSUPPORTED, "There is no output audio buffer here: the client plays by itself.", "type"
+                )
             case client.OutputClear():
                 for response in list(self._responses.values()):
                     self._carry_out(response, response.machine.fire(Cleared()), now)
@@ -191,6 +206,7 @@ class RealtimeSession:
             self._turn_from = max(self._buffer_from, at_ms - padding, 0.0)
             self._turn_item = self._new_item_id()
             self._tell(server.SpeechStarted(audio_start_ms=round(self._turn_from), item_id=self._turn_item))
+            self._plays_until = now
             if detection.interrupt_response:
                 self._interrupt(now)
 
@@ -299,13 +315,16 @@ class RealtimeSession:
         response = self._responses.get(response_id)
         return response is not None and response.may_sound
 
-    def sound(self, response_id: str, milliseconds: float, now: float) -> bool:
-        """So much sound of it is there. Whether it is to be played: not of a response that has ended, or was cut."""
+    def sound(self, response_id: str, milliseconds: float, now: float, audio: bytes | None = None) -> bool:
+        """So much sound of it is there. Whether it is to be played: not of a response that has ended, or was cut.
+        `audio`: the sound itself, in the session's output format, for a client that plays."""
         response = self._responses.get(response_id)
         if response is None or not response.may_sound:
             return False
         self._has_spoken = True
-        self._carry_out(response, response.sound(milliseconds), now)
+        if not self._plays:
+            self._plays_until = max(self._plays_until, now) + milliseconds / 1000
+        self._carry_out(response, response.sound(milliseconds, audio), now)
         return True
 
     def call(self, response_id: str, name: str) -> str:
@@ -363,10 +382,13 @@ class RealtimeSession:
             match effect:
                 case Effect.STOP_MODEL:
                     self._outputs.append(StopModel(response.id))
-                case Effect.TELL_AUDIO_STARTED:
+                case Effect.TELL_AUDIO_STARTED if self._plays:
                     self._tell(server.OutputStarted(response_id=response.id))
                 case Effect.TELL_AUDIO_STOPPED:
-                    self._tell(server.OutputStopped(response_id=response.id))
+                    if self._plays:
+                        self._tell(server.OutputStopped(response_id=response.id))
+                    self._await_caller(now)
+                case Effect.CUT_AUDIO if not self._plays:
                     self._await_caller(now)
                 case Effect.CUT_AUDIO:
                     response.awaits_cut = True
@@ -375,6 +397,8 @@ class RealtimeSession:
                     self._outputs.append(CutAudio(response.id))
                 case Effect.FINISH:
                     self._finish(response, now)
+        if not self._plays and response.machine.state(Playback) is Playback.DRAINING:
+            self._carry_out(response, response.machine.fire(PlayedOut()), now)  # the rest is the client's
         if response.is_over:
             self._responses.pop(response.id, None)
 
@@ -391,7 +415,7 @@ class RealtimeSession:
         detection = self.settings.audio.input.turn_detection
         timeout = detection.idle_timeout_ms if isinstance(detection, ServerVad) else None
         if timeout is not None and self._active is None and self._turn.state(Turn) is Turn.QUIET:
-            self._idle_at = now + timeout / 1000
+            self._idle_at = max(now, self._plays_until) + timeout / 1000
 
     # Names, and what is told
 

@@ -1,6 +1,6 @@
 """The agent link: what a transceiver and an agent say to each other over one WebSocket that carries all their calls.
 
-`messages` are the JSON text messages (control), `framing` the binary ones (audio frames and data-channel messages);
+`messages` are the JSON text messages (control), `framing` the binary ones (audio frames and messages of channels);
 `slots` judges how well a caller's audio came.
 """
 
@@ -21,9 +21,14 @@ from protocol.agentlink.framing import (
     encode_played,
 )
 from protocol.agentlink.messages import (
+    FIRST_CONTROLLER,
+    LAST_CHANNEL,
     LINK_VERSION,
     MAX_AGENTS,
     MAX_CONTROL_BYTES,
+    MAX_SESSION_MESSAGE_BYTES,
+    REALTIME_PATH,
+    REALTIME_PROTOCOL,
     AgentDrain,
     AgentHello,
     AgentMessage,
@@ -40,22 +45,29 @@ from protocol.agentlink.messages import (
     ChannelWritable,
     Drain,
     PlayedReason,
+    SessionStart,
     TransceiverHello,
     TransceiverMessage,
     decode_agent_message_untrusted,
+    decode_session_start_untrusted,
     decode_transceiver_message_untrusted,
     encode_message,
 )
 from protocol.agentlink.slots import METER_QUESTION, SlotCounts, SlotTally
 
 __all__ = [
+    "FIRST_CONTROLLER",
+    "LAST_CHANNEL",
     "LINK_VERSION",
     "MAX_AGENTS",
     "MAX_CONTROL_BYTES",
     "MAX_DATA_BYTES",
     "MAX_FRAME_BYTES",
     "MAX_MESSAGE_BYTES",
+    "MAX_SESSION_MESSAGE_BYTES",
     "METER_QUESTION",
+    "REALTIME_PATH",
+    "REALTIME_PROTOCOL",
     "AgentDrain",
     "AgentHello",
     "AgentMessage",
@@ -79,12 +91,14 @@ __all__ = [
     "MediaRecord",
     "PlayedReason",
     "PlayedReports",
+    "SessionStart",
     "SlotCounts",
     "SlotTally",
     "TransceiverHello",
     "TransceiverMessage",
     "decode_agent_message_untrusted",
     "decode_binary_untrusted",
+    "decode_session_start_untrusted",
     "decode_transceiver_message_untrusted",
     "encode_data",
     "encode_media",

@@ -3,7 +3,7 @@
     media:  0x01 | zero u8 | count u16 | heads, `count` times:  handle u32 | RTP time u32 | flags u8 | zero u8 | length u16
             | the payloads, one after another
     played: 0x03 | zero u8 | count u16 | reports, `count` times:  handle u32 | RTP time u32 | reason u8 | zero u8 | ms u16
-    data:   0x02 | handle u32 | channel id u16 | flags u8 (bit 0: text, UTF-8) | payload
+    data:   0x02 | handle u32 | channel u16 | flags u8 (bit 0: text, UTF-8; bit 1: add 0x10000 to the channel) | payload
 
 All integers are big-endian. A media message holds the frames of all calls that were gathered in one wake: a WebSocket
 message costs nearly the same whatever its size, so frames are gathered, but never delayed when the line is idle.
@@ -20,7 +20,7 @@ from collections.abc import Iterable, Sequence
 from enum import IntEnum, IntFlag
 from typing import NamedTuple, TypeAlias
 
-from protocol.agentlink.messages import PlayedReason
+from protocol.agentlink.messages import FIRST_CONTROLLER, PlayedReason
 from protocol.errors import DecodeError, LocalError
 
 __all__ = [
@@ -43,9 +43,9 @@ __all__ = [
 # Specification constants.
 COUNTED = struct.Struct("!BxH")  # kind, count
 HEAD = struct.Struct("!III")  # handle, RTP time, flags and length; of a report: reason and milliseconds
-DATA_HEADER = struct.Struct("!BIHB")  # kind, handle, channel id, flags
+DATA_HEADER = struct.Struct("!BIHB")  # kind, handle, channel, flags
 REASONS = (PlayedReason.PROGRESS, PlayedReason.DRAINED, PlayedReason.FLUSHED)  # by their number on the wire
-TEXT = 0x01
+TEXT, CONTROLLER = 0x01, 0x02  # flags of data
 MAX_FRAME_BYTES = 1500  # an audio frame came in, or goes out, in one datagram
 MAX_DATA_BYTES = 256 * 1024  # the largest data-channel message that our answers announce (a=max-message-size)
 MAX_MESSAGE_BYTES = MAX_DATA_BYTES + 1024  # of any WebSocket message on this link
@@ -83,7 +83,7 @@ class MediaRecord(NamedTuple):
 
 
 class DataMessage(NamedTuple):
-    """One message of a data channel; `str` is text, `bytes` is binary; both may be empty."""
+    """One message of a data channel, or of a controller; `str` is text, `bytes` is binary; both may be empty."""
 
     handle: int
     channel: int
@@ -144,13 +144,15 @@ def encode_played(reports: Sequence[CallPlayed]) -> list[bytes]:
 
 
 def encode_data(message: DataMessage) -> bytes:
-    """One data-channel message."""
+    """One message of a channel."""
     handle, channel, data = message
-    text = isinstance(data, str)
+    flags = TEXT if isinstance(data, str) else 0
+    if channel >= FIRST_CONTROLLER:
+        channel, flags = channel - FIRST_CONTROLLER, flags | CONTROLLER
     payload = data.encode() if isinstance(data, str) else data
     if len(payload) > MAX_DATA_BYTES:
         raise LocalError(f"a data message of {len(payload)} bytes is over the bound of {MAX_DATA_BYTES}")
-    return DATA_HEADER.pack(Kind.DATA, handle, channel, TEXT if text else 0) + payload
+    return DATA_HEADER.pack(Kind.DATA, handle, channel, flags) + payload
 
 
 def decode_binary_untrusted(data: bytes) -> BinaryMessage:
@@ -223,6 +225,8 @@ def _decode_data(data: bytes) -> DataMessage:
     payload = bytes(data[DATA_HEADER.size :])
     if len(payload) > MAX_DATA_BYTES:
         raise DecodeError("link_oversize")
+    if flags & CONTROLLER:
+        channel += FIRST_CONTROLLER
     if not flags & TEXT:
         return DataMessage(handle, channel, payload)
     try:

@@ -4,13 +4,18 @@ The flow of one link, and of one call on it (T = transceiver, the WebSocket clie
 
 1. both sides send `hello` as their first message; A names the codecs it understands, best first;
 2. T→A `call.start` gives the call a `handle`, A answers `call.accept` or `call.refuse`;
-3. T→A `channel.open` for each data channel of the caller; audio and data travel as binary messages (framing.py);
+3. T→A `channel.open` for each data channel of the caller, and for each controller that has attached to the call from the
+   side; audio and data travel as binary messages (framing.py);
 4. T→A tells how far the audio of A was really played (framing.py); A→T `call.flush` drops what was not (barge-in);
 5. `call.digit` tells of a key that the caller pressed;
 6. `call.end`, from either side, ends the call, unanswered; T never uses a handle twice on one link;
 7. `drain` from T: it is leaving, calls may finish; from A: give me no new calls.
 
 Unknown types and unknown fields are no error of the link: a receiver counts and ignores the former, ignores the latter.
+
+Sessions of the Realtime API that come by WebSocket are not carried by the link: each has a WebSocket of its own to
+REALTIME_PATH of an agent that says `sessions`. Its subprotocol is REALTIME_PROTOCOL; the first message is a `SessionStart`
+of T, and whatever follows are the API's events.
 """
 
 from __future__ import annotations
@@ -24,9 +29,14 @@ from msgspec import Meta
 from protocol.errors import DecodeError, LocalError
 
 __all__ = [
+    "FIRST_CONTROLLER",
+    "LAST_CHANNEL",
     "LINK_VERSION",
     "MAX_AGENTS",
     "MAX_CONTROL_BYTES",
+    "MAX_SESSION_MESSAGE_BYTES",
+    "REALTIME_PATH",
+    "REALTIME_PROTOCOL",
     "AgentDrain",
     "AgentHello",
     "AgentMessage",
@@ -43,15 +53,22 @@ __all__ = [
     "ChannelWritable",
     "Drain",
     "PlayedReason",
+    "SessionStart",
     "TransceiverHello",
     "TransceiverMessage",
     "decode_agent_message_untrusted",
+    "decode_session_start_untrusted",
     "decode_transceiver_message_untrusted",
     "encode_message",
 ]
 
 # Specification constants.
-LINK_VERSION = 2
+LINK_VERSION = 3
+FIRST_CONTROLLER = 0x1_0000  # channels from here on are no data channels (SCTP's ids end before), but controllers
+LAST_CHANNEL = 0x1_FFFF
+REALTIME_PATH = "/v1/realtime"
+REALTIME_PROTOCOL = "antiphon-session"
+MAX_SESSION_MESSAGE_BYTES = 16 * 1024 * 1024  # of such a session: an event with 15 MiB of base64
 
 # Implementation constants. The session object comes from an HTTP body of at most 64 KiB; JSON escapes may double it.
 MAX_CONTROL_BYTES = 192 * 1024
@@ -59,7 +76,7 @@ MAX_CODECS = 16
 MAX_AGENTS = 16
 
 Handle: TypeAlias = Annotated[int, Meta(ge=0, le=0xFFFF_FFFF)]
-ChannelId: TypeAlias = Annotated[int, Meta(ge=0, le=0xFFFF)]
+ChannelId: TypeAlias = Annotated[int, Meta(ge=0, le=LAST_CHANNEL)]
 Name: TypeAlias = Annotated[str, Meta(max_length=128)]
 Word: TypeAlias = Annotated[str, Meta(max_length=256)]
 Label: TypeAlias = Annotated[str, Meta(max_length=65535)]  # RFC 8832 §5.1: its length is an uint16 of bytes
@@ -89,6 +106,8 @@ class AgentHello(msgspec.Struct, frozen=True, tag_field="type", tag="hello"):
     codecs: Annotated[tuple[Name, ...], Meta(max_length=MAX_CODECS)] = ()
     also: Annotated[tuple[Name, ...], Meta(max_length=MAX_AGENTS)] = ()
     """Other agents behind it, that a caller may name as the `model` of its session."""
+    sessions: Annotated[tuple[Name, ...], Meta(max_length=MAX_AGENTS + 1)] = ()
+    """Those of all these that serve sessions by WebSocket."""
 
 
 class CallClient(msgspec.Struct, frozen=True):
@@ -113,7 +132,7 @@ class CallStart(msgspec.Struct, frozen=True, tag_field="type", tag="call.start")
 
 
 class ChannelOpen(msgspec.Struct, frozen=True, tag_field="type", tag="channel.open"):
-    """T→A. The caller has opened a data channel."""
+    """T→A. The caller has opened a data channel, or a controller (from FIRST_CONTROLLER on) has attached to the call."""
 
     handle: Handle
     channel: ChannelId
@@ -186,6 +205,17 @@ class AgentDrain(msgspec.Struct, frozen=True, tag_field="type", tag="drain"):
     """A→T. This agent is leaving: running calls may finish, new ones will be refused."""
 
 
+class SessionStart(msgspec.Struct, frozen=True, tag_field="type", tag="session.start"):
+    """T→A, first message on the WebSocket of a session. `session`: its configuration, as the client gave it; the rest as in
+    `call.start`."""
+
+    version: Version
+    call_id: Name
+    session: dict[str, Any] | None = None
+    client: CallClient | None = None
+    expires_at: Annotated[int, Meta(ge=0)] = 0
+
+
 TransceiverMessage: TypeAlias = (
     TransceiverHello
     | CallStart
@@ -210,6 +240,7 @@ class _Tag(msgspec.Struct):
 _encoder = msgspec.json.Encoder()
 _transceiver_decoder: msgspec.json.Decoder[TransceiverMessage] = msgspec.json.Decoder(TransceiverMessage)
 _agent_decoder: msgspec.json.Decoder[AgentMessage] = msgspec.json.Decoder(AgentMessage)
+_session_decoder: msgspec.json.Decoder[SessionStart] = msgspec.json.Decoder(SessionStart)
 _tag_decoder = msgspec.json.Decoder(_Tag)
 
 
@@ -221,7 +252,7 @@ _TRANSCEIVER_TYPES = _tags(TransceiverMessage)
 _AGENT_TYPES = _tags(AgentMessage)
 
 
-def encode_message(message: TransceiverMessage | AgentMessage) -> str:
+def encode_message(message: TransceiverMessage | AgentMessage | SessionStart) -> str:
     """The JSON text of a control message."""
     data = _encoder.encode(message)
     if len(data) > MAX_CONTROL_BYTES:
@@ -237,6 +268,11 @@ def decode_transceiver_message_untrusted(data: str | bytes) -> TransceiverMessag
 def decode_agent_message_untrusted(data: str | bytes) -> AgentMessage:
     """What a transceiver receives. Reasons: link_oversize, link_json, link_unknown_type, link_invalid."""
     return _decode(_agent_decoder, _AGENT_TYPES, data)
+
+
+def decode_session_start_untrusted(data: str | bytes) -> SessionStart:
+    """Reasons: link_oversize, link_json, link_unknown_type, link_invalid."""
+    return _decode(_session_decoder, frozenset({"session.start"}), data)
 
 
 def _decode(decoder: msgspec.json.Decoder[_T], types: frozenset[object], data: str | bytes) -> _T:

@@ -216,6 +216,9 @@ async def until(condition: Callable[[], object], seconds: float = 10.0) -> None:
 class ScriptedAttachment:
     """One call at the scripted backend; everything it is told is kept."""
 
+    takes_controllers = True
+    has_room = True
+
     def __init__(self, backend: ScriptedBackend, call: Call) -> None:
         self.backend = backend
         self.call = call

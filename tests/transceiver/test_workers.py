@@ -18,11 +18,15 @@ import httpx
 import msgspec
 import pytest
 import trio
+from realtime_socket import open_socket
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.routing import Route
+from trio_websocket import ConnectionRejected
 
+from agent.agents import realtime
+from agent.server import AgentServer
 from service.config import ConfigError
 from service.http import serve_http
 from service.ready import parse_announcement
@@ -212,6 +216,21 @@ def service() -> Iterator[Service]:
 
 
 @pytest.fixture
+async def service_with_agent(nursery: trio.Nursery) -> AsyncIterator[Service]:
+    agent = AgentServer(realtime, "under-test")
+    bound_agent = await nursery.start(agent.serve, "127.0.0.1:0")
+    process = start(agents=f"ws://{bound_agent}/")
+    try:
+        assert process.stdout is not None
+        bound = parse_announcement((await trio.to_thread.run_sync(process.stdout.readline)).decode())
+        assert bound is not None
+        yield Service(process, bound)
+    finally:
+        process.kill()
+        process.communicate()
+
+
+@pytest.fixture
 async def http() -> AsyncIterator[httpx.AsyncClient]:
     """One connection, which is kept: to one of the workers."""
     async with httpx.AsyncClient(timeout=10, limits=httpx.Limits(max_connections=1)) as client:
@@ -293,6 +312,39 @@ async def test_whichever_worker_is_asked_the_one_that_has_the_call_answers(
                 await trio.sleep(0.05)
         assert await service.metric("calls_ended_total", reason="hangup", worker=str(number)) == 1
     assert (await http.delete(f"{service.base}{CALLS}/rtc_99{'a' * 22}")).status_code == 404
+
+
+@pytest.mark.slow
+async def test_a_controller_reaches_its_call_whichever_worker_it_came_to(
+    service_with_agent: Service, dial, http: httpx.AsyncClient, wait_until
+):
+    base = service_with_agent.base
+    calls = await dial_both(dial, base)
+    for caller, location in calls.values():
+        url = f"{base}/v1/realtime?call_id={location.rpartition('/')[2]}"
+        for number in range(4):  # the kernel gives each connection to one of the two
+            async with open_socket(url, subprotocols=["realtime", "openai-insecure-api-key.any"]) as controller:
+                assert controller.connection.subprotocol == "realtime"
+                await controller.read("session.created")
+                await controller.configure(instructions=f"{number} from the side {'x' * 2000}")
+        await wait_until(lambda caller=caller: len([m for m in caller.messages if '"session.updated"' in m]) == 4)
+        async with open_socket(url) as controller:
+            await controller.read("session.created")
+            await http.delete(base + location)
+            await controller.until(lambda controller=controller: controller.closed)
+            assert controller.closed == (1000, "hangup")
+    for call_id in ("rtc_00" + "a" * 22, "rtc_01" + "a" * 22, "rtc_99" + "a" * 22):
+        for _ in range(3):
+            with pytest.raises(BaseExceptionGroup) as refused:
+                async with open_socket(f"{base}/v1/realtime?call_id={call_id}"):
+                    pass
+            [rejected] = refused.value.exceptions
+            assert isinstance(rejected, ConnectionRejected)
+            assert rejected.status_code == 404
+            assert json.loads(rejected.body or b"")["error"]["code"] == "call_not_found"
+    async with open_socket(f"{base}/v1/realtime?model=any") as client:
+        await client.read("session.created")
+        assert (await http.get(base + "/v1/info")).json()["calls"] >= 1
 
 
 @pytest.mark.slow

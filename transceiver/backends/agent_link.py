@@ -79,10 +79,12 @@ class AgentLink:
         self, url: str, identity: str, inbox: Inbox, on_up: Callable[[], None], gather_seconds: float = 0.0
     ) -> None:
         self.url = url
-        self._address = urlsplit(url)
+        self.address = urlsplit(url)
         self.agent = ""  # its name, once it has said it
         self.also: tuple[str, ...] = ()  # others behind it, to be named by a session's `model`
         self.codecs: tuple[str, ...] = ()  # what they understand; empty: anything
+        self.sessions: tuple[str, ...] = ()  # those of them that serve sessions by WebSocket
+        self.sockets = 0  # of such sessions, now
         self.connected = False
         self.draining = False
         self.connects = 0
@@ -113,6 +115,11 @@ class AgentLink:
     @property
     def calls(self) -> int:
         return len(self._attachments)
+
+    @property
+    def load(self) -> int:
+        """Calls, and sessions beside the link."""
+        return len(self._attachments) + self.sockets
 
     def open(self, call: Call) -> LinkAttachment:
         """Offer a call; the answer comes to the inbox."""
@@ -209,13 +216,13 @@ class AgentLink:
 
     async def _connect(self) -> None:
         with trio.fail_after(CONNECT_SECONDS):
-            stream = await self._dial()
+            stream = await self.dial()
         try:
             async with trio.open_nursery() as nursery:
                 with trio.fail_after(CONNECT_SECONDS):
-                    target = urlunsplit(("", "", self._address.path or "/", self._address.query, ""))
+                    target = urlunsplit(("", "", self.address.path or "/", self.address.query, ""))
                     socket = await websocket.connect(
-                        nursery, stream, self._address.netloc, target, max_message_bytes=MAX_MESSAGE_BYTES
+                        nursery, stream, self.address.netloc, target, max_message_bytes=MAX_MESSAGE_BYTES
                     )
                 await self._greet(socket)
                 nursery.start_soon(self._write, socket)
@@ -225,11 +232,12 @@ class AgentLink:
         finally:
             await trio.aclose_forcefully(stream)
 
-    async def _dial(self) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
-        host = self._address.hostname or ""
-        if self._address.scheme == "wss":
-            return await trio.open_ssl_over_tcp_stream(host, self._address.port or 443, https_compatible=True)
-        return await trio.open_tcp_stream(host, self._address.port or 80)
+    async def dial(self) -> trio.SocketStream | trio.SSLStream[trio.SocketStream]:
+        """Raises OSError."""
+        host = self.address.hostname or ""
+        if self.address.scheme == "wss":
+            return await trio.open_ssl_over_tcp_stream(host, self.address.port or 443, https_compatible=True)
+        return await trio.open_tcp_stream(host, self.address.port or 80)
 
     async def _greet(self, socket: WebSocket) -> None:
         await socket.send([encode_message(TransceiverHello(LINK_VERSION, self._identity))])
@@ -241,6 +249,7 @@ class AgentLink:
         if hello.version != LINK_VERSION:
             raise DecodeError("link_version", str(hello.version))
         self.agent, self.also, self.codecs = hello.agent, hello.also, hello.codecs
+        self.sessions = hello.sessions
         self.connected, self.draining = True, False
         self.connects += 1
         self._on_up()

@@ -29,6 +29,7 @@ __all__ = ["MAX_CALL_BYTES", "MAX_CALL_CONTROL_BYTES", "REPORT_BYTES", "LinkAtta
 MAX_CALL_BYTES = 1024 * 1024  # of messages of one call that wait
 MAX_CALL_CONTROL_BYTES = 2 * MAX_CALL_BYTES  # with the words about it, which are more important, and smaller
 REPORT_BYTES = 64  # that a report takes here
+ROOM_BYTES = 256 * 1024  # of messages that wait: then those who can wait should
 
 
 class LinkAttachment:
@@ -36,12 +37,18 @@ class LinkAttachment:
 
     __slots__ = ("call", "ended", "handle", "link", "waiting_bytes")
 
+    takes_controllers = True
+
     def __init__(self, link: AgentLink, call: Call, handle: int) -> None:
         self.link = link
         self.call = call
         self.handle = handle
         self.waiting_bytes = 0
         self.ended = False
+
+    @property
+    def has_room(self) -> bool:
+        return self.waiting_bytes < ROOM_BYTES
 
     def audio_waits(self) -> None:
         if not self.ended:

@@ -79,7 +79,15 @@ class Call(Protocol):
 
 
 class Attachment(Protocol):
-    """One call at one agent."""
+    """One call at one agent. A `channel` is a data channel of the caller's, or a controller."""
+
+    @property
+    def takes_controllers(self) -> bool:
+        """Whether there is anything to control."""
+
+    @property
+    def has_room(self) -> bool:
+        """Whether messages leave as they come; if not, those who can wait should."""
 
     def audio_waits(self) -> None:
         """Frames wait in the call's uplink: take them with the next message."""

@@ -28,6 +28,9 @@ class EchoAttachment:
 
     __slots__ = ("_agent", "_slots", "call")
 
+    takes_controllers = False
+    has_room = True
+
     def __init__(self, agent: EchoAgent, call: Call) -> None:
         self._agent = agent
         self._slots = SlotTally(call.codec.clock_rate) if agent.meters and call.codec is not None else None
@@ -80,6 +83,7 @@ class EchoAgent:
         self.agent = "meter" if self.meters else "echo"
         self.also: tuple[str, ...] = ()
         self.codecs: tuple[str, ...] = ()  # any
+        self.sessions: tuple[str, ...] = ()
         self.connected = self.is_usable = True
         self.connects = 1
         self.drops: Counter[str] = Counter()
@@ -90,6 +94,10 @@ class EchoAgent:
     @property
     def calls(self) -> int:
         return len(self._attachments)
+
+    @property
+    def load(self) -> int:
+        return self.calls
 
     def open(self, call: Call) -> EchoAttachment:
         attachment = EchoAttachment(self, call)

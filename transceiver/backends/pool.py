@@ -39,8 +39,21 @@ class AgentPool:
 
     def open(self, call: Call) -> Attachment | None:
         """Offer the call to the agent with the fewest."""
-        link = min((link for link in self.links if link.is_usable), key=lambda link: link.calls, default=None)
+        link = min((link for link in self.links if link.is_usable), key=lambda link: link.load, default=None)
         return link.open(call) if link is not None else None
+
+    def for_session(self, model: str | None) -> list[AgentLink]:
+        """The agents that serve sessions by WebSocket, the one with the least to do first. A model that names another agent
+        is not to be had there."""
+        able = [
+            link
+            for link in self.links
+            if isinstance(link, AgentLink)
+            and link.is_usable
+            and link.sessions
+            and (model in link.sessions or model not in (link.agent, *link.also))
+        ]
+        return sorted(able, key=lambda link: link.load)
 
     def drain(self) -> None:
         for link in self.links:

@@ -49,6 +49,11 @@ class Channels:
 
     # The agent
 
+    @property
+    def attachment(self) -> Attachment | None:
+        """The agent that has been told of what is open."""
+        return self._attachment
+
     def attach(self, attachment: Attachment) -> None:
         self._attachment = attachment
         for channel in self._open.values():

@@ -10,7 +10,7 @@ from collections import Counter
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
-from protocol.agentlink import DataMessage, MediaRecord
+from protocol.agentlink import FIRST_CONTROLLER, DataMessage, MediaRecord
 from protocol.codecs import Codec
 from protocol.peer import DONE, LEFT, SEND_ROOM, SETTLE, Deliver, Peer
 from protocol.rtp import RtpPacket
@@ -18,6 +18,7 @@ from protocol.sdp import Direction, NegotiatedAudio
 from transceiver.backends.base import Attachment
 from transceiver.media import Downlink, Uplink
 from transceiver.session.channels import Channels
+from transceiver.session.controllers import Controller, Controllers
 
 if TYPE_CHECKING:
     from transceiver.routes import Route
@@ -42,6 +43,7 @@ class Conversation:
         "_sends",
         "channels",
         "codec",
+        "controllers",
         "drops",
         "has_heard",
         "has_spoken",
@@ -57,6 +59,7 @@ class Conversation:
         self._downlink: Downlink | None = None
         self._held = False  # the frame before was for a caller who did not want it
         self.channels = Channels(peer, drops)
+        self.controllers: Controllers | None = None
         self._attachment: Attachment | None = None
         self._flowing = False
         self._turn()
@@ -131,11 +134,28 @@ class Conversation:
         """The agent has taken the call."""
         if self.attachment is not None:
             self.channels.attach(self.attachment)
+            if self.controllers is not None:
+                self.controllers.attach(self.attachment)
+
+    @property
+    def is_controllable(self) -> bool:
+        """Unless the agent is one of our own process."""
+        return self._attachment is None or self._attachment.takes_controllers
+
+    def add_controller(self) -> Controller | None:
+        """None: there are as many as may be."""
+        if self.controllers is None:
+            self.controllers = Controllers(self.drops)
+            if self.channels.attachment is not None:
+                self.controllers.attach(self.channels.attachment)
+        return self.controllers.add()
 
     def forget(self) -> None:
         """The agent is gone, or will not come."""
         self.attachment = None
         self.channels.detach()
+        if self.controllers is not None:
+            self.controllers.detach()
         if self.uplink is not None:
             self.uplink.clear()
 
@@ -152,6 +172,8 @@ class Conversation:
         if self.attachment is not None:
             self.attachment.end(reason)
         self.forget()
+        if self.controllers is not None:
+            self.controllers.close(reason)
 
     # From the caller
 
@@ -244,7 +266,10 @@ class Conversation:
         return became
 
     def send(self, message: DataMessage, now: float) -> None:
-        self.channels.send(message.channel, message.data, now)
+        if message.channel < FIRST_CONTROLLER:
+            self.channels.send(message.channel, message.data, now)
+        elif self.controllers is not None:
+            self.controllers.send(message.channel, message.data)
 
     def flush(self, now: float) -> None:
         if (downlink := self._make_downlink()) is not None:

@@ -7,14 +7,18 @@ from transceiver.signalling.body import read_body_in_time
 from transceiver.signalling.calls import CallRequest, Calls, CreatedCall, TaggedAnswer
 from transceiver.signalling.errors import SignallingError, error_response
 from transceiver.signalling.permits import Permit
+from transceiver.signalling.pipe import Closing, pipe
 from transceiver.signalling.preconditions import check_if_match
+from transceiver.signalling.realtime import WEBSOCKETS
 from transceiver.signalling.server import ConnectionDoor, ConnectionLimits, serve_signalling
 from transceiver.signalling.usage import Usage
 
 __all__ = [
+    "WEBSOCKETS",
     "Access",
     "CallRequest",
     "Calls",
+    "Closing",
     "ConnectionDoor",
     "ConnectionLimits",
     "CreatedCall",
@@ -27,6 +31,7 @@ __all__ = [
     "error_response",
     "new_key",
     "new_secret_key",
+    "pipe",
     "read_body_in_time",
     "serve_signalling",
 ]

@@ -8,6 +8,7 @@
     POST   /v1/realtime/calls/{id}/hangup  → 200
     PATCH  /v1/realtime/calls/{id}         ICE fragment → 204, or 200 with ours when it restarts
     DELETE /v1/realtime/calls/{id}         → 200
+    GET    /v1/realtime                    a WebSocket (realtime.py)
     GET    /v1/info                        → what this transceiver is
     GET    /                               the page, if there is one
 
@@ -27,7 +28,7 @@ from starlette.middleware import Middleware
 from starlette.middleware.cors import CORSMiddleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
-from starlette.routing import BaseRoute, Mount, Route
+from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
 from starlette.types import Scope
 
@@ -37,6 +38,7 @@ from transceiver.signalling.body import ACCEPT_POST, SDP_TYPE, read_call_request
 from transceiver.signalling.call_query import complete_request
 from transceiver.signalling.calls import Calls
 from transceiver.signalling.errors import SignallingError, error_response
+from transceiver.signalling.realtime import RealtimeSockets, Sockets, upgrade_required
 from transceiver.signalling.secret_route import create_client_secret
 from transceiver.signalling.unserved import unserved_routes
 
@@ -46,6 +48,7 @@ __all__ = ["create_app"]
 VERSION_PATH = "/v1"
 CALLS_PATH = "/realtime/calls"
 SECRETS_PATH = "/realtime/client_secrets"
+SOCKET_PATH = "/realtime"
 
 # Implementation constants
 PREFLIGHT_SECONDS = 600
@@ -78,10 +81,12 @@ def create_app(
     allow_origins: tuple[str, ...] = ("*",),
     web: Path | None = None,
     inner: Sequence[Middleware] = (),
+    sockets: Sockets | None = None,
 ) -> Starlette:
     """The application; without `access` it is open, `web` is the folder of the page, None for none. What `inner` answers gets
-    the headers of CORS, too."""
+    the headers of CORS, too. `sockets` serves sessions by WebSocket."""
     access = access or Access()
+    realtime = RealtimeSockets(calls, access, sockets, allow_origins)
 
     async def create_secret(request: Request) -> Response:
         return await create_client_secret(access, request, request_seconds)
@@ -138,6 +143,7 @@ def create_app(
         Route(CALLS_PATH + "/{call_id}", renegotiate, methods=["POST"]),
         Route(CALLS_PATH + "/{call_id}", update_ice, methods=["PATCH"]),
         Route(CALLS_PATH + "/{call_id}", hang_up, methods=["DELETE"]),
+        Route(SOCKET_PATH, upgrade_required, methods=["GET"]),
         Route("/info", info),
         *unserved_routes(),
     ]
@@ -155,7 +161,7 @@ def create_app(
             )
         return response
 
-    routes: list[BaseRoute] = [Mount(VERSION_PATH, routes=api)]
+    routes: list[BaseRoute] = [Mount(VERSION_PATH, routes=[*api, WebSocketRoute(SOCKET_PATH, realtime.serve)])]
     if web is not None:
         routes.append(Mount("/", _Page(directory=web, html=True)))
     cors = Middleware(

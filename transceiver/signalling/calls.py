@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from transceiver.signalling.permits import NOBODY, Permit
+from transceiver.signalling.sideband import Controller
 
 __all__ = ["CallRequest", "Calls", "CreatedCall", "TaggedAnswer"]
 
@@ -50,6 +51,9 @@ class Calls(Protocol):
 
     def hang_up(self, call_id: str) -> bool:
         """End a call; False if there is no such call."""
+
+    def control(self, call_id: str, permit: Permit) -> Controller:
+        """Attach a controller to a call. Raises SignallingError."""
 
     def info(self) -> dict[str, object]:
         """What `GET /v1/info` tells."""

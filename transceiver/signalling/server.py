@@ -14,6 +14,7 @@ from typing import Any
 import trio
 
 from service.http import HttpFaults, HttpLimits, serve_http
+from transceiver.signalling.realtime import WEBSOCKETS
 
 __all__ = ["ConnectionDoor", "ConnectionLimits", "serve_signalling"]
 
@@ -75,4 +76,13 @@ async def serve_signalling(
         read_seconds=door.limits.read_seconds,
         write_seconds=door.limits.write_seconds,
     )
-    await serve_http(app, binds, limits=limits, door=door, faults=door.faults, shared=shared, task_status=task_status)
+    await serve_http(
+        app,
+        binds,
+        limits=limits,
+        door=door,
+        faults=door.faults,
+        shared=shared,
+        websockets=WEBSOCKETS,
+        task_status=task_status,
+    )

@@ -2,22 +2,28 @@
 
 Workers share the HTTP address (SO_REUSEPORT), so that the kernel gives a new connection to any of them. What is asked about a
 call is brought to the worker whose number is in the call's id, over a socket that only we can reach, and answered with its
-answer. So is an offer, if this worker has more calls than another (loads.py). `GET /v1/info` is answered for all workers.
+answer. So is an offer, if this worker has more calls than another (loads.py). `GET /v1/info` is answered for all workers. A
+controller's WebSocket is joined to one with the worker that has its call.
 """
 
 from __future__ import annotations
 
 import math
 import re
+from urllib.parse import parse_qs
 
 import httpx
 import trio
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.websockets import WebSocket
 
+from protocol.agentlink import MAX_SESSION_MESSAGE_BYTES, REALTIME_PATH
+from service import websocket as far_websocket
 from service.logs import get_logger
-from transceiver.signalling import SignallingError, error_response, read_body_in_time
+from service.websocket import ConnectionRejected, HandshakeError, WebSocketClosed
+from transceiver.signalling import SignallingError, error_response, pipe, read_body_in_time
 from transceiver.workers.loads import Loads
 from transceiver.workers.place import WorkerPlace
 
@@ -35,6 +41,7 @@ HOP_BY_HOP = frozenset(
     b"connection content-length date host keep-alive proxy-authenticate proxy-authorization te trailer transfer-encoding "
     b"upgrade".split()
 )
+HANDSHAKE = frozenset(b"sec-websocket-" + name for name in (b"key", b"version", b"protocol", b"extensions", b"accept"))
 OURS = frozenset({b"vary"})  # what CORS, around us, says for any answer
 
 # Implementation constants
@@ -79,6 +86,11 @@ class Forwarder:
         self._keep_until = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "websocket":
+            owner = self._owner_of_controlled(scope)
+            if owner is not None and owner != self._place.index:
+                await self._join(WebSocket(scope, receive, send), owner)
+                return
         if scope["type"] != "http":
             await self._app(scope, receive, send)
             return
@@ -95,6 +107,48 @@ class Forwarder:
         elif path == INFO and method == "GET":
             response = await self._info()
         await (response or self._app)(scope, receive, send)
+
+    def _owner_of_controlled(self, scope: Scope) -> int | None:
+        call_ids = parse_qs(scope["query_string"].decode("latin-1")).get("call_id", [])
+        return self._place.owner_of(call_ids[-1]) if call_ids and scope["path"] == REALTIME_PATH else None
+
+    async def _join(self, websocket: WebSocket, owner: int) -> None:
+        """A controller with the worker that has its call, which asks for the credentials, too."""
+        refusal: Response | None = None
+        accepted = False
+        target = f"{REALTIME_PATH}?{websocket.scope['query_string'].decode('latin-1')}"
+        headers = [(name, value) for name, value in websocket.headers.raw if name not in HOP_BY_HOP | HANDSHAKE]
+        try:
+            stream = await trio.open_unix_socket(self._place.socket_of(owner))
+            async with stream, trio.open_nursery() as nursery:
+                with trio.fail_after(ANSWER_SECONDS):
+                    far = await far_websocket.connect(
+                        nursery,
+                        stream,
+                        "worker",
+                        target,
+                        max_message_bytes=MAX_SESSION_MESSAGE_BYTES,
+                        subprotocols=websocket.scope["subprotocols"],
+                        headers=headers,
+                    )
+                accepted = True
+                await websocket.accept(far.subprotocol)
+                await pipe(websocket, far)
+                nursery.cancel_scope.cancel()
+        except* OSError:  # its calls ended with it
+            refusal = error_response(SignallingError(404, "call_not_found", "There is no such call.", param="call_id"))
+        except* ConnectionRejected as group:
+            refusal = _refusal(far_websocket.first_of(group))
+        except* (HandshakeError, WebSocketClosed, trio.TooSlowError) as group:
+            log.warning(
+                "a controller could not be brought to another worker",
+                worker=owner,
+                error=repr(far_websocket.first_of(group)),
+            )
+            message = "The process that has this call does not answer."
+            refusal = error_response(SignallingError(503, "worker_unreachable", message, retry_after=RETRY_AFTER))
+        if refusal is not None and not accepted:
+            await websocket.send_denial_response(refusal)
 
     async def _forward(self, request: Request, owner: int) -> Response:
         try:
@@ -161,3 +215,10 @@ class Forwarder:
             whole[key] = sum(int(str(one[key])) for one in told)
         whole["draining"] = all(one["draining"] for one in told)
         return JSONResponse(whole, headers={"Cache-Control": "no-store"})
+
+
+def _refusal(rejected: ConnectionRejected) -> Response:
+    response = Response(rejected.body or b"", rejected.status_code)
+    kept = (b"content-type", b"retry-after", b"www-authenticate", b"cache-control")
+    response.raw_headers += [(name.lower(), value) for name, value in rejected.headers if name.lower() in kept]
+    return response

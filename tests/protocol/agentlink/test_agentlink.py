@@ -32,9 +32,11 @@ from protocol.agentlink import (
     MediaRecord,
     PlayedReason,
     PlayedReports,
+    SessionStart,
     TransceiverHello,
     decode_agent_message_untrusted,
     decode_binary_untrusted,
+    decode_session_start_untrusted,
     decode_transceiver_message_untrusted,
     encode_data,
     encode_media,
@@ -49,6 +51,7 @@ FROM_TRANSCEIVER = [
     CallStart(0xFFFF_FFFF, "rtc_2", "", 0, 0),
     CallStart(8, "rtc_3", "opus", 48000, 2, None, CallClient("shop", "user-7"), 1_800_000_000),
     ChannelOpen(7, 1, "oai-events", ""),
+    ChannelOpen(7, 0x1_FFFF, "sideband", ""),
     ChannelClosed(7, 1),
     ChannelBlocked(7, 1),
     ChannelWritable(7, 1),
@@ -59,6 +62,7 @@ FROM_TRANSCEIVER = [
 FROM_AGENT = [
     AgentHello(1, "parrot", ("opus", "PCMU")),
     AgentHello(1, "echo"),
+    AgentHello(3, "realtime", (), ("echo",), sessions=("realtime",)),
     CallAccept(7),
     CallRefuse(7, "agent_full"),
     CallFlush(7),
@@ -142,6 +146,35 @@ def test_media_of_many_calls_shares_one_message_and_splits_only_when_large():
 @pytest.mark.parametrize("data", ["", "text ✓", b"", b"\x00\xff", b"x" * MAX_DATA_BYTES], ids=lambda d: repr(d)[:20])
 def test_data_messages_keep_text_and_binary_apart(data: str | bytes):
     assert decode_binary_untrusted(encode_data(DataMessage(9, 65535, data))) == DataMessage(9, 65535, data)
+
+
+@pytest.mark.parametrize("channel", [0x1_0000, 0x1_0001, 0x1_FFFF])
+def test_a_message_of_a_controller_has_its_number_less_a_flag(channel: int):
+    for data, flags in (("text", 3), (b"binary", 2)):
+        message = DataMessage(9, channel, data)
+        encoded = encode_data(message)
+        assert encoded[5:8] == (channel - 0x1_0000).to_bytes(2, "big") + bytes([flags])
+        assert decode_binary_untrusted(encoded) == message
+
+
+@pytest.mark.parametrize(
+    "start",
+    [
+        SessionStart(3, "ws_1"),
+        SessionStart(3, "ws_1", {"model": "any", "instructions": "ü"}, CallClient("shop", "user-7"), 1_800_000_000),
+    ],
+)
+def test_a_session_begins_with_who_it_is_and_nothing_else(start: SessionStart):
+    assert decode_session_start_untrusted(encode_message(start)) == start
+    for wrong, reason in (
+        (encode_message(Drain()), "link_unknown_type"),
+        (encode_message(start).replace("3", '"three"', 1), "link_invalid"),
+        ("{", "link_json"),
+        ("x" * (MAX_CONTROL_BYTES + 1), "link_oversize"),
+    ):
+        with pytest.raises(DecodeError) as refused:
+            decode_session_start_untrusted(wrong)
+        assert refused.value.reason == reason
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,118 @@
+"""Who reads the events of a session: the caller's client, and the controllers that have attached to its call.
+
+Each has a row of its own, and a task that sends from it, so that one who reads slowly holds up nobody else. The caller's row
+waits until he can be reached at all. A row is bounded by bytes: a controller beyond it is told nothing more, and is counted;
+the caller's client is then `lost`, for a session without its client is none.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, deque
+from collections.abc import Awaitable, Callable
+
+import trio
+
+from protocol.agentlink import FIRST_CONTROLLER
+
+__all__ = ["CALLER", "Clients"]
+
+CALLER = 0
+"""The number of the caller's client; that of a controller is its channel."""
+
+# Implementation constants
+MAX_WAITING_BYTES = 4 * 1024 * 1024  # of events that a client does not read
+EVENT_OVERHEAD = 256  # bytes that an event costs besides its text
+MAX_EARLY_EVENTS = 256  # before the caller can be reached
+ROOM_BYTES = 256 * 1024  # of the caller's that wait: then sound, which goes out in events, waits too
+
+
+class _Row:
+    def __init__(self) -> None:
+        self.events: deque[str] = deque()
+        self.waiting_bytes = 0
+        self.has_some = trio.Event()
+        self.scope = trio.CancelScope()
+
+    def put(self, data: str) -> bool:
+        if self.waiting_bytes > MAX_WAITING_BYTES:
+            return False
+        self.events.append(data)
+        self.waiting_bytes += len(data) + EVENT_OVERHEAD
+        self.has_some.set()
+        return True
+
+    async def take(self) -> str:
+        while not self.events:
+            self.has_some = trio.Event()
+            await self.has_some.wait()
+        data = self.events.popleft()
+        self.waiting_bytes -= len(data) + EVENT_OVERHEAD
+        return data
+
+
+class Clients:
+    """`send` is given an event and the channel it is for, None for the caller's; False from it: that one is gone."""
+
+    def __init__(self, send: Callable[[str, int | None], Awaitable[bool]], lose: Callable[[], None]) -> None:
+        self.counters: Counter[str] = Counter()
+        """`early`: events for a caller who could not be reached yet; `lost`: clients that read too slowly."""
+        self._send = send
+        self._lose = lose
+        self._caller = _Row()
+        self._is_reached = trio.Event()
+        self._is_lost = False
+        self._controllers: dict[int, _Row] = {}
+        self._room = trio.lowlevel.ParkingLot()
+
+    def reach_caller(self) -> None:
+        self._is_reached.set()
+
+    def join(self, channel: int, nursery: trio.Nursery) -> None:
+        """A controller: it reads what is told from now on."""
+        row = self._controllers[channel] = _Row()
+        nursery.start_soon(self._write, row, channel)
+
+    def leave(self, channel: int) -> None:
+        if (row := self._controllers.pop(channel, None)) is not None:
+            row.scope.cancel()
+
+    def number_of(self, channel: int) -> int:
+        """The client who says something on that channel."""
+        return channel if channel >= FIRST_CONTROLLER else CALLER
+
+    def put(self, data: str, number: int | None) -> None:
+        """An event for one client, or, with None, for all."""
+        if number is None or number == CALLER:
+            self._put_to_caller(data)
+        for channel in [*self._controllers] if number is None else [number]:
+            row = self._controllers.get(channel)
+            if row is not None and not row.put(data):
+                self.counters["lost"] += 1
+                self.leave(channel)
+
+    def _put_to_caller(self, data: str) -> None:
+        if not self._is_reached.is_set() and len(self._caller.events) >= MAX_EARLY_EVENTS:
+            self.counters["early"] += 1  # a client without a channel reads none
+        elif not self._caller.put(data) and not self._is_lost:
+            self._is_lost = True
+            self.counters["lost"] += 1
+            self._lose()
+
+    async def wait_room(self) -> None:
+        """While much waits for the caller's client."""
+        await trio.lowlevel.checkpoint()
+        while self._caller.waiting_bytes > ROOM_BYTES:
+            await self._room.park()
+
+    async def write_to_caller(self) -> None:
+        """The task of the caller's row, until cancelled."""
+        await self._is_reached.wait()
+        await self._write(self._caller, None)
+
+    async def _write(self, row: _Row, channel: int | None) -> None:
+        with row.scope:
+            while True:
+                data = await row.take()
+                if row is self._caller and row.waiting_bytes <= ROOM_BYTES:
+                    self._room.unpark_all()
+                await self._send(data, channel)
