@@ -13,6 +13,7 @@ from agent.call import Call
 from agent.codecs import Encoder
 from agent.events import Event, Frame
 from agent.realtime.settings import Settings
+from protocol.agentlink import CallClient
 
 __all__ = ["CallLine", "FrameDecoder", "Line", "Player"]
 
@@ -55,6 +56,10 @@ class Line(Protocol):
     @property
     def session(self) -> dict[str, Any] | None:
         """The configuration that the client gave before anything else."""
+
+    @property
+    def client(self) -> CallClient:
+        """Who is at the other end."""
 
     @property
     def expires_at(self) -> int:
@@ -104,6 +109,7 @@ class CallLine:
         self._call = call
         self.id = call.id
         self.session = call.session
+        self.client = call.client
         self.expires_at = call.expires_at
         self.player: Player = call
         self.events = call.__aiter__

@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
 from pathlib import Path
@@ -271,3 +272,34 @@ async def test_a_controller_needs_the_key_that_the_call_was_placed_with(call: Di
     assert await rejection(scene.url, headers=bearer(secret)) == (403, "api_key_required")
     async with open_socket(scene.url, headers=bearer(pairs["shop"][0])) as controller:
         await controller.read("session.created")
+
+
+OFFICIAL_CONTROLLER = """
+import asyncio, json, sys
+from openai import AsyncOpenAI
+
+async def main(url, call_id):
+    client = AsyncOpenAI(api_key="sk-any", base_url=url + "/v1")
+    seen = []
+    async with client.realtime.connect(call_id=call_id) as connection:
+        await connection.session.update(session={"type": "realtime", "instructions": "from the official client"})
+        async for event in connection:
+            seen.append(type(event).__name__)
+            if event.type == "session.updated":
+                break
+    print(json.dumps(seen))
+
+asyncio.run(main(*sys.argv[1:]))
+"""
+
+
+async def test_the_official_python_client_controls_a_call(call: Dial, wait_until: Any):
+    scene = await call()
+    result = await trio.run_process(
+        [sys.executable, "-c", OFFICIAL_CONTROLLER, scene.base, scene.call_id],
+        capture_stdout=True,
+        env=os.environ | {"NO_PROXY": "*", "no_proxy": "*"},
+    )
+    assert json.loads(result.stdout) == ["SessionCreatedEvent", "SessionUpdatedEvent"]
+    await wait_until(lambda: scene.of("session.updated"))
+    assert scene.of("session.updated")[0]["session"]["instructions"] == "from the official client"

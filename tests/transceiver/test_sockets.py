@@ -341,6 +341,14 @@ async def test_of_several_agents_the_one_that_is_named_serves_or_the_first_that_
     assert "under-test" in error["message"]
 
 
+async def test_a_session_that_only_transcribes_is_refused_and_so_is_a_model_that_cannot_be(start: Start):
+    edge = await start()
+    status, error, _ = await rejection(edge.url + "/v1/realtime?intent=transcription")
+    assert (status, error["code"], error["param"]) == (404, "transcription_not_served", "intent")
+    status, error, _ = await rejection(edge.url + "/v1/realtime?model=" + "x" * 300)
+    assert (status, error["code"]) == (400, "invalid_model")
+
+
 async def test_who_asks_without_an_upgrade_is_told_that_it_takes_one(start: Start):
     edge = await start()
     async with httpx.AsyncClient() as http:
@@ -509,7 +517,7 @@ import asyncio, base64, json, sys
 from openai import AsyncOpenAI
 
 async def main(url):
-    client = AsyncOpenAI(api_key="sk-any", base_url=url + "/v1", websocket_base_url=url.replace("http", "ws", 1) + "/v1")
+    client = AsyncOpenAI(api_key="sk-any", base_url=url + "/v1")
     speech = base64.b64decode(sys.stdin.read())
     seen, sound = [], 0
     async with client.realtime.connect(model="any") as connection:

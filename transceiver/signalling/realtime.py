@@ -68,6 +68,9 @@ class RealtimeSockets:
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
         call_id = websocket.query_params.get("call_id")
         if call_id is None:
+            if websocket.query_params.get("intent") == "transcription":
+                message = "Sessions that only transcribe are not served here."
+                raise SignallingError(404, "transcription_not_served", message, param="intent")
             request = complete_request(CallRequest(b""), permit, websocket.query_params)
             if self._sockets is None:
                 raise SignallingError(501, "websocket_unsupported", "There are no sessions by WebSocket here.")
