@@ -57,6 +57,7 @@ _ENDED_BY_AGENT = {NORMAL: "agent_ended", GOING_AWAY: "agent_stopped", 1011: "ag
 
 class _Session:
     def __init__(self, deadline: float) -> None:
+        self.attempt = trio.CancelScope()  # to reach an agent
         self.scope = trio.CancelScope(deadline=deadline)
         self.reason = CloseReason.MAX_DURATION
         self.is_accepted = False
@@ -65,6 +66,8 @@ class _Session:
     def end(self, reason: CloseReason, at: float) -> None:
         if at < self.scope.deadline:
             self.reason, self.scope.deadline = reason, at
+        if reason is CloseReason.SHUTDOWN and not self.is_accepted:
+            self.attempt.cancel()
 
 
 class SocketSessions:
@@ -101,6 +104,8 @@ class SocketSessions:
                     link.sockets -= 1
                 if refusal is None:
                     return
+                if self._registry.draining:
+                    break
                 log.info("an agent does not take a session", agent=link.url, why=refusal.message)
             assert refusal is not None
             raise refusal
@@ -142,28 +147,38 @@ class SocketSessions:
     ) -> SignallingError | None:
         """The whole session; or why this agent does not take it."""
         session = _Session(trio.current_time() + self._timeouts.max_session)
-        refusal: SignallingError | None = None
+        refusal: SignallingError | None = _unreachable()  # if it is cut short
+        self._open.add(session)
         try:
-            with trio.fail_after(CONNECT_SECONDS):
-                stream = await link.dial()
-            async with stream, trio.open_nursery() as nursery:
-                with trio.fail_after(CONNECT_SECONDS):
-                    far = await far_websocket.connect(
-                        nursery,
-                        stream,
-                        link.address.netloc,
-                        _target(link, websocket),
-                        max_message_bytes=MAX_SESSION_MESSAGE_BYTES,
-                        subprotocols=[REALTIME_PROTOCOL],
-                    )
-                    await far.send([encode_message(start)])
-                await self._run(session, websocket, subprotocol, far, start.call_id)
-                nursery.cancel_scope.cancel()
+            with session.attempt:
+                await self._connect(link, session, websocket, subprotocol, start)
         except* ConnectionRejected as group:
             refusal = _refusal(far_websocket.first_of(group))
         except* (OSError, HandshakeError, WebSocketClosed, trio.TooSlowError, LocalError):
-            refusal = _unreachable()
+            pass
+        finally:
+            self._open.discard(session)
         return refusal if not session.is_accepted else None
+
+    async def _connect(
+        self, link: AgentLink, session: _Session, websocket: WebSocket, subprotocol: str | None, start: SessionStart
+    ) -> None:
+        with trio.fail_after(CONNECT_SECONDS):
+            stream = await link.dial()
+        async with stream, trio.open_nursery() as nursery:
+            with trio.fail_after(CONNECT_SECONDS):
+                far = await far_websocket.connect(
+                    nursery,
+                    stream,
+                    link.address.netloc,
+                    _target(link, websocket),
+                    max_message_bytes=MAX_SESSION_MESSAGE_BYTES,
+                    subprotocols=[REALTIME_PROTOCOL],
+                )
+                await far.send([encode_message(start)])
+            session.is_accepted = True
+            await self._run(session, websocket, subprotocol, far, start.call_id)
+            nursery.cancel_scope.cancel()
 
     async def _run(
         self,
@@ -174,12 +189,10 @@ class SocketSessions:
         call_id: str,
     ) -> None:
         log.info("session started", call=call_id)
-        self._open.add(session)
         self.started += 1
         reason = "cancelled"
         try:
             with session.scope:
-                session.is_accepted = True
                 await websocket.accept(subprotocol)
                 session.closing = await pipe(websocket, far)
             if session.closing is None:
@@ -190,7 +203,6 @@ class SocketSessions:
             else:
                 reason = _ENDED_BY_AGENT.get(session.closing.code, "agent_lost")
         finally:
-            self._open.discard(session)
             self.ended[reason] += 1
             log.info("session ended", call=call_id, reason=reason)
 

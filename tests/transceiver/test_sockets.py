@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -441,6 +442,30 @@ async def test_draining_lets_sessions_finish_and_shutting_down_does_not(start: S
         await client.until(lambda: client.closed)
         assert client.closed == (1001, "shutdown")
     with trio.fail_after(5):
+        await edge.ended.wait()
+
+
+async def test_a_session_that_still_waits_for_its_agent_keeps_no_process_from_ending(
+    start: Start, nursery: trio.Nursery, monkeypatch: pytest.MonkeyPatch
+):
+    waiting = trio.Event()
+
+    async def read_head(_: object) -> None:
+        waiting.set()
+        await trio.sleep_forever()
+
+    edge = await start()
+    monkeypatch.setattr("service.websocket.read_head", read_head)
+
+    async def ask() -> None:
+        with suppress(BaseExceptionGroup):  # a refusal, if it still gets out
+            async with open_socket(edge.url + PATH):
+                pass
+
+    nursery.start_soon(ask)
+    await waiting.wait()
+    edge.transceiver.shut_down()
+    with trio.fail_after(2):
         await edge.ended.wait()
 
 
