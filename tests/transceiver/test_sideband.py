@@ -215,12 +215,12 @@ async def test_a_controller_that_leaves_is_forgotten_by_agent_and_call(call: Dia
         await wait_until(lambda: calls[0].controllers)
         assert list(calls[0].controllers) == [0x10000]
         assert list(calls[0].channels.values()) == ["oai-events"]
-        assert seen[-1] == ChannelOpened(0x10000, "sideband", "", sideband=True)
+        await wait_until(lambda: ChannelOpened(0x10000, "sideband", "", sideband=True) in seen)
         await controller.connection.send_message('{"type": "input_audio_buffer.cleared", "event_id": "an echo"}')
         await controller.read("input_audio_buffer.cleared")
         await wait_until(lambda: scene.caller.messages == ["for the caller"])
     await wait_until(lambda: not calls[0].controllers)
-    assert seen[-1] == ChannelClosed(0x10000)
+    await wait_until(lambda: seen[-1] == ChannelClosed(0x10000))
     assert not await calls[0].send_message("too late", 0x10000)
     async with open_socket(scene.url):
         await wait_until(lambda: list(calls[0].controllers) == [0x10001])
