@@ -19,6 +19,12 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     admin: str = "127.0.0.1:0"
     max_calls: int = 1000
     """Calls at once; beyond them a call is refused and the transceiver tries another agent."""
+    recognizer: str = "pocketsphinx"
+    """What understands the caller's words, for the agent `voice`; `none`: nothing does."""
+    dialogue: str = "small"
+    """What answers them."""
+    speaker: str = "espeak"
+    """What says the answers."""
     drain_seconds: float = 30.0
     """For calls to end by themselves once the process has been told to go."""
 
