@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import trio
 
@@ -22,13 +22,17 @@ from agent.realtime.server_events import Usage
 from agent.voice import Turn as TurnChange
 
 __all__ = [
+    "Companion",
     "Detector",
     "Dialogue",
+    "GuessingRecognizer",
     "Manner",
     "Model",
     "ModelFailed",
+    "PersonalDialogue",
     "Play",
     "Recognizer",
+    "SpeakUp",
     "Speaker",
     "Turn",
     "Voice",
@@ -36,6 +40,8 @@ __all__ = [
 ]
 
 Play: TypeAlias = Callable[[bytes], Awaitable[None]]
+SpeakUp: TypeAlias = Callable[[], None]
+"""Ask to be asked: as soon as nobody speaks, there is a response with nothing new to answer."""
 
 
 class ModelFailed(Exception):
@@ -79,6 +85,16 @@ class Recognizer(Protocol):
         with the turn. It may raise anything if it cannot."""
 
 
+@runtime_checkable
+class GuessingRecognizer(Recognizer, Protocol):
+    """One that has words before the turn is over: they tell how long a pause may be, and clients see them come."""
+
+    async def guess(
+        self, audio: AsyncIterator[bytes], rate: int, language: str | None, tell: Callable[[str], None]
+    ) -> str:
+        """As `transcribe`; `tell` takes all words so far, as they seem now, and does not wait."""
+
+
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How to speak, as the session asks: the name of a voice, and 1.0 for its usual speed."""
@@ -114,6 +130,21 @@ class Dialogue(Protocol):
     async def answer(self, plan: Plan, turn: Turn | None, writer: Writer) -> Usage | None:
         """Answer in words and calls of functions. `turn`: what the caller just said, if that is what is to be answered.
         Raises ModelFailed; whatever else it raises is logged, and the client is told that the model failed."""
+
+
+class Companion(Dialogue, Protocol):
+    """A dialogue with one caller."""
+
+    async def run(self, speak_up: SpeakUp) -> None:
+        """Beside the call, for as long as it goes on: what is to be said without being asked."""
+
+
+@runtime_checkable
+class PersonalDialogue(Dialogue, Protocol):
+    """One that remembers more of a caller than the items of the conversation, or speaks up by itself."""
+
+    def begin(self) -> Companion:
+        """For one call."""
 
 
 class Voice(Protocol):
