@@ -51,7 +51,9 @@ def arguments() -> argparse.Namespace:
     )
     defaults = AgentConfig()
     parser.add_argument(
-        "--agent", metavar="NAME", help=f"echo, meter, parrot or module:function (default: {defaults.agent})"
+        "--agent",
+        metavar="NAME",
+        help=f"echo, meter, parrot, realtime, voice or module:function (default: {defaults.agent})",
     )
     parser.add_argument(
         "--listen", metavar="HOST:PORT", help=f"where transceivers connect; port 0: any (default: {defaults.listen})"
@@ -100,7 +102,7 @@ def main() -> NoReturn:
     try:
         config = configuration.load({"agent": AgentConfig, "log": LogConfig}, options.config, environ)
         agent_config = config[AgentConfig]
-        agent = load_agent(agent_config.agent)
+        agent = load_agent(agent_config.agent, agent_config)
     except configuration.ConfigError as error:
         configuration.exit_for(error)
     except AgentNotFound as error:

@@ -13,7 +13,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The `[agent]` section."""
 
     agent: str = "parrot"
-    """`echo`, `meter`, `parrot`, or your own: `module:function`."""
+    """`echo`, `meter`, `parrot`, `realtime`, `voice`, or your own: `module:function`."""
     listen: str = "127.0.0.1:8790"
     """Where transceivers connect by WebSocket; keep it on a private network."""
     admin: str = "127.0.0.1:0"
@@ -25,6 +25,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What answers them."""
     speaker: str = "espeak"
     """What says the answers."""
+    greets: bool = True
+    """Whether the agent `voice` speaks first."""
     drain_seconds: float = 30.0
     """For calls to end by themselves once the process has been told to go."""
 

@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--agent",
         metavar="NAME",
-        help="parrot (default), echo, meter, realtime, module:function of your own; internal:echo, internal:meter: "
+        help="parrot (default), echo, meter, realtime, voice, module:function of your own; internal:echo, internal:meter: "
         "inside the transceiver",
     )
     parser.add_argument("--host", help="address of the page; 127.0.0.1 unless you open it to the network")

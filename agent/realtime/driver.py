@@ -124,7 +124,7 @@ class _Driver:
             await self._channel_open.wait()
         await self._settled.wait()
         await trio.sleep(GREETING_SECONDS)
-        self._session.greet(trio.current_time())
+        self._session.speak_first(trio.current_time())
         self._carry_out()
 
     def _speak_up(self) -> None:

@@ -10,6 +10,10 @@ from collections.abc import Callable, Mapping
 from typing import TypeAlias, TypeVar
 
 from agent.config import AgentConfig
+from agent.offline.espeak import Espeak, EspeakMissing
+from agent.offline.recognizer import PocketSphinx
+from agent.offline.small import SmallDialogue
+from agent.offline.sphinx import SphinxMissing
 from agent.realtime.parts import Dialogue, Recognizer, Speaker
 
 __all__ = [
@@ -31,9 +35,14 @@ class PartUnavailable(Exception):
     """One sentence that says what is missing, for a part of that name."""
 
 
-RECOGNIZERS: dict[str, Factory[Recognizer]] = {}
-DIALOGUES: dict[str, Factory[Dialogue]] = {}
-SPEAKERS: dict[str, Factory[Speaker]] = {}
+RECOGNIZERS: dict[str, Factory[Recognizer]] = {"pocketsphinx": PocketSphinx.of}
+DIALOGUES: dict[str, Factory[Dialogue]] = {"small": SmallDialogue.of}
+SPEAKERS: dict[str, Factory[Speaker]] = {"espeak": Espeak.of}
+
+HOW_TO_GET = (
+    "the offline voice is the extra `voice`: `./just up --agent voice` installs it, or `./just _env voice` into .venv/ "
+    "(pocketsphinx has wheels for Python 3.11 and 3.13)"
+)
 
 
 def make_recognizer(config: AgentConfig) -> Recognizer | None:
@@ -55,4 +64,7 @@ def _make(kind: str, parts: Mapping[str, Factory[Part]], name: str, config: Agen
     factory = parts.get(name)
     if factory is None:
         raise PartUnavailable(f"agent.{kind}: {name!r} is none of {', '.join(parts) or '(there are none)'}")
-    return factory(config)
+    try:
+        return factory(config)
+    except (SphinxMissing, EspeakMissing) as error:
+        raise PartUnavailable(f"{error}; {HOW_TO_GET}") from None

@@ -361,7 +361,7 @@ class RealtimeSession:
 
     # Responses
 
-    def greet(self, now: float) -> None:
+    def speak_first(self, now: float) -> None:
         """The model speaks first, unless somebody has begun already."""
         began = any(isinstance(item, Message) and item.role != "system" for item in self.conversation)
         if not (self._has_responded or began or self._machine.state(Turn) is not Turn.QUIET):

@@ -1,0 +1,37 @@
+"""`voice`: a voice agent of the parts that `[agent]` names (`recognizer`, `dialogue`, `speaker`): the offline ones by default.
+
+It speaks the OpenAI Realtime API on the data channel; a caller without one is heard and answered all the same.
+"""
+
+from __future__ import annotations
+
+from agent.call import Call
+from agent.codecs import needs_pcm
+from agent.config import AgentConfig
+from agent.live import Agent
+from agent.realtime.driver import converse
+from agent.realtime.parts import PersonalDialogue
+from agent.realtime.registry import make_dialogue, make_recognizer, make_speaker
+from agent.realtime.speaking import SpeakingModel
+
+__all__ = ["make_voice"]
+
+APOLOGY = "Sorry, I cannot answer at the moment."
+
+
+def make_voice(config: AgentConfig) -> Agent:
+    """Raises PartUnavailable."""
+    recognizer, dialogue, speaker = make_recognizer(config), make_dialogue(config), make_speaker(config)
+
+    @needs_pcm
+    async def voice(call: Call) -> None:
+        own = dialogue.begin() if isinstance(dialogue, PersonalDialogue) else None
+        await converse(
+            call,
+            SpeakingModel(own or dialogue, speaker, apology=APOLOGY),
+            recognizer,
+            greets=config.greets,
+            beside=own.run if own is not None else None,
+        )
+
+    return voice
