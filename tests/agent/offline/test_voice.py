@@ -1,4 +1,3 @@
-# ruff: noqa: ANN401  (what is in JSON is anything)
 """Conversations with the offline voice over the agent link: a synthetic caller speaks, real parts listen and answer.
 
 Time goes eight times as fast as it does (and never jumps, as threads are at work).
@@ -12,11 +11,12 @@ from typing import Any
 
 import pytest
 import trio
-from realtime_client import OFFICIAL
+from realtime_caller import Caller
+from trio.abc import Clock
 from trio.testing import MockClock
 
 from agent.agents import make_voice
-from agent.codecs import open_decoder, open_encoder
+from agent.codecs import open_decoder
 from agent.config import AgentConfig
 from agent.offline.recognizer import PocketSphinx
 from protocol.codecs import OPUS
@@ -25,6 +25,7 @@ pytestmark = pytest.mark.slow
 
 Say = Callable[..., bytes]
 
+LISTENING = {"input": {"transcription": {"model": "any"}, "turn_detection": {"type": "semantic_vad"}}}
 SET_LIGHT = {
     "type": "function",
     "name": "set_light",
@@ -36,36 +37,13 @@ SET_LIGHT = {
 }
 
 
-class Caller:
+class Speaking(Caller):
     def __init__(self, client: LinkClient, player: Player, spoken: Say) -> None:  # noqa: F821
-        self.client = client
-        self.player = player
+        super().__init__(client, player, OPUS)
         self._spoken = spoken
-        self._encoder = open_encoder(OPUS)
-        self._rtp_time = 0
 
     async def say(self, text: str, *, after: int = 900) -> None:
-        pcm = self._spoken(text, self._encoder.rate, after=after)
-        size = self._encoder.frame_samples * 2
-        frames = [
-            self._encoder.encode(pcm[place : place + size].ljust(size, b"\0")) for place in range(0, len(pcm), size)
-        ]
-        self._rtp_time = await self.client.say(frames, codec="opus", start=self._rtp_time)
-
-    async def write(self, kind: str, **fields: Any) -> None:
-        await self.client.send_data(1, 1, json.dumps({"type": kind, **fields}))
-
-    @property
-    def events(self) -> list[dict[str, Any]]:
-        return [json.loads(message.data) for message in self.client.data]
-
-    def of(self, kind: str) -> list[dict[str, Any]]:
-        return [event for event in self.events if event["type"] == kind]
-
-    async def read(self, kind: str, count: int = 1, seconds: float = 60.0) -> dict[str, Any]:
-        """The `count`th event of that kind."""
-        await self.client.until(lambda: len(self.of(kind)) >= count, seconds)
-        return self.of(kind)[count - 1]
+        await self.send(self._spoken(text, self.rate, after=after))
 
     async def answer(self, count: int) -> str:
         """What the agent said the `count`th time."""
@@ -73,7 +51,7 @@ class Caller:
         return str(event["transcript"])
 
 
-Dial = Callable[..., Awaitable[Caller]]
+Dial = Callable[..., Awaitable[Speaking]]
 
 
 @pytest.fixture
@@ -85,23 +63,19 @@ def quick_clock() -> MockClock:
 def dial(
     quick_clock: MockClock, open_link: Callable[..., Awaitable[Any]], play: Callable[..., Any], spoken: Say
 ) -> Dial:
-    async def dial(*, greets: bool = False) -> Caller:
+    async def dial(*, greets: bool = False) -> Speaking:
         client = await open_link(make_voice(AgentConfig(greets=greets)))
         player = play(client, 1, OPUS.frame_samples)
         await client.start_call(1, "opus")
         await client.open_channel()
-        return Caller(client, player, spoken)
+        return Speaking(client, player, spoken)
 
     return dial
 
 
-async def test_it_greets_understands_answers_and_tells_both_transcripts(dial: Dial):
+async def test_it_greets_understands_answers_and_tells_both_transcripts(quick_clock: Clock, dial: Dial):
     caller = await dial(greets=True)
-    session = {
-        "type": "realtime",
-        "audio": {"input": {"transcription": {"model": "any"}, "turn_detection": {"type": "semantic_vad"}}},
-    }
-    await caller.write("session.update", session=session)
+    await caller.configure(audio=LISTENING)
     assert "offline voice" in await caller.answer(1)
     await caller.read("output_audio_buffer.stopped")
     await caller.say("how many feet are two meters")
@@ -109,17 +83,13 @@ async def test_it_greets_understands_answers_and_tells_both_transcripts(dial: Di
     assert heard["transcript"] == "how many feet are two meters"
     assert await caller.answer(2) == "2 meters are 6.56 feet."
     await caller.read("output_audio_buffer.stopped", 2)
-    for message in caller.client.data:
-        OFFICIAL.validate_json(message.data, strict=True)
-    assert "error" not in [event["type"] for event in caller.events]
+    assert "error" not in caller.types
 
 
-async def test_what_it_says_is_understood_by_its_own_recognizer(dial: Dial):
+async def test_what_it_says_is_understood_by_its_own_recognizer(quick_clock: Clock, dial: Dial):
     """From the dialogue's words to the caller's ear: the sound that is played is the sentence."""
     caller = await dial()
-    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "goodbye"}]}
-    await caller.write("conversation.item.create", item=item)
-    await caller.write("response.create")
+    await caller.ask("goodbye")
     assert await caller.answer(1) == "Goodbye."
     await caller.read("output_audio_buffer.stopped")
     decoder = open_decoder(OPUS)
@@ -133,9 +103,9 @@ async def test_what_it_says_is_understood_by_its_own_recognizer(dial: Dial):
     assert await PocketSphinx().transcribe(audio(), decoder.rate, None) in ("goodbye", "bye")
 
 
-async def test_it_switches_lights_by_the_clients_function_and_says_what_came_of_it(dial: Dial):
+async def test_it_switches_lights_by_the_clients_function_and_says_what_came_of_it(quick_clock: Clock, dial: Dial):
     caller = await dial()
-    await caller.write("session.update", session={"type": "realtime", "tools": [SET_LIGHT]})
+    await caller.configure(tools=[SET_LIGHT])
     await caller.read("session.updated")
     await caller.say("turn on the light in the kitchen")
     call = await caller.read("response.function_call_arguments.done")
@@ -147,7 +117,7 @@ async def test_it_switches_lights_by_the_clients_function_and_says_what_came_of_
     assert await caller.answer(1) == "The light in the kitchen is on."
 
 
-async def test_a_timer_rings_by_itself(dial: Dial):
+async def test_a_timer_rings_by_itself(quick_clock: Clock, dial: Dial):
     caller = await dial()
     await caller.read("session.created")
     await caller.say("set a timer for four seconds")
@@ -155,22 +125,19 @@ async def test_a_timer_rings_by_itself(dial: Dial):
     assert await caller.answer(2) == "Your timer for 4 seconds is up."
 
 
-async def test_first_words_are_heard_although_the_client_configures_late(dial: Dial):
+async def test_first_words_are_heard_although_the_client_configures_late(quick_clock: Clock, dial: Dial):
     caller = await dial()
     async with trio.open_nursery() as nursery:
         nursery.start_soon(caller.say, "what can you do")
         await trio.sleep(0.7)
-        update = {"audio": {"input": {"transcription": {"model": "any"}, "turn_detection": {"type": "semantic_vad"}}}}
-        await caller.write("session.update", session={"type": "realtime", **update})
+        await caller.configure(audio=LISTENING)
     heard = await caller.read("conversation.item.input_audio_transcription.completed")
     assert heard["transcript"] == "what can you do"
     assert len(caller.of("input_audio_buffer.speech_started")) == 1
 
 
-async def test_it_says_what_it_can_do_when_it_does_not_understand(dial: Dial):
+async def test_it_says_what_it_can_do_when_it_does_not_understand(quick_clock: Clock, dial: Dial):
     caller = await dial()
     await caller.read("session.created")
-    item = {"type": "message", "role": "user", "content": [{"type": "input_text", "text": "Order a pizza."}]}
-    await caller.write("conversation.item.create", item=item)
-    await caller.write("response.create")
+    await caller.ask("Order a pizza.")
     assert "help" in await caller.answer(1)
