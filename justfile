@@ -97,7 +97,7 @@ check: lint types test
 lock:
     {{ uv }} pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "just lock" pyproject.toml --output-file requirements/run.txt
     {{ uv }} pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "just lock" --extra voice pyproject.toml --output-file requirements/voice.txt
-    {{ uv }} pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "just lock" --extra dev pyproject.toml --output-file requirements/dev.txt
+    {{ uv }} pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "just lock" --extra voice --extra dev pyproject.toml --output-file requirements/dev.txt
     {{ uv }} pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "just lock" --extra fuzz pyproject.toml --output-file requirements/fuzz.txt
 
 # Bring .venv to the pinned set (run, voice or dev), only when its file changed; each of these contains the one before. The

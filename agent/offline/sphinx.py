@@ -111,6 +111,7 @@ class SphinxDecoder:
         library.ps_config_set_str(config, b"hmm", str(sphinx.model / "en-us").encode())
         library.ps_config_set_str(config, b"dict", None)
         library.ps_config_set_str(config, b"lm", None)
+        library.ps_config_set_str(config, b"loglevel", b"FATAL")  # what is not in the grammar would be an error
         library.ps_config_set_bool(config, b"bestpath", 0)  # a second pass, up to a second long: for nothing
         handle: int | None = library.ps_init(config)
         library.ps_config_free(config)

@@ -93,9 +93,8 @@ class _Driver:
         self._settled = trio.Event()
         self._models: dict[str, trio.CancelScope] = {}
         self._turn: Turn | None = None  # the last one
-        self._sound: dict[
-            str, tuple[float, float]
-        ] = {}  # response → where its sound begins and ends, as `call.played` counts
+        # Response → where its sound begins and ends, as `call.played` counts.
+        self._sound: dict[str, tuple[float, float]] = {}
         self._draining: set[str] = set()
         self._audio_due = math.inf  # then, without any, the caller counts as silent
         self._cuts = 0  # under way
@@ -105,9 +104,8 @@ class _Driver:
     async def run(self, greets: bool, beside: Beside | None) -> None:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._send_events)
-            is_settled = "audio" in (
-                self._call.session or {}
-            )  # the client has said with its offer how it wants to be heard
+            # Whether the client has said with its offer how it wants to be heard.
+            is_settled = "audio" in (self._call.session or {})
             self._session.start(0.0 if is_settled else trio.current_time() + CHANNEL_SECONDS)
             self._carry_out()
             if greets:

@@ -311,7 +311,7 @@ class RealtimeSession:
 
     def transcribed(self, item_id: str, transcript: str, seconds: float) -> None:
         """What was said in a turn; `seconds` of audio were listened to."""
-        _, told = self._guesses.pop(item_id, ("", ""))
+        _, before = self._guesses.pop(item_id, ("", ""))
         if item_id not in self.conversation:
             return
         item = self.conversation.get(item_id)
@@ -319,8 +319,8 @@ class RealtimeSession:
             item.content[0].transcript = transcript
             self.conversation.grown(item_id, len(transcript))
         if self.settings.audio.input.transcription is not None:
-            if told and transcript.startswith(told):
-                self._tell_words(item_id, transcript[len(told) :])
+            if before and transcript.startswith(before):
+                self._tell_words(item_id, transcript[len(before) :])
             usage = server.TranscriptionUsage(seconds)
             told = server.TranscriptionCompleted(item_id=item_id, content_index=0, transcript=transcript, usage=usage)
             self._tell(told)
