@@ -44,12 +44,12 @@ DEFAULT_VOICE = "en-us"
 VOICES = {
     "alloy": "en-us",
     "ash": "en-us+m3",
-    "ballad": "en-gb",
+    "ballad": "en-gb-x-rp",
     "cedar": "en-us+m1",
     "coral": "en-us+f2",
     "echo": "en-us+m2",
     "marin": "en-us+f4",
-    "sage": "en-gb+f2",
+    "sage": "en-us+f5",
     "shimmer": "en-us+f3",
     "verse": "en-us+m7",
 }
