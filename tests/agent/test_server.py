@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -19,7 +20,9 @@ from trio_websocket import wrap_client_stream
 
 from agent import AgentServer, Call
 from agent.agents import echo
+from agent.config import AgentConfig
 from agent.loading import AgentNotFound, load_agent
+from agent.offline.sphinx import find_sphinx
 from protocol.agentlink import LINK_VERSION, AgentDrain, CallEnd, CallRefuse, CallStart, MediaRecord, TransceiverHello
 
 ROOT = Path(__file__).parents[2]
@@ -237,3 +240,11 @@ def test_a_process_that_cannot_run_says_why_in_one_line(arguments: list[str], co
     assert (process.returncode, output) == (code, "")
     assert error.startswith(says)
     assert error.count("\n") == 1
+
+
+async def test_the_voice_without_its_extra_says_in_one_sentence_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    find_sphinx.cache_clear()
+    with pytest.raises(AgentNotFound, match=r"^pocketsphinx is not installed; .*`./just up --agent voice` installs it"):
+        load_agent("voice", AgentConfig())
+    find_sphinx.cache_clear()
