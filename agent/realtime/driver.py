@@ -34,7 +34,7 @@ from agent.realtime.orders import (
     StopModel,
     Transcribe,
 )
-from agent.realtime.parts import Model, ModelFailed, Recognizer, SpeakUp, Turn
+from agent.realtime.parts import CutShort, Model, ModelFailed, Recognizer, SpeakUp, Turn
 from agent.realtime.response import Plan
 from agent.realtime.session import RealtimeSession
 from agent.realtime.settings import Settings, update_settings
@@ -271,6 +271,9 @@ class _Driver:
                     raise ModelFailed(f"the model said nothing for {PATIENCE_SECONDS:g} s")
                 await voice.finish()
                 self._session.completed(response_id, trio.current_time(), usage)
+        except CutShort as cut:
+            await voice.finish()
+            self._session.cut_short(response_id, trio.current_time(), cut.usage, cut.reason)
         except ModelFailed as failure:
             self._session.failed(response_id, str(failure), trio.current_time())
         except Exception as error:
@@ -280,7 +283,7 @@ class _Driver:
             self._session.failed(response_id, "the model failed", trio.current_time())
         finally:
             del self._models[response_id]
-        self._carry_out()  # what failed is cut, and does not drain
+        self._carry_out()  # what was cancelled is cut, and does not drain
         if response_id in self._sound:
             self._draining.add(response_id)
             self._note_played(trio.current_time())

@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable
 import trio
 
 from agent.realtime.listening import Listening
-from agent.realtime.parts import GuessingRecognizer, Recognizer, Turn
+from agent.realtime.parts import GuessingRecognizer, ModelFailed, Recognizer, Turn
 from agent.realtime.session import RealtimeSession
 from service.logs import get_logger
 
@@ -94,6 +94,8 @@ class Hearing:
             with recognition.scope:
                 try:
                     words = await self._ask(recognizer, recognition)
+                except ModelFailed as failure:
+                    why = str(failure)
                 except Exception as error:  # noqa: BLE001 - a recognizer's bugs end here
                     self._log.error("the recognizer failed", exc_info=error)
                     why = "the recognizer failed"

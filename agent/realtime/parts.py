@@ -17,12 +17,13 @@ from typing import Protocol, TypeAlias, runtime_checkable
 
 import trio
 
-from agent.realtime.response import Plan
+from agent.realtime.response import Limit, Plan
 from agent.realtime.server_events import Usage
 from agent.voice import Turn as TurnChange
 
 __all__ = [
     "Companion",
+    "CutShort",
     "Detector",
     "Dialogue",
     "GuessingRecognizer",
@@ -46,6 +47,15 @@ SpeakUp: TypeAlias = Callable[[], None]
 
 class ModelFailed(Exception):
     """There is no answer; the message is for the client."""
+
+
+class CutShort(Exception):
+    """The answer ends here, though it is not whole: why, in the API's words. What was said of it stands."""
+
+    def __init__(self, reason: Limit, usage: Usage | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.usage = usage
 
 
 class Turn:
@@ -129,7 +139,7 @@ class Writer(Protocol):
 class Dialogue(Protocol):
     async def answer(self, plan: Plan, turn: Turn | None, writer: Writer) -> Usage | None:
         """Answer in words and calls of functions. `turn`: what the caller just said, if that is what is to be answered.
-        Raises ModelFailed; whatever else it raises is logged, and the client is told that the model failed."""
+        Raises ModelFailed or CutShort; whatever else it raises is logged, and the client is told that the model failed."""
 
 
 class Companion(Dialogue, Protocol):
@@ -171,4 +181,4 @@ class Model(Protocol):
     async def respond(self, plan: Plan, turn: Turn | None, voice: Voice) -> Usage | None:
         """Answer. `turn`: what the caller just said, if that is what is to be answered. Cancelled when the caller interrupts.
 
-        Raises ModelFailed; anything else that it raises is logged, and the client is told that the model failed."""
+        Raises ModelFailed or CutShort; anything else that it raises is logged, and the client is told that the model failed."""

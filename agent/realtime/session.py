@@ -38,7 +38,7 @@ from agent.realtime.orders import (
     Transcribe,
 )
 from agent.realtime.pauses import SHORTEST_PAUSE_MS, allowed_pause_ms, firm_words
-from agent.realtime.response import Plan, Response
+from agent.realtime.response import Limit, Plan, Response
 from agent.realtime.server_events import ServerEvent, Usage
 from agent.realtime.settings import SemanticVad, ServerVad, Settings, TurnDetection, update_settings
 from agent.realtime.tables import (
@@ -451,16 +451,20 @@ class RealtimeSession:
         if (response := self._responses.get(response_id)) is not None:
             self._carry_out(response, response.end(Completed(), usage=usage), now)
 
-    def cut_short(self, response_id: str, now: float, usage: Usage | None = None) -> None:
-        """The model reached the limit of its output."""
+    def cut_short(
+        self, response_id: str, now: float, usage: Usage | None = None, reason: Limit = "max_output_tokens"
+    ) -> None:
+        """The model reached a limit of its output."""
         if (response := self._responses.get(response_id)) is not None:
-            self._carry_out(response, response.end(Incomplete(), reason="max_output_tokens", usage=usage), now)
+            self._carry_out(response, response.end(Incomplete(), reason=reason, usage=usage), now)
 
     def failed(self, response_id: str, message: str, now: float) -> None:
         """The model could not."""
         if (response := self._responses.get(response_id)) is None or not response.is_generating:
             return
-        error = server.ResponseError(type="server_error", code="model_failed", message=message)
+        failure = ApiError(Code.MODEL_FAILED, message, kind="server_error")
+        self._tell(server.ErrorEvent.of(failure, None))
+        error = server.ResponseError(type=failure.kind, code=str(failure.code), message=message)
         self._carry_out(response, response.end(Failed(), error=error), now)
 
     # What players tell

@@ -5,7 +5,8 @@ turn      QUIET ⇄ SPEAKING ⇄ PAUSING                     the same
 progress  GENERATING → COMPLETED | CANCELLED | FAILED | INCOMPLETE      one a response
 playback  SILENT → PLAYING → DRAINING → HEARD, or CUT                   the same
 
-A response that ends by itself (COMPLETED, INCOMPLETE) is heard to its end; one that is cancelled, or fails, is cut: joint rules say so.
+A response that ends by itself is heard to its end, one that fails too: what is there of it may say why. One that is cancelled is
+cut. Joint rules say so.
 """
 
 # ruff: noqa: E501  (a table row is one line)
@@ -210,16 +211,16 @@ PLAYBACK = Region(
     },
 )
 
-_ENDED_WELL = frozenset({Progress.COMPLETED, Progress.INCOMPLETE})
-_ENDED_BADLY = frozenset({Progress.CANCELLED, Progress.FAILED})
+_ENDED = frozenset({Progress.COMPLETED, Progress.INCOMPLETE, Progress.FAILED})
+_GIVEN_UP = frozenset({Progress.CANCELLED})
 
 SESSION_REGIONS = (OPENING, TURN)
 RESPONSE_REGIONS = (PROGRESS, PLAYBACK)
 RESPONSE_JOINTS = (
-    Joint((_ENDED_WELL, frozenset({Playback.PLAYING})), to(Playback.DRAINING)),
-    Joint((_ENDED_WELL, frozenset({Playback.SILENT})), to(Playback.HEARD)),
-    Joint((_ENDED_BADLY, frozenset({Playback.PLAYING})), to(Playback.CUT, E_.CUT_AUDIO)),
-    Joint((_ENDED_BADLY, frozenset({Playback.SILENT})), to(Playback.CUT)),
+    Joint((_ENDED, frozenset({Playback.PLAYING})), to(Playback.DRAINING)),
+    Joint((_ENDED, frozenset({Playback.SILENT})), to(Playback.HEARD)),
+    Joint((_GIVEN_UP, frozenset({Playback.PLAYING})), to(Playback.CUT, E_.CUT_AUDIO)),
+    Joint((_GIVEN_UP, frozenset({Playback.SILENT})), to(Playback.CUT)),
 )
 
 

@@ -39,10 +39,10 @@ def test_these_are_all_the_states_of_a_response():
         (Progress.GENERATING, Playback.PLAYING),
         (Progress.GENERATING, Playback.CUT),
         *itertools.product(
-            (Progress.COMPLETED, Progress.INCOMPLETE), (Playback.DRAINING, Playback.HEARD, Playback.CUT)
+            (Progress.COMPLETED, Progress.INCOMPLETE, Progress.FAILED),
+            (Playback.DRAINING, Playback.HEARD, Playback.CUT),
         ),
         (Progress.CANCELLED, Playback.CUT),
-        (Progress.FAILED, Playback.CUT),
     }
 
 
