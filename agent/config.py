@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from agent.openai_http.config import OpenAiConfig
 from service.addresses import parse_host_port
 
 __all__ = ["AgentConfig"]
@@ -27,6 +28,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """What says the answers."""
     greets: bool = True
     """Whether the agent `voice` speaks first."""
+    openai: OpenAiConfig = OpenAiConfig()
     drain_seconds: float = 30.0
     """For calls to end by themselves once the process has been told to go."""
 

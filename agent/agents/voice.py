@@ -8,6 +8,7 @@ from __future__ import annotations
 from agent.call import Call
 from agent.codecs import needs_pcm
 from agent.config import AgentConfig
+from agent.lifetime import holding
 from agent.live import Agent
 from agent.realtime.driver import converse
 from agent.realtime.parts import PersonalDialogue
@@ -20,7 +21,7 @@ APOLOGY = "Sorry, I cannot answer at the moment."
 
 
 def make_voice(config: AgentConfig) -> Agent:
-    """Raises PartUnavailable."""
+    """Raises PartUnavailable or ConfigError."""
     recognizer, dialogue, speaker = make_recognizer(config), make_dialogue(config), make_speaker(config)
 
     @needs_pcm
@@ -34,4 +35,4 @@ def make_voice(config: AgentConfig) -> Agent:
             beside=own.run if own is not None else None,
         )
 
-    return voice
+    return holding(voice, recognizer, dialogue, speaker)

@@ -14,6 +14,9 @@ from agent.offline.espeak import Espeak, EspeakMissing
 from agent.offline.recognizer import PocketSphinx
 from agent.offline.small import SmallDialogue
 from agent.offline.sphinx import SphinxMissing
+from agent.openai_http.dialogue import OpenAiDialogue
+from agent.openai_http.recognizer import OpenAiRecognizer
+from agent.openai_http.speaker import OpenAiSpeaker
 from agent.realtime.parts import Dialogue, Recognizer, Speaker
 
 __all__ = [
@@ -35,9 +38,9 @@ class PartUnavailable(Exception):
     """One sentence that says what is missing, for a part of that name."""
 
 
-RECOGNIZERS: dict[str, Factory[Recognizer]] = {"pocketsphinx": PocketSphinx.of}
-DIALOGUES: dict[str, Factory[Dialogue]] = {"small": SmallDialogue.of}
-SPEAKERS: dict[str, Factory[Speaker]] = {"espeak": Espeak.of}
+RECOGNIZERS: dict[str, Factory[Recognizer]] = {"pocketsphinx": PocketSphinx.of, "openai": OpenAiRecognizer.of}
+DIALOGUES: dict[str, Factory[Dialogue]] = {"small": SmallDialogue.of, "openai": OpenAiDialogue.of}
+SPEAKERS: dict[str, Factory[Speaker]] = {"espeak": Espeak.of, "openai": OpenAiSpeaker.of}
 
 HOW_TO_GET = (
     "the offline voice is the extra `voice`: `./just up --agent voice` installs it, or `./just _env voice` into .venv/ "

@@ -1,4 +1,3 @@
-# ruff: noqa: ANN401  (a part is anything)
 """What every part in the registry must stand: cancelled anywhere, used by several calls at once, audio that ends too soon, and
 never a step of the event loop so long that another call's frame would be late.
 
@@ -9,14 +8,18 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
+import msgspec
 import numpy as np
 import pytest
 import trio
+from openai_server import OpenAiServer, served_beside, tone
 
 from agent.config import AgentConfig
+from agent.lifetime import Closable
 from agent.realtime.client_events import ResponseSettings
 from agent.realtime.items import InputText, Message
 from agent.realtime.parts import Companion, Dialogue, Manner, PersonalDialogue, Recognizer, Speaker
@@ -31,6 +34,17 @@ CONFIGS: dict[str, Callable[[], AgentConfig]] = {}
 LONGEST_STEP_SECONDS = 0.03  # of the main thread's own CPU time
 SENTENCE = "The light in the kitchen is on. "
 RATE = 16_000
+
+
+@pytest.fixture(scope="module", autouse=True)
+def openai_server():
+    """What the parts named `openai` ask."""
+    with served_beside(OpenAiServer(sound=tone(1.0))) as port:
+        endpoint = {"base_url": f"http://127.0.0.1:{port}/v1", "model": "any"}
+        openai = dict.fromkeys(("recognizer", "dialogue", "speaker"), endpoint)
+        CONFIGS["openai"] = lambda: msgspec.convert({"openai": openai}, AgentConfig)
+        yield
+        del CONFIGS["openai"]
 
 
 class LongestStep(trio.abc.Instrument):
@@ -55,23 +69,30 @@ async def longest_step():
     trio.lowlevel.remove_instrument(step)
 
 
-def made(registry: dict[str, Callable[[AgentConfig], Any]], name: str) -> Any:
-    return registry[name](CONFIGS.get(name, AgentConfig)())
+@contextmanager
+def made(registry: dict[str, Callable[[AgentConfig], Any]], name: str) -> Iterator[Any]:
+    part = registry[name](CONFIGS.get(name, AgentConfig)())
+    yield part
+    if isinstance(part, Closable):
+        trio.run(part.aclose)
 
 
 @pytest.fixture(scope="module", params=RECOGNIZERS)
-def recognizer(request: pytest.FixtureRequest) -> Recognizer:
-    return made(RECOGNIZERS, request.param)
+def recognizer(request: pytest.FixtureRequest) -> Iterator[Recognizer]:
+    with made(RECOGNIZERS, request.param) as part:
+        yield part
 
 
 @pytest.fixture(scope="module", params=DIALOGUES)
-def dialogue(request: pytest.FixtureRequest) -> Dialogue:
-    return made(DIALOGUES, request.param)
+def dialogue(request: pytest.FixtureRequest) -> Iterator[Dialogue]:
+    with made(DIALOGUES, request.param) as part:
+        yield part
 
 
 @pytest.fixture(scope="module", params=SPEAKERS)
-def speaker(request: pytest.FixtureRequest) -> Speaker:
-    return made(SPEAKERS, request.param)
+def speaker(request: pytest.FixtureRequest) -> Iterator[Speaker]:
+    with made(SPEAKERS, request.param) as part:
+        yield part
 
 
 def noise(seconds: float) -> bytes:
