@@ -14,7 +14,7 @@ _default:
 # Run the whole stack on this machine: relay, transceiver, agent and the page (--help tells the options).
 [no-cd]
 [no-exit-message]
-up *arguments: (_env "run")
+up *arguments: (_env if arguments =~ '(^| )--agent[ =]voice( |$)' { "voice" } else if env("ANTIPHON_STACK_AGENT", "") == "voice" { "voice" } else { "run" })
     @PYTHONPATH={{ quote(justfile_directory()) }} exec {{ quote(justfile_directory() / python) }} -m stack "$@"
 
 # The default tests: every core, the stack, and the real peers that are installed.
@@ -96,18 +96,25 @@ check: lint types test
 # Resolve pyproject.toml anew into the pinned, hash-checked requirement files.
 lock:
     {{ uv }} pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "just lock" pyproject.toml --output-file requirements/run.txt
-    {{ uv }} pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "just lock" --extra dev pyproject.toml --output-file requirements/dev.txt
+    {{ uv }} pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "just lock" --extra voice pyproject.toml --output-file requirements/voice.txt
+    {{ uv }} pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "just lock" --extra voice --extra dev pyproject.toml --output-file requirements/dev.txt
     {{ uv }} pip compile --quiet --universal --generate-hashes --no-emit-index-url --python-version 3.11 --custom-compile-command "just lock" --extra fuzz pyproject.toml --output-file requirements/fuzz.txt
 
-# Bring .venv to the pinned set (run or dev), only when its file changed; the dev set contains the run set. The fuzzer's
-# instrumented packages live apart, in .venv-fuzz.
+# Bring .venv to the pinned set (run, voice or dev), only when its file changed; each of these contains the one before. The
+# fuzzer's instrumented packages live apart, in .venv-fuzz.
 _env set:
     #!/usr/bin/env bash
     set -euo pipefail
     venv=.venv
     [ "{{ set }}" != fuzz ] || venv=.venv-fuzz
     current() { cmp -s "requirements/$1.txt" "$venv/synced-$1.txt"; }
-    ready() { current "$1" || { [ "$1" = run ] && current dev; }; }
+    ready() {
+        case "$1" in
+            run) current run || current voice || current dev ;;
+            voice) current voice || current dev ;;
+            *) current "$1" ;;
+        esac
+    }
     ready "{{ set }}" && exit 0
     mkdir -p .tools
     exec 9> .tools/env.lock

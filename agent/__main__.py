@@ -52,7 +52,9 @@ def arguments() -> argparse.Namespace:
     )
     defaults = AgentConfig()
     parser.add_argument(
-        "--agent", metavar="NAME", help=f"echo, meter, parrot, realtime or module:function (default: {defaults.agent})"
+        "--agent",
+        metavar="NAME",
+        help=f"echo, meter, parrot, realtime, voice or module:function (default: {defaults.agent})",
     )
     parser.add_argument(
         "--also", metavar="NAME,…", help="further agents, for callers whose session names one as `model`"
@@ -104,7 +106,7 @@ def main() -> NoReturn:
     try:
         config = configuration.load({"agent": AgentConfig, "log": LogConfig}, options.config, environ)
         agent_config = config[AgentConfig]
-        agent = load_agents((agent_config.agent, *agent_config.also))
+        agent = load_agents((agent_config.agent, *agent_config.also), agent_config)
     except configuration.ConfigError as error:
         configuration.exit_for(error)
     except AgentNotFound as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from agent.openai_http.config import OpenAiConfig
 from protocol.agentlink import MAX_AGENTS
 from service.addresses import parse_host_port
 
@@ -14,7 +15,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The `[agent]` section."""
 
     agent: str = "parrot"
-    """`echo`, `meter`, `parrot`, or your own: `module:function`."""
+    """`echo`, `meter`, `parrot`, `realtime`, `voice`, or your own: `module:function`."""
     also: tuple[str, ...] = ()
     """Further agents of the same process, for callers whose session names one as its `model`: `echo,parrot`."""
     listen: str = "127.0.0.1:8790"
@@ -22,6 +23,15 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     admin: str = "127.0.0.1:0"
     max_calls: int = 1000
     """Calls at once; beyond them a call is refused and the transceiver tries another agent."""
+    recognizer: str = "pocketsphinx"
+    """What understands the caller's words, for the agent `voice`; `none`: nothing does."""
+    dialogue: str = "small"
+    """What answers them."""
+    speaker: str = "espeak"
+    """What says the answers."""
+    greets: bool = True
+    """Whether the agent `voice` speaks first."""
+    openai: OpenAiConfig = OpenAiConfig()
     drain_seconds: float = 30.0
     """For calls to end by themselves once the process has been told to go."""
 

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
-from agent.agents import AGENTS
+from agent.agents import AGENTS, MADE
 from agent.call import Call
+from agent.config import AgentConfig
+from agent.lifetime import lifetime_of
 from agent.live import Agent, names_over_websocket
 from agent.realtime.line import Line
+from agent.realtime.registry import PartUnavailable
 
 __all__ = ["AgentNotFound", "Switchboard", "load_agent", "load_agents"]
 
@@ -33,15 +37,23 @@ class Switchboard:
         )
         """What all of them understand, in the order of the first; () if none has a wish."""
 
+    @asynccontextmanager
+    async def lifetime(self) -> AsyncIterator[None]:
+        """That of all of them."""
+        async with AsyncExitStack() as stack:
+            for agent in self._agents.values():
+                await stack.enter_async_context(lifetime_of(agent))
+            yield
+
     async def __call__(self, call: Call | Line) -> None:
         agents: dict[str, Any] = self._agents if isinstance(call, Call) else self._by_websocket
         model = (call.session or {}).get("model")
         await agents[model if isinstance(model, str) and model in agents else next(iter(agents))](call)
 
 
-def load_agents(names: Sequence[str]) -> Agent:
+def load_agents(names: Sequence[str], config: AgentConfig | None = None) -> Agent:
     """One agent that is all of these; the first answers whoever names none of them. Raises AgentNotFound."""
-    agents = {name: load_agent(name) for name in names}
+    agents = {name: load_agent(name, config) for name in names}
     if len(agents) == 1:
         return agents[names[0]]
     switchboard = Switchboard(agents)
@@ -50,13 +62,18 @@ def load_agents(names: Sequence[str]) -> Agent:
     return switchboard
 
 
-def load_agent(name: str) -> Agent:
+def load_agent(name: str, config: AgentConfig | None = None) -> Agent:
     """The async function that serves a call. Raises AgentNotFound."""
     if name in AGENTS:
         return AGENTS[name]
+    if name in MADE:
+        try:
+            return MADE[name](config or AgentConfig())
+        except PartUnavailable as error:
+            raise AgentNotFound(str(error)) from None
     module_name, separator, function_name = name.partition(":")
     if not separator:
-        raise AgentNotFound(f"{name!r} is none of {', '.join(AGENTS)}, nor of the form module:function")
+        raise AgentNotFound(f"{name!r} is none of {', '.join((*AGENTS, *MADE))}, nor of the form module:function")
     try:
         module = importlib.import_module(module_name)
     except ModuleNotFoundError as error:

@@ -9,6 +9,7 @@ from typing import NoReturn, cast
 import msgspec
 import trio
 
+from agent.lifetime import lifetime_of
 from agent.link import Link
 from agent.live import Agent, names_over_websocket
 from agent.sessions import SessionAgent, SocketSession
@@ -52,8 +53,9 @@ class AgentServer:
     async def serve(self, listen: str, *, task_status: trio.TaskStatus[str] = trio.TASK_STATUS_IGNORED) -> NoReturn:
         """Serve until cancelled; `task_status` gets the bound `host:port`. Raises CannotListen if it is taken."""
         listeners = await open_tcp_at(listen)
-        task_status.started(to_host_port(parse_host_port(listen)[0], listeners[0].socket.getsockname()[1]))
-        await trio.serve_listeners(self._handle, listeners)
+        async with lifetime_of(self._agent):
+            task_status.started(to_host_port(parse_host_port(listen)[0], listeners[0].socket.getsockname()[1]))
+            await trio.serve_listeners(self._handle, listeners)
 
     async def _handle(self, stream: trio.SocketStream) -> None:
         try:

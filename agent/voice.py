@@ -23,7 +23,10 @@ class VoiceActivity:
     A turn starts when `start_ms` of the last 160 ms are speech, and stops when, for `stop_ms`, next to nothing is.
     """
 
-    def __init__(self, rate: int, *, start_ms: int = 100, stop_ms: int = 500, mode: int = 2) -> None:
+    def __init__(
+        self, rate: int, *, start_ms: int = 100, stop_ms: int = 500, mode: int = 2, speaking: bool = False
+    ) -> None:
+        """`speaking`: a turn has begun already."""
         self._rate = rate
         self._vad = webrtcvad.Vad(mode)
         self._chunk_bytes = rate * CHUNK_MS // 1000 * 2
@@ -33,7 +36,7 @@ class VoiceActivity:
         self._pause = max(1, stop_ms // CHUNK_MS)
         self._tail: deque[bool] = deque(maxlen=self._pause)
         self._since_voiced = 0
-        self.speaking = False
+        self.speaking = speaking
 
     @property
     def silent_ms(self) -> int:

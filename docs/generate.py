@@ -60,17 +60,23 @@ def configuration() -> str:
 
 def _table(section: str, kind: type[msgspec.Struct]) -> Iterator[str]:
     notes = _notes(kind)
-    yield "| key | type | default | meaning |\n|---|---|---|---|"
+    rows = []
     nested: list[tuple[str, type[msgspec.Struct]]] = []
     for field in msgspec.structs.fields(kind):
-        if isinstance(field.type, type) and issubclass(field.type, msgspec.Struct):
+        if _is_table(field):
             nested.append((f"{section}.{field.name}", field.type))
             continue
-        yield f"| `{field.name}` | {_type(field.type)} | {_default(field)} | {notes.get(field.name, '')} |"
-    yield ""
+        rows.append(f"| `{field.name}` | {_type(field.type)} | {_default(field)} | {notes.get(field.name, '')} |")
+    if rows:
+        yield "\n".join(["| key | type | default | meaning |", "|---|---|---|---|", *rows, ""])
     for name, inner in nested:
-        yield f"### `[{name}]`\n"
+        if any(not _is_table(field) for field in msgspec.structs.fields(inner)):
+            yield f"### `[{name}]`\n"
         yield from _table(name, inner)
+
+
+def _is_table(field: msgspec.structs.FieldInfo) -> bool:
+    return isinstance(field.type, type) and issubclass(field.type, msgspec.Struct)
 
 
 def _type(kind: object) -> str:
@@ -82,14 +88,15 @@ def _default(field: msgspec.structs.FieldInfo) -> str:
     value = field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
     if isinstance(value, tuple | list):
         value = ", ".join(map(str, value))
-    return f"`{value}`" if value not in ("", None) else ""
+    return f"`{value}`" if value not in ("", None, {}) else ""
 
 
 def _notes(kind: type[msgspec.Struct]) -> dict[str, str]:
     """The string below each field is its note."""
+    base = kind.__base__
+    notes = _notes(base) if base not in (None, msgspec.Struct) else {}
     body = ast.parse(textwrap.dedent(inspect.getsource(kind))).body[0]
     assert isinstance(body, ast.ClassDef)
-    notes = {}
     for statement, following in zip(body.body, body.body[1:], strict=False):
         if (
             isinstance(statement, ast.AnnAssign)

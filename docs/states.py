@@ -72,7 +72,7 @@ def draw_call() -> str:
 
 
 def draw_realtime() -> str:
-    regions = (realtime.TURN, *realtime.RESPONSE_REGIONS)
+    regions = (*realtime.SESSION_REGIONS, *realtime.RESPONSE_REGIONS)
     lines = _page("The states of a Realtime session", "agent/realtime/tables.py", regions, realtime.RESPONSE_JOINTS)
     return "\n".join(lines).rstrip() + "\n"
 

@@ -117,15 +117,20 @@ def _overlay(tables: dict[str, Any], sections: Mapping[str, type[msgspec.Struct]
             continue  # another process's
         table = tables.setdefault(section, {})
         kind: Any = sections[section]
-        for name, field in _fields(kind).items():  # `[transceiver.timeouts]`: …_TIMEOUTS_DRAIN
-            if key.startswith(name + "_") and key not in _fields(kind) and _is_struct(field.type):
-                table, kind, key = table.setdefault(name, {}), field.type, key.removeprefix(name + "_")
-                break
+        while name := _table_of(key, kind):  # `[transceiver.timeouts]`: …_TIMEOUTS_DRAIN
+            table, kind, key = table.setdefault(name, {}), _fields(kind)[name].type, key.removeprefix(name + "_")
         if key not in _fields(kind):
             raise ConfigError(variable, f"unknown key{_nearest(key, _fields(kind))}")
         information = msgspec.inspect.type_info(_fields(kind)[key].type)
         listed = isinstance(information, msgspec.inspect.ListType | msgspec.inspect.VarTupleType)
         table[key] = [part.strip() for part in text.split(",") if part.strip()] if listed else text
+
+
+def _table_of(key: str, kind: Any) -> str | None:  # noqa: ANN401
+    """The field of `kind` that is a table, and that the key of a variable leads into."""
+    fields = _fields(kind)
+    tables = (name for name, field in fields.items() if key.startswith(name + "_") and _is_struct(field.type))
+    return next(tables, None) if key not in fields else None
 
 
 def _fields(kind: Any) -> dict[str, msgspec.structs.FieldInfo]:  # noqa: ANN401

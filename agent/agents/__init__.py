@@ -1,13 +1,20 @@
-"""The agents that come with Antiphon. To add one: a file with an async function, and its entry in `AGENTS`."""
+"""The agents that come with Antiphon. To add one: a file with an async function, and its entry in `AGENTS`; or with a function
+that makes one from the configuration, and its entry in `MADE`."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 from agent.agents.echo import echo
 from agent.agents.meter import meter
 from agent.agents.parrot import parrot
 from agent.agents.realtime import realtime
+from agent.agents.voice import make_voice
+from agent.config import AgentConfig
 from agent.live import Agent
 
-__all__ = ["AGENTS", "echo", "meter", "parrot", "realtime"]
+__all__ = ["AGENTS", "MADE", "echo", "make_voice", "meter", "parrot", "realtime"]
 
 AGENTS: dict[str, Agent] = {"echo": echo, "meter": meter, "parrot": parrot, "realtime": realtime}
+MADE: dict[str, Callable[[AgentConfig], Agent]] = {"voice": make_voice}
+"""These raise PartUnavailable."""

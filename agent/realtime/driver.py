@@ -1,14 +1,16 @@
 """A session of the Realtime API at work: brings the session, its line and the parts together.
 
 One task takes what comes from the line and tells the session; what the session orders is carried out at once, or by a task
-of its own: one for each response at work, each turn that is listened to, each cut. A task for each client sends it the events,
-in order (clients.py).
+of its own: one for each response at work, each turn that is listened to (hearing.py), each cut. A task for each client sends
+it the events, in order (clients.py); one greets, if it is to.
 """
 
 from __future__ import annotations
 
+import math
 import os
-from collections.abc import AsyncIterator
+from collections.abc import Awaitable, Callable
+from typing import TypeAlias
 
 import trio
 
@@ -17,10 +19,22 @@ from agent.codecs import Encoder
 from agent.events import ChannelClosed, ChannelOpened, Digit, Event, Frame, Message, Played
 from agent.realtime.clients import Clients
 from agent.realtime.errors import ApiError
+from agent.realtime.hearing import Hearing
 from agent.realtime.line import CallLine, Line
-from agent.realtime.listening import Listening
-from agent.realtime.orders import CutAudio, DetectTurns, Generate, Hear, Order, SendEvent, StopModel, Transcribe
-from agent.realtime.parts import Model, ModelFailed, Recognizer, Turn
+from agent.realtime.listening import Listening, TurnAt
+from agent.realtime.orders import (
+    CutAudio,
+    DetectTurns,
+    Forget,
+    Generate,
+    Hear,
+    Listen,
+    Order,
+    SendEvent,
+    StopModel,
+    Transcribe,
+)
+from agent.realtime.parts import CutShort, Model, ModelFailed, Recognizer, SpeakUp, Turn
 from agent.realtime.response import Plan
 from agent.realtime.session import RealtimeSession
 from agent.realtime.settings import Settings, update_settings
@@ -34,15 +48,27 @@ log = get_logger()
 
 # Implementation constants
 MAX_MODELS = 8  # at work for one call, those included that are slow to stop
-MAX_RECOGNITIONS = 4  # of one call at a time; what is said meanwhile has no words
+PATIENCE_SECONDS = 60.0  # for a model that says nothing
+CHANNEL_SECONDS = 2.0  # for a channel to open, before a client counts as one without
+SETTLE_SECONDS = 1.0  # for its first event, once it is open: until then the caller's audio is kept
+GREETING_SECONDS = 0.3  # for a client that lets the model speak first itself
+
+Beside: TypeAlias = Callable[[SpeakUp], Awaitable[None]]
 
 
 async def converse(
-    call: Call | Line, model: Model, recognizer: Recognizer | None = None, *, entropy: Entropy = os.urandom
+    call: Call | Line,
+    model: Model,
+    recognizer: Recognizer | None = None,
+    *,
+    greets: bool = False,
+    beside: Beside | None = None,
+    entropy: Entropy = os.urandom,
 ) -> None:
-    """Until the call, or the session on a WebSocket, ends."""
+    """Until the call, or the session on a WebSocket, ends. `greets`: the model speaks first, unless client or caller begin.
+    `beside`: a task that runs as long as the call does, and may let the model speak up."""
     line = CallLine(call) if isinstance(call, Call) else call
-    await _Driver(line, model, recognizer, entropy).run()
+    await _Driver(line, model, recognizer, entropy).run(greets, beside)
 
 
 class _Driver:
@@ -50,7 +76,6 @@ class _Driver:
         self._line = line
         self._player = line.player
         self._model = model
-        self._recognizer = recognizer
         self._session = RealtimeSession(
             entropy=entropy,
             settings=_settings_of(line),
@@ -58,27 +83,52 @@ class _Driver:
             plays=line.player is not None,
         )
         line.configure(self._session.settings)
-        decoder = line.decoder()
-        self._listening = Listening(decoder) if decoder is not None else None
+        self._listening: Listening | None = None
+        self._hearing: Hearing | None = None
+        if (decoder := line.decoder()) is not None:
+            self._listening = Listening(decoder)
+            self._hearing = Hearing(recognizer, self._listening, self._session, self._carry_out, line.id)
         self._clients = Clients(line.send_message, self._give_up)
-        self._recognitions = 0  # under way
+        self._waits = trio.CancelScope()  # for what comes from the line
+        self._channel_open = trio.Event()
+        self._settled = trio.Event()
         self._models: dict[str, trio.CancelScope] = {}
         self._turn: Turn | None = None  # the last one
-        self._sound: dict[
-            str, tuple[float, float]
-        ] = {}  # response → where its sound begins and ends, as `played` counts
+        # Response → where its sound begins and ends, as `played` counts.
+        self._sound: dict[str, tuple[float, float]] = {}
         self._draining: set[str] = set()
+        self._audio_due = math.inf  # then, without any, the caller counts as silent
         self._cuts = 0  # under way
         self._cut_done = trio.Event()
         self._nursery: trio.Nursery
 
-    async def run(self) -> None:
+    async def run(self, greets: bool, beside: Beside | None) -> None:
         async with trio.open_nursery() as self._nursery:
             self._nursery.start_soon(self._clients.write_to_caller)
-            self._session.start()
+            # Whether the client has said with its offer how it wants to be heard.
+            is_settled = "audio" in (self._line.session or {})
+            self._session.start(0.0 if is_settled else trio.current_time() + CHANNEL_SECONDS)
             self._carry_out()
+            if greets:
+                self._nursery.start_soon(self._greet)
+            if beside is not None:
+                self._nursery.start_soon(beside, self._speak_up)
             await self._follow_line()
             self._nursery.cancel_scope.cancel()
+        if self._hearing is not None and self._hearing.counters:
+            log.info("the recognizer's work", call=self._line.id, **self._hearing.counters)
+
+    async def _greet(self) -> None:
+        with trio.move_on_after(CHANNEL_SECONDS):
+            await self._channel_open.wait()
+        await self._settled.wait()
+        await trio.sleep(GREETING_SECONDS)
+        self._session.speak_first(trio.current_time())
+        self._carry_out()
+
+    def _speak_up(self) -> None:
+        self._session.speak_up(trio.current_time())
+        self._carry_out()
 
     # What comes from the line
 
@@ -88,8 +138,9 @@ class _Driver:
         silent_since = trio.current_time()
         while True:
             event: Event | None = None
-            deadline = min(silent_since + pause, self._session.next_timeout())
-            with trio.move_on_at(max(deadline, trio.current_time())):
+            self._audio_due = silent_since + pause
+            with trio.CancelScope() as self._waits:
+                self._set_alarm()
                 try:
                     event = await anext(events)
                 except StopAsyncIteration:
@@ -112,14 +163,18 @@ class _Driver:
             milliseconds, turns = self._listening.hear(frame)
             self._session.heard(milliseconds)
             self._tell_turns(turns, now)
+        if self._hearing is not None:
+            self._hearing.heard()
 
-    def _tell_turns(self, turns: list[TurnOf], now: float) -> None:
-        assert self._listening is not None
-        for turn in turns:
+    def _set_alarm(self) -> None:
+        self._waits.deadline = max(min(self._audio_due, self._session.next_timeout()), trio.current_time())
+
+    def _tell_turns(self, turns: list[TurnAt], now: float) -> None:
+        for turn, moment in turns:
             if turn is TurnOf.STARTED:
-                self._session.speech_began(self._listening.began_at(), now)
+                self._session.speech_began(moment, now)
             else:
-                self._session.speech_ended(self._listening.heard_ms, now)
+                self._session.speech_ended(moment, now)
 
     def _handle(self, event: Event, now: float) -> None:
         match event:
@@ -131,7 +186,9 @@ class _Driver:
                 self._clients.join(event.channel, self._nursery)
                 self._session.greet(event.channel)
             case ChannelOpened():
+                self._channel_open.set()
                 self._clients.reach_caller()
+                self._session.settle_by(now + SETTLE_SECONDS)
             case ChannelClosed():
                 self._clients.leave(event.channel)
             case Played():
@@ -156,6 +213,7 @@ class _Driver:
     def _carry_out(self) -> None:
         while orders := self._session.poll():
             self._carry_out_these(orders)
+        self._set_alarm()
 
     def _carry_out_these(self, orders: list[Order]) -> None:
         for output in orders:
@@ -177,43 +235,21 @@ class _Driver:
                     self._cuts += 1
                     self._draining.discard(output.response_id)
                     self._nursery.start_soon(self._cut, output.response_id, self._sound.pop(output.response_id, None))
-                case Transcribe():
-                    self._keep_turn(output)
+                case Listen() if self._hearing is not None:
+                    self._hearing.begin(output.item_id, output.start_ms, self._nursery)
+                case Transcribe() if self._hearing is not None:
+                    self._turn = self._hearing.end(output.item_id, output.start_ms, output.end_ms, self._nursery)
+                case Forget() if self._hearing is not None:
+                    self._hearing.drop(output.item_id)
                 case DetectTurns():
+                    self._settled.set()
                     if self._listening is not None:
-                        self._listening.detect(output.how)
+                        found = self._listening.detect(output.how, output.since_ms, in_turn=output.in_turn)
+                        self._tell_turns(found, trio.current_time())
 
     def _give_up(self) -> None:
         log.warning("the client reads its events too slowly", call=self._line.id)
         self._nursery.start_soon(self._line.end, "events_unread")
-
-    def _keep_turn(self, order: Transcribe) -> None:
-        listening = self._listening
-        if listening is None:
-            return
-        self._turn = turn = Turn(order.item_id, listening.audio(order.start_ms, order.end_ms), listening.rate)
-        if self._recognizer is None or self._recognitions >= MAX_RECOGNITIONS:
-            turn.settle(None)
-            why = "there is no recognizer here" if self._recognizer is None else "the recognizer is too slow"
-            self._session.transcription_failed(order.item_id, why)
-        else:
-            self._recognitions += 1
-            self._nursery.start_soon(self._recognize, self._recognizer, turn)
-
-    async def _recognize(self, recognizer: Recognizer, turn: Turn) -> None:
-        transcription = self._session.settings.audio.input.transcription
-        language = transcription.language if transcription is not None else None
-        try:
-            words = await recognizer.transcribe(_at_once(turn.pcm), turn.rate, language)
-        except Exception as error:
-            log.error("the recognizer failed", call=self._line.id, exc_info=error)
-            turn.settle(None)
-            self._session.transcription_failed(turn.item_id, "the recognizer failed")
-        else:
-            turn.settle(words)
-            self._session.transcribed(turn.item_id, words, len(turn.pcm) / (2 * turn.rate))
-        self._recognitions -= 1
-        self._carry_out()
 
     def _turn_of(self, plan: Plan) -> Turn | None:
         """The caller's last turn, if that is what this response answers."""
@@ -224,9 +260,15 @@ class _Driver:
         response_id, voice = plan.response_id, _Voice(self, plan)
         try:
             with scope:
-                usage = await self._model.respond(plan, turn, voice)
+                with voice.patience:
+                    usage = await self._model.respond(plan, turn, voice)
+                if voice.patience.cancelled_caught:
+                    raise ModelFailed(f"the model said nothing for {PATIENCE_SECONDS:g} s")
                 await voice.finish()
                 self._session.completed(response_id, trio.current_time(), usage)
+        except CutShort as cut:
+            await voice.finish()
+            self._session.cut_short(response_id, trio.current_time(), cut.usage, cut.reason)
         except ModelFailed as failure:
             self._session.failed(response_id, str(failure), trio.current_time())
         except Exception as error:
@@ -236,7 +278,7 @@ class _Driver:
             self._session.failed(response_id, "the model failed", trio.current_time())
         finally:
             del self._models[response_id]
-        self._carry_out()  # what failed is cut, and does not drain
+        self._carry_out()  # what was cancelled is cut, and does not drain
         if response_id in self._sound:
             self._draining.add(response_id)
             self._note_played(trio.current_time())
@@ -299,19 +341,24 @@ class _Driver:
 
 
 class _Voice:
-    """`parts.Voice` of one response."""
+    """`parts.Voice` of one response. `patience` ends when nothing came for long."""
 
     def __init__(self, driver: _Driver, plan: Plan) -> None:
         self._driver = driver
         self._response_id = plan.response_id
         self._encoder: Encoder | None = None
         self._rest = b""
+        self.patience = trio.CancelScope(deadline=trio.current_time() + PATIENCE_SECONDS)
+
+    def _be_patient(self) -> None:
+        self.patience.deadline = trio.current_time() + PATIENCE_SECONDS
 
     @property
     def rate(self) -> int:
         return self._open_encoder().rate
 
     def say(self, text: str) -> None:
+        self._be_patient()
         self._driver.say(self._response_id, text)
 
     async def play(self, pcm: bytes) -> None:
@@ -323,8 +370,10 @@ class _Voice:
         data = self._rest + pcm
         whole = len(data) - len(data) % size
         self._rest = data[whole:]
+        self.patience.deadline = math.inf  # who waits for the caller's ear is at work
         for place in range(0, whole, size):
             await self._play_piece(encoder, data[place : place + size])
+        self._be_patient()
 
     async def finish(self) -> None:
         """The last piece of sound; that of a codec is filled up with silence."""
@@ -341,21 +390,19 @@ class _Voice:
         await self._driver.play_frame(self._response_id, encoder.encode(pcm), milliseconds)
 
     def call(self, name: str, arguments: str = "") -> str:
+        self._be_patient()
         call_id = self._driver.call_function(self._response_id, name)
         self.argue(arguments)
         return call_id
 
     def argue(self, text: str) -> None:
+        self._be_patient()
         self._driver.argue(self._response_id, text)
 
     def _open_encoder(self) -> Encoder:
         if self._encoder is None:
             self._encoder = self._driver.encoder
         return self._encoder
-
-
-async def _at_once(pcm: bytes) -> AsyncIterator[bytes]:
-    yield pcm
 
 
 def _settings_of(line: Line) -> Settings:

@@ -23,6 +23,7 @@ class Code(enum.StrEnum):
     VOICE_FIXED = "cannot_update_voice"
     UNSUPPORTED = "unsupported"
     TOO_MANY = "too_many"
+    MODEL_FAILED = "model_failed"
 
 
 class ApiError(Exception):

@@ -5,18 +5,23 @@ Moments are milliseconds of audio since the call began. At most KEPT_SECONDS are
 
 from __future__ import annotations
 
+from typing import TypeAlias
+
 from agent.events import Frame
 from agent.realtime.line import FrameDecoder
+from agent.realtime.pauses import SHORTEST_PAUSE_MS
 from agent.realtime.settings import SemanticVad, ServerVad, TurnDetection
-from agent.voice import Turn, VoiceActivity
+from agent.voice import CHUNK_MS, Turn, VoiceActivity
 
-__all__ = ["Listening"]
+__all__ = ["Listening", "TurnAt"]
+
+TurnAt: TypeAlias = tuple[Turn, float]
+"""What became of a turn, and when: where its speech began, or where the silence that ended it was long enough."""
 
 # Implementation constants
 KEPT_SECONDS = 60
 ONSET_MS = 160  # in which VoiceActivity looks for the beginning of speech
-PAUSE_MS = {"high": 400, "auto": 700, "medium": 700, "low": 1200}
-"""How long a pause may be by the eagerness of `semantic_vad`, as long as nobody tells what was said."""
+MAX_SEARCHED_MS = 10_000.0  # of what was kept, by a detector that is made anew
 
 
 class Listening:
@@ -28,18 +33,34 @@ class Listening:
         self._kept = bytearray()
         self._voice: VoiceActivity | None = None
 
-    def detect(self, how: TurnDetection | None) -> None:
-        """From now on this way; None: not at all."""
+    @property
+    def kept_from(self) -> float:
+        """What came before that moment is forgotten."""
+        return self.heard_ms - len(self._kept) / self._bytes_of_ms
+
+    def detect(self, how: TurnDetection | None, since_ms: float, *, in_turn: bool = False) -> list[TurnAt]:
+        """From now on this way (None: not at all), and in what has come since that moment: the turns in there. `in_turn`: a
+        turn has begun, and goes on."""
         match how:
             case ServerVad():
                 mode = min(3, int(how.threshold * 4))  # webrtcvad's four degrees of strictness
-                self._voice = VoiceActivity(self.rate, stop_ms=how.silence_duration_ms, mode=mode)
+                self._voice = VoiceActivity(self.rate, stop_ms=how.silence_duration_ms, mode=mode, speaking=in_turn)
             case SemanticVad():
-                self._voice = VoiceActivity(self.rate, stop_ms=PAUSE_MS[how.eagerness])
+                self._voice = VoiceActivity(self.rate, stop_ms=SHORTEST_PAUSE_MS, speaking=in_turn)
             case _:
                 self._voice = None
+        if self._voice is None or in_turn:
+            return []
+        turns: list[TurnAt] = []
+        since = max(since_ms, self.kept_from, self.heard_ms - MAX_SEARCHED_MS)
+        kept = self.audio(since, self.heard_ms)
+        step = int(CHUNK_MS * self._bytes_of_ms)
+        for place in range(0, len(kept), step):
+            piece = kept[place : place + step]
+            turns += self._search(self._voice, piece, since + (place + len(piece)) / self._bytes_of_ms)
+        return turns
 
-    def hear(self, frame: Frame) -> tuple[float, list[Turn]]:
+    def hear(self, frame: Frame) -> tuple[float, list[TurnAt]]:
         """(milliseconds of audio that this frame brought, what became of turns)"""
         pcm = self._decoder.decode_frame(frame)
         milliseconds = len(pcm) / self._bytes_of_ms
@@ -48,18 +69,19 @@ class Listening:
         surplus = len(self._kept) - KEPT_SECONDS * self.rate * 2
         if surplus > 0:
             del self._kept[:surplus]
-        return milliseconds, self._voice.feed(pcm) if self._voice is not None and pcm else []
+        return milliseconds, self._search(self._voice, pcm, self.heard_ms) if self._voice is not None and pcm else []
 
-    def silence(self) -> list[Turn]:
+    def silence(self) -> list[TurnAt]:
         """No audio comes (DTX, or a caller who is muted): whoever spoke does so no more."""
-        return self._voice.silence() if self._voice is not None else []
-
-    def began_at(self) -> float:
-        """When the speech began that was just found to have begun."""
-        return max(0.0, self.heard_ms - ONSET_MS)
+        return [(turn, self.heard_ms) for turn in self._voice.silence()] if self._voice is not None else []
 
     def audio(self, start_ms: float, end_ms: float) -> bytes:
         """What is still kept between these moments."""
-        first = self.heard_ms - len(self._kept) / self._bytes_of_ms
+        first = self.kept_from
         start, end = (2 * round(max(0.0, moment - first) * self._bytes_of_ms / 2) for moment in (start_ms, end_ms))
         return bytes(self._kept[start:end])
+
+    @staticmethod
+    def _search(voice: VoiceActivity, pcm: bytes, end_ms: float) -> list[TurnAt]:
+        """`pcm` ends at that moment."""
+        return [(turn, max(0.0, end_ms - ONSET_MS) if turn is Turn.STARTED else end_ms) for turn in voice.feed(pcm)]

@@ -8,7 +8,18 @@ from typing import TypeAlias
 from agent.realtime.response import Plan
 from agent.realtime.settings import TurnDetection
 
-__all__ = ["CutAudio", "DetectTurns", "Generate", "Hear", "Order", "SendEvent", "StopModel", "Transcribe"]
+__all__ = [
+    "CutAudio",
+    "DetectTurns",
+    "Forget",
+    "Generate",
+    "Hear",
+    "Listen",
+    "Order",
+    "SendEvent",
+    "StopModel",
+    "Transcribe",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,12 +48,27 @@ class CutAudio:
 
 
 @dataclass(frozen=True, slots=True)
+class Listen:
+    """A turn begins at that moment, in milliseconds of the caller's audio since the session began: hear what is said."""
+
+    item_id: str
+    start_ms: float
+
+
+@dataclass(frozen=True, slots=True)
 class Transcribe:
-    """The caller's audio between these moments, in milliseconds since the session began; then `transcribed`."""
+    """The caller's audio between these moments is a turn; then `transcribed`. Of most there was a Listen before."""
 
     item_id: str
     start_ms: float
     end_ms: float
+
+
+@dataclass(frozen=True, slots=True)
+class Forget:
+    """That turn is none."""
+
+    item_id: str
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,9 +80,11 @@ class Hear:
 
 @dataclass(frozen=True, slots=True)
 class DetectTurns:
-    """From now on this way; None: not at all."""
+    """From now on this way; None: not at all. What has come since `since_ms` counts; `in_turn`: the caller is speaking."""
 
     how: TurnDetection | None
+    since_ms: float = 0.0
+    in_turn: bool = False
 
 
-Order: TypeAlias = SendEvent | Generate | StopModel | CutAudio | Transcribe | Hear | DetectTurns
+Order: TypeAlias = SendEvent | Generate | StopModel | CutAudio | Listen | Transcribe | Forget | Hear | DetectTurns

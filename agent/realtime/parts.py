@@ -13,22 +13,27 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass
-from typing import Protocol, TypeAlias
+from typing import Protocol, TypeAlias, runtime_checkable
 
 import trio
 
-from agent.realtime.response import Plan
+from agent.realtime.response import Limit, Plan
 from agent.realtime.server_events import Usage
 from agent.voice import Turn as TurnChange
 
 __all__ = [
+    "Companion",
+    "CutShort",
     "Detector",
     "Dialogue",
+    "GuessingRecognizer",
     "Manner",
     "Model",
     "ModelFailed",
+    "PersonalDialogue",
     "Play",
     "Recognizer",
+    "SpeakUp",
     "Speaker",
     "Turn",
     "Voice",
@@ -36,10 +41,21 @@ __all__ = [
 ]
 
 Play: TypeAlias = Callable[[bytes], Awaitable[None]]
+SpeakUp: TypeAlias = Callable[[], None]
+"""Ask to be asked: as soon as nobody speaks, there is a response with nothing new to answer."""
 
 
 class ModelFailed(Exception):
     """There is no answer; the message is for the client."""
+
+
+class CutShort(Exception):
+    """The answer ends here, though it is not whole: why, in the API's words. What was said of it stands."""
+
+    def __init__(self, reason: Limit, usage: Usage | None = None) -> None:
+        super().__init__(reason)
+        self.reason = reason
+        self.usage = usage
 
 
 class Turn:
@@ -79,6 +95,16 @@ class Recognizer(Protocol):
         with the turn. It may raise anything if it cannot."""
 
 
+@runtime_checkable
+class GuessingRecognizer(Recognizer, Protocol):
+    """One that has words before the turn is over: they tell how long a pause may be, and clients see them come."""
+
+    async def guess(
+        self, audio: AsyncIterator[bytes], rate: int, language: str | None, tell: Callable[[str], None]
+    ) -> str:
+        """As `transcribe`; `tell` takes all words so far, as they seem now, and does not wait."""
+
+
 @dataclass(frozen=True, slots=True)
 class Manner:
     """How to speak, as the session asks: the name of a voice, and 1.0 for its usual speed."""
@@ -113,7 +139,22 @@ class Writer(Protocol):
 class Dialogue(Protocol):
     async def answer(self, plan: Plan, turn: Turn | None, writer: Writer) -> Usage | None:
         """Answer in words and calls of functions. `turn`: what the caller just said, if that is what is to be answered.
-        Raises ModelFailed; whatever else it raises is logged, and the client is told that the model failed."""
+        Raises ModelFailed or CutShort; whatever else it raises is logged, and the client is told that the model failed."""
+
+
+class Companion(Dialogue, Protocol):
+    """A dialogue with one caller."""
+
+    async def run(self, speak_up: SpeakUp) -> None:
+        """Beside the call, for as long as it goes on: what is to be said without being asked."""
+
+
+@runtime_checkable
+class PersonalDialogue(Dialogue, Protocol):
+    """One that remembers more of a caller than the items of the conversation, or speaks up by itself."""
+
+    def begin(self) -> Companion:
+        """For one call."""
 
 
 class Voice(Protocol):
@@ -140,4 +181,4 @@ class Model(Protocol):
     async def respond(self, plan: Plan, turn: Turn | None, voice: Voice) -> Usage | None:
         """Answer. `turn`: what the caller just said, if that is what is to be answered. Cancelled when the caller interrupts.
 
-        Raises ModelFailed; anything else that it raises is logged, and the client is told that the model failed."""
+        Raises ModelFailed or CutShort; anything else that it raises is logged, and the client is told that the model failed."""

@@ -11,7 +11,7 @@ import base64
 import enum
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, TypeAlias
 
 from agent.realtime.client_events import ResponseSettings
 from agent.realtime.conversation import Conversation
@@ -52,9 +52,10 @@ from agent.realtime.tables import (
     new_response_machine,
 )
 
-__all__ = ["Plan", "Response"]
+__all__ = ["Limit", "Plan", "Response"]
 
-Reason = Literal["turn_detected", "client_cancelled", "max_output_tokens", "content_filter"]
+Limit: TypeAlias = Literal["max_output_tokens", "content_filter"]
+Reason: TypeAlias = Literal["turn_detected", "client_cancelled"] | Limit
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,9 +2,10 @@
 clients and orders to those come out of `poll`.
 
 1. `start` tells `session.created`. What clients send is looked at one event at a time: what cannot be is answered with an
-   `error` to whoever sent it, and the session goes on.
-2. A turn of the caller begins and ends when the detector says so, or by `input_audio_buffer.commit`. It becomes an item,
-   then, if the session wants that, words (`Transcribe`) and a response (`Generate`).
+   `error` to whoever sent it, and the session goes on. Turns are looked for once the client has had the time to say how.
+2. A turn of the caller begins (`Listen`) and ends when the detector says so, or by `input_audio_buffer.commit`; with
+   `semantic_vad`, when a pause is longer than what was said so far suggests. It becomes an item, then, if the session wants
+   that, words (`Transcribe`) and a response (`Generate`).
 3. One response at a time belongs to the conversation; those out of band run beside it. A model is told to stop by
    `StopModel`; what it says afterwards is passed over.
 4. When the caller speaks over a response, or a client says so, its sound is cut (`CutAudio`); whoever plays says by
@@ -27,10 +28,22 @@ from agent.realtime.conversation import Conversation
 from agent.realtime.errors import ApiError, Code
 from agent.realtime.ids import new_id
 from agent.realtime.items import InputAudio, Message
-from agent.realtime.orders import CutAudio, DetectTurns, Generate, Hear, Order, SendEvent, StopModel, Transcribe
-from agent.realtime.response import Plan, Response
+from agent.realtime.orders import (
+    CutAudio,
+    DetectTurns,
+    Forget,
+    Generate,
+    Hear,
+    Listen,
+    Order,
+    SendEvent,
+    StopModel,
+    Transcribe,
+)
+from agent.realtime.pauses import SHORTEST_PAUSE_MS, allowed_pause_ms, firm_words
+from agent.realtime.response import Limit, Plan, Response
 from agent.realtime.server_events import ServerEvent, Usage
-from agent.realtime.settings import ServerVad, Settings, update_settings
+from agent.realtime.settings import SemanticVad, ServerVad, Settings, TurnDetection, update_settings
 from agent.realtime.tables import (
     Cancelled,
     Cleared,
@@ -38,13 +51,16 @@ from agent.realtime.tables import (
     Effect,
     Failed,
     Incomplete,
+    Opening,
     Playback,
     PlayedOut,
+    Settled,
     SpeechBegan,
     SpeechEnded,
+    SpeechPaused,
     Turn,
     TurnDropped,
-    new_turn_machine,
+    new_session_machine,
 )
 from protocol.wire import Entropy
 
@@ -54,6 +70,7 @@ __all__ = ["RealtimeSession"]
 MAX_OUT_OF_BAND = 4  # responses at one time
 MIN_COMMIT_MS = 100.0
 MAX_TOLD_BYTES = 256 * 1024  # of an event, as of a message on a data channel
+LOOK_BACK_MS = 1000.0  # when turns are to be found another way: for speech that has just begun
 
 
 class RealtimeSession:
@@ -70,21 +87,43 @@ class RealtimeSession:
         self.id = new_id("sess", entropy)
         self._conversation_id = new_id("conv", entropy)
         self._outputs: list[Order] = []
-        self._turn = new_turn_machine()
+        self._machine = new_session_machine()
+        self._settle_at = math.inf
         self._turn_item = ""  # the item that the present turn will be
         self._turn_from = 0.0
+        self._pause_from = 0.0  # when the present pause began
+        self._pause_until = math.inf
+        self._guesses: dict[str, tuple[str, str]] = {}  # turn that has no transcript yet → its words so far, those told
         self._heard_ms = 0.0  # of the caller's audio, in all
         self._buffer_from = 0.0  # what came before it has been committed, or cleared
         self._active: Response | None = None  # of the conversation, while a model is at work on it
         self._responses: dict[str, Response] = {}  # those at work, or heard
         self._wants_response = False  # when the active one has ended
+        self._speaks_up = False  # when nobody speaks
+        self._greeting = ""  # the response that is one
+        self._has_responded = False
         self._has_spoken = False
         self._idle_at = math.inf
 
-    def start(self) -> None:
+    def start(self, settle_by: float = 0.0) -> None:
+        """`settle_by`: by then turns are looked for, from the beginning of the audio, also if the client has sent nothing."""
         self._tell(server.SessionCreated(session=self._session()))
         self._tell(server.ConversationCreated(conversation=server.Conversation(self._conversation_id)))
-        self._outputs.append(DetectTurns(self.settings.audio.input.turn_detection))
+        if settle_by > 0:
+            self._settle_at = settle_by
+        else:
+            self._settle()
+
+    def settle_by(self, moment: float) -> None:
+        """Another moment than `start` was told, if the session is not settled yet."""
+        if self._machine.state(Opening) is Opening.UNSETTLED:
+            self._settle_at = moment
+
+    def _settle(self) -> None:
+        self._settle_at = math.inf
+        for effect in self._machine.fire(Settled()):
+            assert effect is Effect.DETECT
+            self._outputs.append(DetectTurns(self.settings.audio.input.turn_detection))
 
     def greet(self, client_number: int) -> None:
         """A client that comes when the session is under way: it is told what the session is now."""
@@ -95,12 +134,18 @@ class RealtimeSession:
         return outputs
 
     def next_timeout(self) -> float:
-        return self._idle_at
+        return min(self._idle_at, self._pause_until, self._settle_at)
 
     def handle_timeout(self, now: float) -> None:
+        if now >= self._settle_at:
+            self._settle()
+        if now >= self._pause_until:
+            self._end_turn(self._heard_ms, now)
+        if now >= self._idle_at:
+            self._end_silence(now)
+
+    def _end_silence(self, now: float) -> None:
         """The caller has been silent for as long as `idle_timeout_ms` says: the model is to speak again."""
-        if now < self._idle_at:
-            return
         self._idle_at = math.inf
         item_id = self._new_item_id()
         start, end = self._buffer_from, self._heard_ms
@@ -121,6 +166,11 @@ class RealtimeSession:
 
     def handle(self, event: ClientEvent, now: float) -> None:
         """Raises ApiError."""
+        self._carry_out_event(event, now)
+        if not isinstance(event, client.InputAppend):
+            self._settle()
+
+    def _carry_out_event(self, event: ClientEvent, now: float) -> None:
         match event:
             case client.SessionUpdate():
                 self._update(event)
@@ -130,7 +180,7 @@ class RealtimeSession:
             case client.InputCommit():
                 self._commit_by_hand()
             case client.InputClear():
-                self._turn.fire(TurnDropped())
+                self._drop_turn()
                 self._buffer_from = self._heard_ms
                 self._tell(server.InputCleared())
             case client.ItemCreate():
@@ -163,9 +213,14 @@ class RealtimeSession:
         self.settings = update_settings(self.settings, event.session, voice_is_fixed=self._has_spoken)
         detection = self.settings.audio.input.turn_detection
         if detection != before:
-            self._turn.fire(TurnDropped())
             self._idle_at = math.inf
-            self._outputs.append(DetectTurns(detection))
+            if detection is None:
+                self._drop_turn()  # else it goes on: clients configure a session while the caller speaks already
+            elif self._machine.state(Turn) is Turn.PAUSING:
+                self._judge_pause(detection)
+            if self._machine.state(Opening) is Opening.SETTLED:
+                since = max(self._buffer_from, self._heard_ms - LOOK_BACK_MS)
+                self._outputs.append(DetectTurns(detection, since, self._machine.state(Turn) is Turn.SPEAKING))
         self._tell(server.SessionUpdated(session=self._session()))
 
     def _create_item(self, event: client.ItemCreate) -> None:
@@ -200,30 +255,80 @@ class RealtimeSession:
         if detection is None:
             return
         self._idle_at = math.inf
-        for effect in self._turn.fire(SpeechBegan()):
+        for effect in self._machine.fire(SpeechBegan()):
             assert effect is Effect.TELL_STARTED
             padding = detection.prefix_padding_ms if isinstance(detection, ServerVad) else 300
             self._turn_from = max(self._buffer_from, at_ms - padding, 0.0)
             self._turn_item = self._new_item_id()
             self._tell(server.SpeechStarted(audio_start_ms=round(self._turn_from), item_id=self._turn_item))
+            self._outputs.append(Listen(self._turn_item, self._turn_from))
             self._plays_until = now
             if detection.interrupt_response:
                 self._interrupt(now)
+        self._pause_until = math.inf
 
     def speech_ended(self, at_ms: float, now: float) -> None:
-        """The caller's turn is over: with the silence that ended it, it goes as far as that moment."""
+        """The caller is silent: for as long as `silence_duration_ms` says at that moment, which ends the turn, or for
+        SHORTEST_PAUSE_MS, which may."""
+        detection = self.settings.audio.input.turn_detection
+        if not isinstance(detection, SemanticVad):
+            self._end_turn(at_ms, now)
+            return
+        for effect in self._machine.fire(SpeechPaused()):
+            assert effect is Effect.JUDGE_PAUSE
+            self._pause_from = now - SHORTEST_PAUSE_MS / 1000
+            self._judge_pause(detection)
+        if now >= self._pause_until:
+            self._end_turn(at_ms, now)
+
+    def _judge_pause(self, detection: TurnDetection) -> None:
+        """Until when the caller may pause."""
+        if isinstance(detection, SemanticVad):
+            words, _ = self._guesses.get(self._turn_item, (None, ""))
+            self._pause_until = self._pause_from + allowed_pause_ms(detection.eagerness, words) / 1000
+
+    def _end_turn(self, at_ms: float, now: float) -> None:
+        """With the silence that ended it, it goes as far as that moment."""
+        self._pause_until = math.inf
         detection = self.settings.audio.input.turn_detection
         if detection is None:
             return
-        for effect in self._turn.fire(SpeechEnded()):
+        for effect in self._machine.fire(SpeechEnded()):
             assert effect is Effect.TELL_STOPPED
             self._tell(server.SpeechStopped(audio_end_ms=round(at_ms), item_id=self._turn_item))
             self._commit(self._turn_item, self._turn_from, at_ms)
             if detection.create_response:
                 self._respond_when_free(now)
+            else:
+                self._speak_up_when_free(now)
+
+    def _drop_turn(self) -> None:
+        self._pause_until = math.inf
+        for effect in self._machine.fire(TurnDropped()):
+            assert effect is Effect.FORGET
+            self._guesses.pop(self._turn_item, None)
+            self._outputs.append(Forget(self._turn_item))
+
+    def guessed(self, item_id: str, words: str, now: float) -> None:
+        """What the caller seems to have said so far, in a turn that goes on, or one whose transcript is not there yet."""
+        before, told = self._guesses.get(item_id, ("", ""))
+        self._guesses[item_id] = words, told
+        if item_id not in self.conversation:
+            detection = self.settings.audio.input.turn_detection
+            if self._machine.state(Turn) is Turn.PAUSING and detection is not None:
+                self._judge_pause(detection)
+                self.handle_timeout(now)
+        elif (firm := firm_words(before, words)).startswith(told):
+            self._tell_words(item_id, firm[len(told) :])
+            self._guesses[item_id] = words, firm
+
+    def _tell_words(self, item_id: str, words: str) -> None:
+        if words and self.settings.audio.input.transcription is not None:
+            self._tell(server.TranscriptionDelta(item_id=item_id, content_index=0, delta=words))
 
     def transcribed(self, item_id: str, transcript: str, seconds: float) -> None:
         """What was said in a turn; `seconds` of audio were listened to."""
+        _, before = self._guesses.pop(item_id, ("", ""))
         if item_id not in self.conversation:
             return
         item = self.conversation.get(item_id)
@@ -231,11 +336,14 @@ class RealtimeSession:
             item.content[0].transcript = transcript
             self.conversation.grown(item_id, len(transcript))
         if self.settings.audio.input.transcription is not None:
+            if before and transcript.startswith(before):
+                self._tell_words(item_id, transcript[len(before) :])
             usage = server.TranscriptionUsage(seconds)
             told = server.TranscriptionCompleted(item_id=item_id, content_index=0, transcript=transcript, usage=usage)
             self._tell(told)
 
     def transcription_failed(self, item_id: str, message: str) -> None:
+        self._guesses.pop(item_id, None)
         if self.settings.audio.input.transcription is not None:
             error = server.TranscriptionError(type="server_error", code="transcription_failed", message=message)
             self._tell(server.TranscriptionFailed(item_id=item_id, content_index=0, error=error))
@@ -248,7 +356,7 @@ class RealtimeSession:
                 f"audio, but buffer only has {waiting:.2f}ms of audio."
             )
             raise ApiError(Code.BUFFER_EMPTY, message)
-        self._turn.fire(TurnDropped())
+        self._drop_turn()
         self._commit(self._new_item_id(), self._buffer_from, self._heard_ms)
 
     def _commit(self, item_id: str, start: float, end: float) -> None:
@@ -270,6 +378,22 @@ class RealtimeSession:
 
     # Responses
 
+    def speak_first(self, now: float) -> None:
+        """The model speaks first, unless somebody has begun already."""
+        began = any(isinstance(item, Message) and item.role != "system" for item in self.conversation)
+        if not (self._has_responded or began or self._machine.state(Turn) is not Turn.QUIET):
+            self._create_response(ResponseSettings(), now)
+            self._greeting = self._active.id if self._active is not None else ""
+
+    def speak_up(self, now: float) -> None:
+        """The model has something to say, as soon as nobody speaks."""
+        self._speaks_up = True
+        self._speak_up_when_free(now)
+
+    def _speak_up_when_free(self, now: float) -> None:
+        if self._speaks_up and self._active is None and self._machine.state(Turn) is Turn.QUIET:
+            self._create_response(ResponseSettings(), now)
+
     def _respond_when_free(self, now: float) -> None:
         if self._active is None:
             self._create_response(ResponseSettings(), now)
@@ -278,6 +402,10 @@ class RealtimeSession:
 
     def _create_response(self, change: ResponseSettings, now: float) -> None:
         in_band = change.conversation == "auto"
+        if (
+            in_band and self._active is not None and self._active.id == self._greeting
+        ):  # the client has something better
+            self._carry_out(self._active, self._active.end(Cancelled(), reason="client_cancelled"), now)
         if in_band and self._active is not None:
             message = (
                 f"Conversation already has an active response in progress: {self._active.id}. "
@@ -301,7 +429,8 @@ class RealtimeSession:
         self._responses[response.id] = response
         if in_band:
             self._active = response
-            self._wants_response = False
+            self._wants_response = self._speaks_up = False
+            self._has_responded = True
         self._outputs.append(Generate(plan))
 
     # What models say. Of a response that has ended it comes too late, and is passed over.
@@ -342,16 +471,20 @@ class RealtimeSession:
         if (response := self._responses.get(response_id)) is not None:
             self._carry_out(response, response.end(Completed(), usage=usage), now)
 
-    def cut_short(self, response_id: str, now: float, usage: Usage | None = None) -> None:
-        """The model reached the limit of its output."""
+    def cut_short(
+        self, response_id: str, now: float, usage: Usage | None = None, reason: Limit = "max_output_tokens"
+    ) -> None:
+        """The model reached a limit of its output."""
         if (response := self._responses.get(response_id)) is not None:
-            self._carry_out(response, response.end(Incomplete(), reason="max_output_tokens", usage=usage), now)
+            self._carry_out(response, response.end(Incomplete(), reason=reason, usage=usage), now)
 
     def failed(self, response_id: str, message: str, now: float) -> None:
         """The model could not."""
         if (response := self._responses.get(response_id)) is None or not response.is_generating:
             return
-        error = server.ResponseError(type="server_error", code="model_failed", message=message)
+        failure = ApiError(Code.MODEL_FAILED, message, kind="server_error")
+        self._tell(server.ErrorEvent.of(failure, None))
+        error = server.ResponseError(type=failure.kind, code=str(failure.code), message=message)
         self._carry_out(response, response.end(Failed(), error=error), now)
 
     # What players tell
@@ -410,11 +543,12 @@ class RealtimeSession:
             self._await_caller(now)
         if self._wants_response:
             self._create_response(ResponseSettings(), now)
+        self._speak_up_when_free(now)
 
     def _await_caller(self, now: float) -> None:
         detection = self.settings.audio.input.turn_detection
         timeout = detection.idle_timeout_ms if isinstance(detection, ServerVad) else None
-        if timeout is not None and self._active is None and self._turn.state(Turn) is Turn.QUIET:
+        if timeout is not None and self._active is None and self._machine.state(Turn) is Turn.QUIET:
             self._idle_at = max(now, self._plays_until) + timeout / 1000
 
     # Names, and what is told

@@ -18,7 +18,7 @@ from typing import TypeAlias
 import trio
 
 from agent.codecs.resampling import Resampler
-from agent.realtime.parts import Dialogue, Manner, ModelFailed, Speaker, Turn, Voice
+from agent.realtime.parts import CutShort, Dialogue, Manner, ModelFailed, Speaker, Turn, Voice
 from agent.realtime.response import Plan
 from agent.realtime.server_events import Usage
 
@@ -94,7 +94,7 @@ class SpeakingModel:
         put, take = trio.open_memory_channel[_Piece](MAX_AHEAD)
         writer = _Writer(put, speaks=plan.speaks)
         usage: Usage | None = None
-        failure: ModelFailed | None = None
+        failure: ModelFailed | CutShort | None = None
 
         async def utter() -> None:
             nonlocal failure
@@ -109,6 +109,8 @@ class SpeakingModel:
             async with put:
                 try:
                     usage = await self._ask(plan, turn, writer)
+                except CutShort as error:  # what there is of the answer is said
+                    failure = error
                 except ModelFailed as error:
                     failure = error
                     if plan.speaks and self._apology:

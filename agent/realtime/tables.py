@@ -1,10 +1,12 @@
-"""The state machines of a session as tables: the caller's turn, a response, and what is heard of it.
+"""The state machines of a session as tables: its beginning, the caller's turn, a response, and what is heard of it.
 
-turn      QUIET ⇄ SPEAKING                               one a session
+opening   UNSETTLED → SETTLED                            one a session
+turn      QUIET ⇄ SPEAKING ⇄ PAUSING                     the same
 progress  GENERATING → COMPLETED | CANCELLED | FAILED | INCOMPLETE      one a response
 playback  SILENT → PLAYING → DRAINING → HEARD, or CUT                   the same
 
-A response that ends by itself (COMPLETED, INCOMPLETE) is heard to its end; one that is cancelled, or fails, is cut: joint rules say so.
+A response that ends by itself is heard to its end, one that fails too: what is there of it may say why. One that is cancelled is
+cut. Joint rules say so.
 """
 
 # ruff: noqa: E501  (a table row is one line)
@@ -14,13 +16,15 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass
 
-from protocol.fsm import Cell, Joint, Machine, Region, to
+from protocol.fsm import Cell, Deadline, Joint, Machine, Region, to
 
 __all__ = [
+    "OPENING",
     "PLAYBACK",
     "PROGRESS",
     "RESPONSE_JOINTS",
     "RESPONSE_REGIONS",
+    "SESSION_REGIONS",
     "TURN",
     "AudioQueued",
     "Cancelled",
@@ -29,23 +33,32 @@ __all__ = [
     "Effect",
     "Failed",
     "Incomplete",
+    "Opening",
     "Playback",
     "PlayedOut",
     "Progress",
+    "Settled",
     "SpeechBegan",
     "SpeechEnded",
+    "SpeechPaused",
     "Turn",
     "TurnDropped",
     "new_response_machine",
-    "new_turn_machine",
+    "new_session_machine",
 ]
 
 X, _ = Cell.ILLEGAL, Cell.IGNORE
 
 
+class Opening(enum.Enum):
+    UNSETTLED = "the client has not said yet what it wants: the caller's audio is kept"
+    SETTLED = "what was kept, and what comes, is searched for turns"
+
+
 class Turn(enum.Enum):
     QUIET = "the caller does not speak"
     SPEAKING = "the caller speaks"
+    PAUSING = "the caller may go on, or not"
 
 
 class Progress(enum.Enum):
@@ -65,6 +78,9 @@ class Playback(enum.Enum):
 
 
 class Effect(enum.Enum):
+    DETECT = "look for turns from now on, in what was kept too"
+    JUDGE_PAUSE = "let the pause be as long as what was said suggests"
+    FORGET = "nobody is to listen to this turn any more"
     TELL_STARTED = "the caller began to speak"
     TELL_STOPPED = "the caller's turn is over"
     TELL_AUDIO_STARTED = "output_audio_buffer.started"
@@ -75,8 +91,18 @@ class Effect(enum.Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class Settled:
+    """The client has sent an event, or none for long enough."""
+
+
+@dataclass(frozen=True, slots=True)
 class SpeechBegan:
     pass
+
+
+@dataclass(frozen=True, slots=True)
+class SpeechPaused:
+    """`semantic_vad` only."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +112,7 @@ class SpeechEnded:
 
 @dataclass(frozen=True, slots=True)
 class TurnDropped:
-    """The client cleared or committed the buffer, or turn detection was switched off."""
+    """The client cleared or committed the buffer, or switched turn detection off."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,14 +151,33 @@ class Cleared:
 
 
 E_ = Effect
+OPENING = Region(
+    "opening",
+    Opening.UNSETTLED,
+    (Settled,),
+    {
+        Opening.UNSETTLED: (to(Opening.SETTLED, E_.DETECT),),
+        Opening.SETTLED: (_,),
+    },
+    {Opening.UNSETTLED: Deadline("settle_by", Settled)},
+)
+
+# SPEAKING needs no deadline: the detector says when it is over, also when no audio comes.
 TURN = Region(
     "turn",
     Turn.QUIET,
-    (SpeechBegan, SpeechEnded, TurnDropped),
+    (SpeechBegan, SpeechPaused, SpeechEnded, TurnDropped),
     {
-        Turn.QUIET: (to(Turn.SPEAKING, E_.TELL_STARTED), _, _),
-        Turn.SPEAKING: (_, to(Turn.QUIET, E_.TELL_STOPPED), to(Turn.QUIET)),
+        Turn.QUIET: (to(Turn.SPEAKING, E_.TELL_STARTED), _, _, _),
+        Turn.SPEAKING: (
+            _,
+            to(Turn.PAUSING, E_.JUDGE_PAUSE),
+            to(Turn.QUIET, E_.TELL_STOPPED),
+            to(Turn.QUIET, E_.FORGET),
+        ),
+        Turn.PAUSING: (to(Turn.SPEAKING), _, to(Turn.QUIET, E_.TELL_STOPPED), to(Turn.QUIET, E_.FORGET)),
     },
+    {Turn.PAUSING: Deadline("pause", SpeechEnded)},
 )
 
 PROGRESS = Region(
@@ -166,20 +211,21 @@ PLAYBACK = Region(
     },
 )
 
-_ENDED_WELL = frozenset({Progress.COMPLETED, Progress.INCOMPLETE})
-_ENDED_BADLY = frozenset({Progress.CANCELLED, Progress.FAILED})
+_ENDED = frozenset({Progress.COMPLETED, Progress.INCOMPLETE, Progress.FAILED})
+_GIVEN_UP = frozenset({Progress.CANCELLED})
 
+SESSION_REGIONS = (OPENING, TURN)
 RESPONSE_REGIONS = (PROGRESS, PLAYBACK)
 RESPONSE_JOINTS = (
-    Joint((_ENDED_WELL, frozenset({Playback.PLAYING})), to(Playback.DRAINING)),
-    Joint((_ENDED_WELL, frozenset({Playback.SILENT})), to(Playback.HEARD)),
-    Joint((_ENDED_BADLY, frozenset({Playback.PLAYING})), to(Playback.CUT, E_.CUT_AUDIO)),
-    Joint((_ENDED_BADLY, frozenset({Playback.SILENT})), to(Playback.CUT)),
+    Joint((_ENDED, frozenset({Playback.PLAYING})), to(Playback.DRAINING)),
+    Joint((_ENDED, frozenset({Playback.SILENT})), to(Playback.HEARD)),
+    Joint((_GIVEN_UP, frozenset({Playback.PLAYING})), to(Playback.CUT, E_.CUT_AUDIO)),
+    Joint((_GIVEN_UP, frozenset({Playback.SILENT})), to(Playback.CUT)),
 )
 
 
-def new_turn_machine() -> Machine:
-    return Machine((TURN,))
+def new_session_machine() -> Machine:
+    return Machine(SESSION_REGIONS)
 
 
 def new_response_machine() -> Machine:

@@ -16,7 +16,7 @@ from agent.agents import realtime
 from agent.call import Call
 from agent.codecs import needs_pcm, open_encoder
 from agent.realtime.driver import converse
-from agent.realtime.parts import Model, ModelFailed, Recognizer, Turn, Voice
+from agent.realtime.parts import CutShort, Model, ModelFailed, Recognizer, Turn, Voice
 from agent.realtime.response import Plan
 from protocol.agentlink import CallEnd, ChannelBlocked
 from protocol.codecs import PCMU, Codec
@@ -346,6 +346,54 @@ async def test_a_model_that_fails_costs_its_response_and_not_the_call(autojump_c
         body = [event for event in caller.events if event["type"] == "response.done"][-1]["response"]
         messages.append((body["status"], ((body["status_details"] or {}).get("error") or {}).get("message")))
     assert messages == [("failed", "the server is down"), ("failed", "the model failed"), ("completed", None)]
+
+
+async def test_a_model_that_fails_in_the_middle_is_heard_as_far_as_it_came(autojump_clock: Clock, dial: Dial):
+    class Stumbling:
+        async def respond(self, plan: Plan, turn: Turn | None, voice: Voice) -> None:
+            voice.say("Sorry, I am not myself.")
+            await voice.play(bytes(2 * voice.rate * 2))
+            raise ModelFailed("the server is down")
+
+    caller = await dial(Stumbling())
+    await caller.write("response.create")
+    await caller.read("output_audio_buffer.stopped")
+    assert len(caller.player.played) == 100
+    error = (await caller.read("error"))["error"]
+    assert (error["type"], error["code"], error["message"]) == ("server_error", "model_failed", "the server is down")
+    assert (await caller.read("response.done"))["response"]["status"] == "failed"
+    assert "output_audio_buffer.cleared" not in caller.types
+
+
+async def test_a_model_that_is_cut_short_is_incomplete_and_heard_to_the_last_sample(autojump_clock: Clock, dial: Dial):
+    class Wordy:
+        async def respond(self, plan: Plan, turn: Turn | None, voice: Voice) -> None:
+            voice.say("And then")
+            await voice.play(bytes(2 * voice.rate + 2))
+            raise CutShort("content_filter")
+
+    caller = await dial(Wordy())
+    await caller.write("response.create")
+    await caller.read("output_audio_buffer.stopped")
+    assert len(caller.player.played) == 51
+    body = (await caller.read("response.done"))["response"]
+    assert (body["status"], body["status_details"]["reason"]) == ("incomplete", "content_filter")
+    assert "error" not in caller.types
+
+
+async def test_what_a_recognizer_says_of_its_failure_is_told(autojump_clock: Clock, dial: Dial):
+    class Broken:
+        async def transcribe(self, audio: AsyncIterator[bytes], rate: int, language: str | None) -> str:
+            async for _ in audio:
+                pass
+            raise ModelFailed("The recognizer cannot be reached.")
+
+    caller = await dial(Talker(1), Broken())
+    await caller.write("session.update", session={"audio": {"input": {"transcription": {"model": "any"}}}})
+    await caller.speak(1000)
+    await caller.pause(1500)
+    failed = await caller.read("conversation.item.input_audio_transcription.failed")
+    assert failed["error"]["message"] == "The recognizer cannot be reached."
 
 
 async def test_functions_are_called_with_what_the_model_says(autojump_clock: Clock, dial: Dial):

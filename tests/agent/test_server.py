@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import signal
 import subprocess
@@ -19,7 +20,10 @@ from trio_websocket import wrap_client_stream
 
 from agent import AgentServer, Call
 from agent.agents import echo
+from agent.config import AgentConfig
+from agent.lifetime import holding
 from agent.loading import AgentNotFound, load_agent
+from agent.offline.sphinx import find_sphinx
 from protocol.agentlink import LINK_VERSION, AgentDrain, CallEnd, CallRefuse, CallStart, MediaRecord, TransceiverHello
 
 ROOT = Path(__file__).parents[2]
@@ -54,6 +58,30 @@ async def test_several_transceivers_are_served_side_by_side(nursery: trio.Nurser
     for client in clients:
         await client.until(lambda client=client: client.media)
     assert (server.statistics.links, server.statistics.calls) == (3, 3)
+
+
+async def test_the_parts_that_an_agent_holds_are_closed_after_its_last_call(nursery: trio.Nursery, connect: Callable):
+    log = []
+
+    class Part:
+        async def aclose(self) -> None:
+            await trio.lowlevel.checkpoint()
+            log.append("closed")
+
+    async def agent(call: Call) -> None:
+        log.append("called")
+        try:
+            await trio.sleep_forever()
+        finally:
+            log.append("ended")
+
+    holding(agent, Part(), object(), None)
+    async with trio.open_nursery() as inner:
+        bound = await inner.start(AgentServer(agent, "agent").serve, "127.0.0.1:0")
+        client = await connect(f"ws://{bound}/")
+        await client.start_call()
+        inner.cancel_scope.cancel()
+    assert log == ["called", "ended", "closed"]
 
 
 UPGRADE = (
@@ -237,3 +265,11 @@ def test_a_process_that_cannot_run_says_why_in_one_line(arguments: list[str], co
     assert (process.returncode, output) == (code, "")
     assert error.startswith(says)
     assert error.count("\n") == 1
+
+
+async def test_the_voice_without_its_extra_says_in_one_sentence_how_to_get_it(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    find_sphinx.cache_clear()
+    with pytest.raises(AgentNotFound, match=r"^pocketsphinx is not installed; .*`./just up --agent voice` installs it"):
+        load_agent("voice", AgentConfig())
+    find_sphinx.cache_clear()

@@ -72,13 +72,13 @@ def test_a_file_over_the_soft_limit_is_named_in_the_docs_with_its_reason():
     assert [name for name in long if f"`{name}`" not in hubs] == []
 
 
-@pytest.mark.parametrize("name", ["run", "dev"])
-def test_the_pinned_requirements_satisfy_the_project_and_are_hash_checked(name: str):
+@pytest.mark.parametrize(("name", "extras"), [("run", []), ("voice", ["voice"]), ("dev", ["voice", "dev"])])
+def test_the_pinned_requirements_satisfy_the_project_and_are_hash_checked(name: str, extras: list[str]):
     text = (ROOT / "requirements" / f"{name}.txt").read_text()
     pinned = dict(re.findall(r"^([a-z0-9._-]+)(?:\[[a-z,]+\])?==([^\s;\\]+)", text, re.MULTILINE))
     wanted = list(PROJECT["project"]["dependencies"])
-    if name == "dev":
-        wanted += PROJECT["project"]["optional-dependencies"]["dev"]
+    for extra in extras:
+        wanted += PROJECT["project"]["optional-dependencies"][extra]
     for requirement in map(Requirement, wanted):
         assert requirement.specifier.contains(pinned[requirement.name.lower()]), requirement
     assert text.count("--hash=sha256:") >= len(pinned)

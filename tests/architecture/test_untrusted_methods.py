@@ -22,6 +22,9 @@ from hypothesis import strategies as st
 
 from agent.codecs.g711 import G711Decoder
 from agent.codecs.opus import OpusDecoder, find_opus
+from agent.openai_http.retry import retry_after_untrusted
+from agent.openai_http.shapes import decode_chunk_untrusted, decode_transcription_untrusted, error_text_untrusted
+from agent.openai_http.sse import SseParser
 from agent.realtime.session import RealtimeSession
 from loadgen.distribution import Histogram
 from loadgen.frames import read_frame_untrusted
@@ -255,6 +258,15 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
     "agent.realtime.session.RealtimeSession.receive_untrusted": lambda: at_zero(
         RealtimeSession(entropy=entropy()).receive_untrusted
     ),
+    "agent.openai_http.retry.retry_after_untrusted": lambda: (
+        lambda data: retry_after_untrusted(data.decode("latin-1"), data[::-1].decode("latin-1"))
+    ),
+    "agent.openai_http.shapes.decode_chunk_untrusted": lambda: (
+        lambda data: decode_chunk_untrusted(data.decode("utf-8", "replace"))
+    ),
+    "agent.openai_http.shapes.decode_transcription_untrusted": lambda: decode_transcription_untrusted,
+    "agent.openai_http.shapes.error_text_untrusted": lambda: error_text_untrusted,
+    "agent.openai_http.sse.SseParser.feed_untrusted": lambda: SseParser().feed_untrusted,
     "agent.codecs.g711.G711Decoder.decode_untrusted": lambda: G711Decoder("PCMU").decode_untrusted,
     "agent.codecs.g711.G711Decoder.recover_untrusted": lambda: (
         lambda data: G711Decoder("PCMU").recover_untrusted(data, 160)

@@ -437,12 +437,34 @@ def test_a_model_that_fails_fails_its_response_and_nothing_else(client: Client):
     client.turn()
     response = client.response_id
     client.session.say(response, "Well")
+    client.take()
     client.session.failed(response, "the server is down", client.now)
-    body = client.take()[-1]["response"]
+    events = client.take()
+    assert (types(events)[0], types(events)[-1]) == ("error", "response.done")
+    told = {"type": "server_error", "code": "model_failed", "message": "the server is down"}
+    assert events[0]["error"] == {**told, "param": None, "event_id": None}
+    body = events[-1]["response"]
     assert body["status"] == "failed"
-    assert body["status_details"]["error"]["message"] == "the server is down"
+    assert told.items() <= body["status_details"]["error"].items()
     assert body["output"][0]["status"] == "incomplete"
     assert types(client.send("response.create"))[0] == "response.created"
+
+
+def test_what_a_model_that_fails_had_said_is_heard_to_its_end_unless_somebody_interrupts(client: Client):
+    for interrupted in (False, True):
+        client.turn()
+        response = client.response_id
+        client.session.say(response, "Sorry.")
+        client.session.sound(response, 900.0, client.now)
+        client.session.failed(response, "the server is down", client.now)
+        client.take()
+        assert client.count(CutAudio) == 0
+        if not interrupted:
+            client.session.played_out(response, client.now)
+            assert types(client.take()) == ["output_audio_buffer.stopped"]
+    client.session.speech_began(client.session._heard_ms, client.now)
+    client.take()
+    assert client.order(CutAudio).response_id == response
 
 
 def test_a_response_that_reached_its_limit_is_incomplete_and_heard_to_its_end(client: Client):

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from trio.abc import Clock
 
 from agent.realtime.client_events import ResponseSettings
-from agent.realtime.parts import Manner, ModelFailed, Play, Turn, Writer
+from agent.realtime.parts import CutShort, Manner, ModelFailed, Play, Turn, Writer
 from agent.realtime.response import Plan
 from agent.realtime.server_events import Usage
 from agent.realtime.settings import Settings
@@ -149,6 +149,19 @@ async def test_a_speaker_that_fails_ends_the_answer(autojump_clock: Clock):
     model = SpeakingModel(Dialogue(write("It is late. ", "Go to bed. ", "Sleep well. ")), Speaker("Go to bed."))
     with pytest.raises(ModelFailed, match="no voice"):
         await model.respond(a_plan(), None, voice)
+
+
+async def test_what_there_is_of_an_answer_that_is_cut_short_is_said_without_an_apology(autojump_clock: Clock):
+    async def answer(writer: Writer) -> None:
+        await writer.write("It is late. Go to")
+        raise CutShort("max_output_tokens", Usage(total_tokens=3))
+
+    voice = Log()
+    with pytest.raises(CutShort) as cut:
+        await SpeakingModel(Dialogue(answer), Speaker(), apology="Sorry.").respond(a_plan(), None, voice)
+    assert (cut.value.reason, cut.value.usage) == ("max_output_tokens", Usage(total_tokens=3))
+    assert [what for _, what in voice.log] == ["It is late. ", "Go to"]
+    assert abs(voice.bytes - 2 * 3200) < 100
 
 
 async def test_usage_and_manner_are_passed_on(autojump_clock: Clock):

@@ -1,0 +1,118 @@
+"""The small language: what is meant by what is typed, and that what is spoken is heard."""
+
+from __future__ import annotations
+
+from collections.abc import AsyncIterator, Callable
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agent.offline.language import (
+    UNITS,
+    AskLights,
+    AskTimers,
+    CancelTimers,
+    Convert,
+    Goodbye,
+    Greeting,
+    Help,
+    Meaning,
+    SetLights,
+    SetTimer,
+    Thanks,
+    Unknown,
+    understand,
+)
+from agent.offline.recognizer import PocketSphinx
+
+Say = Callable[..., bytes]
+UNIT = {unit.many: unit for unit in UNITS}
+
+
+def conversion(amount: float, source: str, target: str) -> Convert:
+    return Convert(amount, UNIT[source], UNIT[target])
+
+
+WRITTEN: list[tuple[str, Meaning]] = [
+    ("Hello!", Greeting()),
+    ("Thanks a lot", Thanks()),
+    ("OK, thank you, goodbye.", Goodbye()),
+    ("What can you do?", Help()),
+    ("Set a timer for 5 minutes", SetTimer(300)),
+    ("a timer of 2 minutes and 30 seconds, please", SetTimer(150)),
+    ("set a timer for one hour and a half", SetTimer(5400)),
+    ("set a timer", SetTimer(None)),
+    ("how long is left on the timer", AskTimers()),
+    ("stop the timer", CancelTimers()),
+    ("Turn the kitchen light on please", SetLights("kitchen", on=True)),
+    ("lights off in the living room", SetLights("living room", on=False)),
+    ("turn all lights off", SetLights(None, on=False)),
+    ("is the light on in the hall?", AskLights()),
+    ("How many feet are 2,5 metres?", conversion(2.5, "meters", "feet")),
+    ("100 km in miles", conversion(100, "kilometers", "miles")),
+    ("one hundred twenty pounds in kilograms", conversion(120, "pounds", "kilograms")),
+    ("20 degrees Celsius in Fahrenheit", conversion(20, "degrees celsius", "degrees fahrenheit")),
+    ("how many feet are in a pound", Unknown()),
+    ("Order a pizza", Unknown()),
+    ("", Unknown()),
+]
+
+SPOKEN = [
+    "hello",
+    "what can you do",
+    "goodbye",
+    "set a timer for twenty five seconds",
+    "start a timer for half an hour",
+    "how much time is left",
+    "cancel the timer",
+    "turn on the light in the bedroom",
+    "turn the living room lights off",
+    "which lights are on",
+    "how many feet are two meters",
+    "convert ten pounds to kilograms",
+    "what is ninety fahrenheit in celsius",
+]
+
+
+@pytest.mark.parametrize(("text", "meaning"), WRITTEN)
+def test_what_is_written_is_understood(text: str, meaning: Meaning):
+    assert understand(text) == meaning
+
+
+WORDS = (
+    "timer",
+    "for",
+    "a",
+    "half",
+    "two",
+    "hundred",
+    "and",
+    "minutes",
+    "on",
+    "off",
+    "light",
+    "kitchen",
+    "7.5",
+    "feet",
+)
+
+
+@given(st.text() | st.lists(st.sampled_from(WORDS)).map(" ".join))
+def test_any_text_means_something(text: str):
+    assert understand(text) is not None
+
+
+@pytest.mark.slow
+async def test_what_is_spoken_is_heard_word_for_word_while_it_is_spoken(spoken: Say):
+    recognizer = PocketSphinx()
+    for text in SPOKEN:
+        pcm, guesses = spoken(text), []
+
+        async def audio(pcm: bytes = pcm) -> AsyncIterator[bytes]:
+            for place in range(0, len(pcm), 1920):
+                yield pcm[place : place + 1920]
+
+        heard = await recognizer.guess(audio(), 16_000, "en-US", guesses.append)
+        assert heard == text
+        assert guesses[-1] == text, "it knew before the end"
