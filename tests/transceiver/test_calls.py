@@ -25,6 +25,7 @@ from protocol.stun.binding import binding_request
 from transceiver.backends.base import Ended, Flushed, Lost
 from transceiver.config import Timeouts
 from transceiver.media import Played
+from transceiver.media.downlink import HUSH_FRAMES
 from transceiver.signalling import CallRequest, SignallingError
 
 
@@ -438,17 +439,20 @@ async def test_speech_sent_in_one_go_is_paced_reported_and_cut_by_a_flush(
     agent = world.backend.last
     began = trio.current_time()
     for number in range(100):
-        agent.post(MediaRecord(7, number * 960, 0, OPUS.silence))
+        agent.post(MediaRecord(7, number * 960, 0, b"\xf8\x01\x02"))
     await trio.sleep(1.0)
     agent.post(Flushed())
     await trio.sleep(0.5)
-    assert 49 <= len(caller.audio) <= 53
+    said = sum(packet.payload != OPUS.silence for packet in caller.audio)
+    assert 49 <= said <= 53
+    assert all(packet.payload == OPUS.silence for packet in caller.audio[said:])
+    assert len(caller.audio) == said + HUSH_FRAMES
     gaps = [after - before for before, after in zip(caller.audio_times, caller.audio_times[1:])]
     assert max(gaps) < 0.045
     assert caller.audio_times[0] - began < 0.01
     reports = [word for word in agent.told if isinstance(word, Played)]
     assert [report.reason for report in reports][-1] is PlayedReason.FLUSHED
-    assert reports[-1].rtp_time == len(caller.audio) * 960
+    assert reports[-1].rtp_time == said * 960
     assert 4 <= len(reports) <= 6
 
 

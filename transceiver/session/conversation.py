@@ -255,7 +255,7 @@ class Conversation:
 
     def flush(self, now: float) -> None:
         if (downlink := self._make_downlink()) is not None:
-            downlink.flush(now)
+            downlink.flush(now, hush=self._flowing)
             self._report_played(downlink)
 
     def stalled(self, seconds: float, now: float) -> None:
