@@ -14,7 +14,7 @@ __all__ = ["Listening"]
 
 # Implementation constants
 KEPT_SECONDS = 60
-ONSET_MS = 160  # in which VoiceActivity looks for the beginning of speech
+ONSET_MS = 120  # in which VoiceActivity looks for the beginning of speech
 PAUSE_MS = {"high": 400, "auto": 700, "medium": 700, "low": 1200}
 """How long a pause may be by the eagerness of `semantic_vad`, as long as nobody tells what was said."""
 
