@@ -154,9 +154,12 @@ async def test_the_sdk_connects_speaks_uses_its_function_is_silenced_and_hangs_u
 
 
 @pytest.mark.thorough
-async def test_r3_to_r7_what_the_sdk_asks_of_signalling_is_answered(chromium, silence: Path):
+async def test_rt1_to_rt9_what_the_sdk_asks_for_when_it_connects_is_answered(chromium, silence: Path):
     async with sdk_client(chromium, silence) as client:
         page = client.page
+        refused = f"connect({json.dumps(client.stack.url + CALLS)}, 'sk-no-ephemeral-key').then(() => '', String)"
+        assert "ephemeral client key" in await page.evaluate(refused)
+        assert await page.evaluate("requests") == [], "the SDK keeps such a key to itself"
         await client.connect()
         [request] = await page.evaluate("requests")
         [peer] = await page.evaluate("peers.map((peer) => ({given: peer.givenArguments, order: peer.order}))")
@@ -194,7 +197,7 @@ async def test_r3_to_r7_what_the_sdk_asks_of_signalling_is_answered(chromium, si
 
 
 @pytest.mark.thorough
-async def test_r8_the_sdk_connects_beside_a_bare_aiortc_answerer(chromium, silence: Path, capsys):
+async def test_rt8_the_sdk_connects_beside_a_bare_aiortc_answerer(chromium, silence: Path, capsys):
     async with sdk_client(chromium, silence) as client, bare_answerer() as bare:
         took: dict[str, list[float]] = {"Antiphon": [], "aiortc": []}
         for _ in range(6):
@@ -232,7 +235,7 @@ async def bare_answerer() -> AsyncIterator[str]:
 
 
 @pytest.mark.thorough
-async def test_r10_responses_asked_for_at_once_come_one_after_the_other(chromium, silence: Path):
+async def test_rt10_responses_asked_for_at_once_come_one_after_the_other(chromium, silence: Path):
     async with sdk_client(chromium, silence) as client:
         await client.connect()
         ask = "(session.sendMessage('One?'), session.sendMessage('Two?'), true)"
@@ -246,7 +249,7 @@ async def test_r10_responses_asked_for_at_once_come_one_after_the_other(chromium
 
 
 @pytest.mark.thorough
-async def test_r10_a_second_response_gets_an_error_with_its_event_id_and_the_next_is_made(chromium, silence: Path):
+async def test_rt10_a_second_response_gets_an_error_with_its_event_id_and_the_next_is_made(chromium, silence: Path):
     async with sdk_client(chromium, silence) as client:
         page = client.page
         await client.connect()
@@ -265,7 +268,7 @@ async def test_r10_a_second_response_gets_an_error_with_its_event_id_and_the_nex
 
 
 @pytest.mark.thorough
-async def test_r11_interrupt_is_cancel_then_clear_and_while_nothing_is_said_only_clear(chromium, silence: Path):
+async def test_rt11_interrupt_is_cancel_then_clear_and_while_nothing_is_said_only_clear(chromium, silence: Path):
     async with sdk_client(chromium, silence) as client:
         page = client.page
         await client.connect()
@@ -280,7 +283,7 @@ async def test_r11_interrupt_is_cancel_then_clear_and_while_nothing_is_said_only
 
 
 @pytest.mark.thorough
-async def test_r12_r13_every_event_fits_the_sdks_own_schemas(chromium, sentence: Path):
+async def test_rt12_rt13_every_event_fits_the_sdks_own_schemas(chromium, sentence: Path):
     async with sdk_client(chromium, sentence) as client:
         page = client.page
         await client.connect()
@@ -310,7 +313,7 @@ NOT_IN_THE_SDK: set[str] = set()
 
 
 @pytest.mark.thorough
-async def test_r14_a_relay_that_dies_is_not_noticed_by_the_sdk(chromium, silence: Path):
+async def test_rt14_a_relay_that_dies_is_not_noticed_by_the_sdk(chromium, silence: Path):
     async with sdk_client(chromium, silence) as client:
         page = client.page
         await client.connect()
