@@ -12,13 +12,16 @@ import signal
 import statistics
 import subprocess
 import sys
+import threading
 import wave
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import pytest
+import soxr
 import trio
 from browsers import Page
 from harness import SAMPLE_RATE, Stack, running_stack
@@ -61,10 +64,10 @@ class Client:
 
 
 @asynccontextmanager
-async def sdk_client(chromium, voice: Path) -> AsyncIterator[Client]:
+async def sdk_client(chromium, voice: Path, agent: str = AGENT) -> AsyncIterator[Client]:
     need_sdk()
     async with (
-        running_stack("--agent", AGENT, PYTHONPATH=str(HERE), **chromium.addresses) as stack,
+        running_stack("--agent", agent, PYTHONPATH=str(HERE), **chromium.addresses) as stack,
         serve_page() as url,
         chromium.open(voice) as page,
     ):
@@ -77,6 +80,16 @@ async def sdk_client(chromium, voice: Path) -> AsyncIterator[Client]:
 def sentence(speech, quiet, tmp_path: Path) -> Path:
     """What the microphone hears: a sentence, a pause of eight seconds, and again."""
     return write(tmp_path / "sentence.wav", speech(SAMPLE_RATE, 1200) + quiet(SAMPLE_RATE, 8000))
+
+
+@pytest.fixture
+def spoken_order(quiet, tmp_path: Path) -> Path:
+    """The same in a voice that the offline recognizer understands, after a while in which the greeting can be heard."""
+    espeak = pytest.importorskip("agent.offline.espeak", reason="the offline voice is not here")
+    library = espeak.find_espeak()
+    pcm = np.frombuffer(library.synthesize(ORDER, "en-us", 160, threading.Event()), np.int16)
+    speech = (soxr.resample(pcm, library.rate, SAMPLE_RATE) * 0.6).astype(np.int16).tobytes()
+    return write(tmp_path / "order.wav", [*quiet(SAMPLE_RATE, 5000), speech, *quiet(SAMPLE_RATE, 20_000)])
 
 
 @pytest.fixture
@@ -151,6 +164,34 @@ async def test_the_sdk_connects_speaks_uses_its_function_is_silenced_and_hangs_u
             while (gone := await client.stack.hang_up(identity)).status_code == 200:
                 await trio.sleep(0.1)
         assert gone.status_code == 404
+
+
+@pytest.mark.thorough
+async def test_the_sdk_talks_with_the_offline_voice(chromium, spoken_order: Path):
+    async with sdk_client(chromium, spoken_order, "voice") as client:
+        page = client.page
+        await client.connect()
+        await page.evaluate("listen()")
+        await client.event("output_audio_buffer.started")
+        await page.wait_for(
+            "ear.rows.filter((row) => row[1] > 0.02).length > 100"
+        )  # a quarter of a second of the greeting
+        heard = await client.event("conversation.item.input_audio_transcription.completed", seconds=40)
+        assert heard["transcript"].lower() in ORDER.lower()
+        await page.wait_for("lights.length > 0")
+        assert await page.evaluate("lights[0]") == {"room": "kitchen", "on": True}
+        await page.evaluate("(session.mute(true), true)")
+        said = "events.filter((event) => event.type === 'response.output_audio_transcript.done').at(-1)?.transcript"
+        await page.wait_for(f"{said}?.includes('light in the kitchen is on')")
+        await client.event("output_audio_buffer.stopped")
+
+        await page.evaluate("(window.told = events.length, session.sendMessage('help'), true)")
+        await page.wait_for("events.slice(told).some((event) => event.type === 'output_audio_buffer.started')")
+        await trio.sleep(1.0)
+        await page.evaluate("(session.interrupt(), true)")
+        await page.wait_for("ear.isSilent(0.5)", 3)
+        await page.wait_for("events.slice(told).some((event) => event.type === 'output_audio_buffer.cleared')")
+        assert await page.evaluate("problems") == []
 
 
 @pytest.mark.thorough
