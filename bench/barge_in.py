@@ -65,20 +65,17 @@ def measure_barge_in(options: BargeInOptions, progress: Progress) -> Section:
         (SIGNALLING, [at - row["speech_started_ms"] for row, at in zip(rows, last, strict=True)]),
         (PLAYOUT, [row["silent_ms"] - at for row, at in zip(rows, last, strict=True)]),
     ):
-        _add(section, SPLIT, name, split)
+        for value in split:
+            section.add(SPLIT, name, "ms", value)
+        section.add(SPLIT, f"{name}, p99", "ms", percentile(split, 0.99))
     received = [row["told_ms"] - row["packets"] * FRAME_MS + hush for row in rows]
     sounded = [row["told_ms"] - (row["ear_ms"] - row["inserted_ms"] + row["removed_ms"]) for row in rows]
     for name, errors in ((RECEIVED, received), (SOUNDED, sounded)):
-        _add(section, TOLD, name, errors)
+        for error in errors:
+            section.add(TOLD, name, "ms", error)
         section.add(TOLD, f"{name}, the worst", "ms", max(map(abs, errors)))
         section.hold(TOLD, f"{name}, the worst", HEARD_BAR)
     return section
-
-
-def _add(section: Section, what: str, name: str, values: list[float]) -> None:
-    for value in values:
-        section.add(what, name, "ms", value)
-    section.add(what, f"{name}, p99", "ms", percentile(values, 0.99))
 
 
 def _interruptions(options: BargeInOptions, progress: Progress) -> list[dict[str, float]]:
