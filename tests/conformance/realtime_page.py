@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 
@@ -47,7 +47,8 @@ async def _serve(page: str, stream: trio.SocketStream) -> None:
             headers.append(("Content-Type", TYPES[file.suffix]))
         head = connection.send(h11.Response(status_code=200 if file else 404, headers=headers))
         body = connection.send(h11.Data(data=content))
-        await stream.send_all(head + body)
+        with suppress(trio.BrokenResourceError):  # the browser has gone on to another page
+            await stream.send_all(head + body)
 
 
 def _find(page: str, path: str) -> Path | None:
