@@ -29,6 +29,10 @@ test-all: lint types
 campaign *arguments: (_env "dev")
     {{ python }} -m pytest -n 2 -m soak tests/protocol/dtls/test_dtls_campaign.py "$@"
 
+# Fetch the Realtime SDK that the tests with real clients use (by npm, into .tools/, checked by its hash).
+fetch-sdk: (_env "dev")
+    {{ python }} tests/conformance/realtime_sdk.py
+
 # All tests against real peers: Chromium, Firefox, aiortc, the programs of OpenSSL and GnuTLS (a quarter of an hour).
 conformance *arguments: (_env "dev")
     {{ python }} -m pytest -m conformance "$@"
@@ -59,7 +63,7 @@ soak-calls *arguments: (_env "run")
 doctor *arguments: (_env "run")
     @exec {{ python }} -m relay doctor "$@"
 
-# Measure: relay CPU per packet, transceiver CPU per call-second, set-up, data channel.
+# Measure: relay CPU per packet, transceiver CPU per call-second, set-up, data channel, interruptions and first words.
 [no-exit-message]
 bench *arguments: (_env "dev")
     @exec {{ python }} -m bench "$@"

@@ -9,7 +9,11 @@ import webrtcvad
 
 __all__ = ["Turn", "VoiceActivity"]
 
+# Implementation constants
 CHUNK_MS = 20
+# At first webrtcvad takes any noise for speech, four chunks of it: until it has heard that many, more is asked for.
+LEARNING_CHUNKS = 10
+LEARNING_START = 5
 
 
 class Turn(Enum):
@@ -20,11 +24,11 @@ class Turn(Enum):
 class VoiceActivity:
     """Feed PCM (16-bit mono, 8, 16, 32 or 48 kHz), hear of turns.
 
-    A turn starts when `start_ms` of the last 160 ms are speech, and stops when, for `stop_ms`, next to nothing is.
+    A turn starts when `start_ms` of so long and 60 ms more are speech, and stops when, for `stop_ms`, next to nothing is.
     """
 
     def __init__(
-        self, rate: int, *, start_ms: int = 100, stop_ms: int = 500, mode: int = 2, speaking: bool = False
+        self, rate: int, *, start_ms: int = 60, stop_ms: int = 500, mode: int = 2, speaking: bool = False
     ) -> None:
         """`speaking`: a turn has begun already."""
         self._rate = rate
@@ -33,6 +37,7 @@ class VoiceActivity:
         self._rest = b""
         self._start = max(1, start_ms // CHUNK_MS)
         self._onset: deque[bool] = deque(maxlen=self._start + 3)
+        self._to_learn = LEARNING_CHUNKS
         self._pause = max(1, stop_ms // CHUNK_MS)
         self._tail: deque[bool] = deque(maxlen=self._pause)
         self._since_voiced = 0
@@ -69,7 +74,11 @@ class VoiceActivity:
         self._since_voiced = 0 if voiced else self._since_voiced + 1
         if not self.speaking:
             self._onset.append(voiced)
-            if sum(self._onset) < self._start:
+            wanted = self._start
+            if self._to_learn:
+                self._to_learn -= 1
+                wanted = max(wanted, LEARNING_START)
+            if sum(self._onset) < wanted:
                 return None
             self.speaking = True
             self._onset.clear()

@@ -13,11 +13,14 @@ from pathlib import Path
 import msgspec
 from rich.console import Console
 
+from bench.barge_in import BargeInOptions, measure_barge_in
 from bench.channel import ChannelOptions, measure_channel
 from bench.charts import file_name, section_chart
 from bench.figures import Report, Section
+from bench.first_word import FirstWordOptions, measure_first_word
 from bench.machine import describe, quiet_note
 from bench.memory import HalfOpenOptions, MemoryOptions, measure_half_open, measure_memory
+from bench.onset import OnsetOptions, measure_onset
 from bench.processes import BenchFailed
 from bench.progress import Progress
 from bench.relay import RelayOptions, measure_relay, measure_survival, measure_table
@@ -30,7 +33,7 @@ EXIT_WELL, EXIT_FAILED, EXIT_USAGE = range(3)
 # Implementation constants
 WIDTH = 120  # columns that a table needs, wherever it is printed
 
-WHAT = ("relay", "transceiver", "setup", "memory", "half-open", "channel", "all")
+WHAT = ("relay", "transceiver", "setup", "memory", "half-open", "channel", "voice", "all")
 
 EPILOG = """\
   relay        CPU µs of the relay process for each 160-byte packet, and what
@@ -44,7 +47,9 @@ EPILOG = """\
                slowest of many answers; beside Pion and aiortc
   channel      throughput and latency of a data channel, and CPU µs for each
                message; beside aiortc
-  all          one after the other (the default), in about a quarter of an hour
+  voice        how soon who speaks over the agent hears nothing of it any more, in
+               Chromium; and whether the first word of a call is heard
+  all          one after the other (the default), in about twenty minutes
 
 References are built here: in C with gcc, cc or clang, Pion with Go (the first
 time it fetches its modules), nginx if it is installed with its stream module.
@@ -129,6 +134,11 @@ def _measurements(options: argparse.Namespace) -> Sequence[Callable[[Progress], 
         "memory": (partial(measure_memory, memory),),
         "half-open": (partial(measure_half_open, half_open),),
         "channel": (partial(measure_channel, channel),),
+        "voice": (
+            partial(measure_barge_in, BargeInOptions(3 if quick else 50)),
+            partial(measure_first_word, FirstWordOptions(3 if quick else 50)),
+            partial(measure_onset, OnsetOptions(10.0 if quick else 120.0)),
+        ),
     }
     return list(chain(*every.values())) if options.what == "all" else every[options.what]
 

@@ -98,6 +98,7 @@ class _Driver:
         self._sound: dict[str, tuple[float, float]] = {}
         self._draining: set[str] = set()
         self._audio_due = math.inf  # then, without any, the caller counts as silent
+        self._sending: set[trio.CancelScope] = set()  # of frames that wait for room
         self._cuts = 0  # under way
         self._cut_done = trio.Event()
         self._nursery: trio.Nursery
@@ -233,6 +234,8 @@ class _Driver:
                         model.cancel()
                 case CutAudio():
                     self._cuts += 1
+                    for sending in self._sending:
+                        sending.cancel()
                     self._draining.discard(output.response_id)
                     self._nursery.start_soon(self._cut, output.response_id, self._sound.pop(output.response_id, None))
                 case Listen() if self._hearing is not None:
@@ -313,7 +316,12 @@ class _Driver:
         began = self._sound[response_id][0] if response_id in self._sound else end
         self._sound[response_id] = began, end + milliseconds
         self._carry_out()
-        await player.send_frame(payload)
+        with trio.CancelScope() as scope:  # what is cut while it waits is not played after all
+            self._sending.add(scope)
+            try:
+                await player.send_frame(payload)
+            finally:
+                self._sending.discard(scope)
 
     def may_sound(self, response_id: str) -> bool:
         return self._session.may_sound(response_id)

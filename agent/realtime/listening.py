@@ -20,7 +20,7 @@ TurnAt: TypeAlias = tuple[Turn, float]
 
 # Implementation constants
 KEPT_SECONDS = 60
-ONSET_MS = 160  # in which VoiceActivity looks for the beginning of speech
+ONSET_MS = 120  # in which VoiceActivity looks for the beginning of speech
 MAX_SEARCHED_MS = 10_000.0  # of what was kept, by a detector that is made anew
 
 

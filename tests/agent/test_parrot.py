@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Awaitable, Callable
 
+import numpy as np
 import pytest
 import trio
 from trio.abc import Clock
@@ -173,5 +174,12 @@ def test_turns_are_found_at_every_rate_and_frame_length(rate: int, pieces_ms: in
     for at in range(0, len(audio), size):
         turns += [(turn, (at + size) // (rate * 2 // 1000)) for turn in voice.feed(audio[at : at + size])]
     assert [turn for turn, _ in turns] == [Turn.STARTED, Turn.STOPPED]
-    assert 580 <= turns[0][1] <= 760
+    assert 560 <= turns[0][1] <= 720
     assert 1900 <= turns[1][1] <= 2300
+
+
+@pytest.mark.parametrize("loudness", [100, 1000])
+def test_noise_from_the_first_moment_on_is_no_speech_but_speech_in_that_moment_is(loudness: int, speech: Sound):
+    noise = np.random.default_rng(3).normal(0, loudness, 16_000).astype(np.int16).tobytes()
+    assert VoiceActivity(16_000).feed(noise) == []
+    assert VoiceActivity(16_000).feed(b"".join(speech(16_000, 120))) == [Turn.STARTED]

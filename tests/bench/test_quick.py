@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -11,10 +12,14 @@ from xml.etree import ElementTree
 import msgspec
 import pytest
 
+from bench.barge_in import RECEIVED
+from bench.barge_in import WHOLE as BARGE_IN
 from bench.calls import DIRECT, PASSING, RELAYED
 from bench.figures import Report
+from bench.first_word import LOST, TARDY
 from bench.relay import JUMBO, RELAY, SINGLE
 
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 ROOT = Path(__file__).parents[2]
 
 pytestmark = pytest.mark.thorough
@@ -55,3 +60,14 @@ def test_set_up_is_measured_beside_aiortc(tmp_path: Path):
     report = measured("setup", tmp_path)
     assert {DIRECT, RELAYED, PASSING} <= subjects(report)
     assert all(value > 0 for section in report.sections for series in section.series for value in series.rounds)
+
+
+@pytest.mark.conformance
+def test_interruptions_and_first_words_are_measured(tmp_path: Path):
+    if CHROMIUM is None:
+        pytest.skip("Chromium is not installed")
+    report = measured("voice", tmp_path)
+    assert {BARGE_IN, TARDY} <= subjects(report)
+    exact = [verdict for verdict in report.verdicts if verdict.bar.what == LOST or RECEIVED in verdict.bar.subject]
+    assert len(exact) == 3
+    assert all(verdict.met for verdict in exact), exact

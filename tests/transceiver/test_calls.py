@@ -15,7 +15,7 @@ import pytest
 import trio
 
 from protocol.address import pack_address
-from protocol.agentlink import DataMessage, MediaRecord, PlayedReason
+from protocol.agentlink import DataMessage, MediaFlags, MediaRecord, PlayedReason
 from protocol.codecs import OPUS
 from protocol.rtp import ntp_from_unix
 from protocol.rtp.ntp import short_ntp, short_to_seconds
@@ -25,6 +25,7 @@ from protocol.stun.binding import binding_request
 from transceiver.backends.base import Ended, Flushed, Lost
 from transceiver.config import Timeouts
 from transceiver.media import Played
+from transceiver.media.downlink import HUSH_FRAMES
 from transceiver.signalling import CallRequest, SignallingError
 
 
@@ -374,6 +375,43 @@ async def test_what_the_client_says_before_the_agent_is_there_is_kept_for_it(
     await wait_until(lambda: caller.messages == ["first", "second"])
 
 
+@pytest.mark.parametrize("mood", ["silent", "refuse", "absent"])
+async def test_what_the_caller_speaks_before_the_agent_is_there_is_kept_for_it(
+    autojump_clock: Any, make_world: Any, wait_until: Any, mood: str
+) -> None:
+    world = make_world(timeouts=Timeouts(backend_connect=0.3, backend_retry=0.2))
+    world.backend.mood = mood
+    caller, call_id = await world.call()
+    await wait_until(lambda: caller.connected)
+    assert world.registry.sessions[call_id].life.name == "STARTING"
+    for _ in range(10):
+        caller.speak()
+        await trio.sleep(0.02)
+    world.backend.mood = "accept"
+    await wait_until(lambda: world.registry.sessions[call_id].life.name == "LIVE")
+    caller.speak()
+    await wait_until(lambda: len(world.backend.last.audio) == 11)
+    first, *others = (record.rtp_time for record in world.backend.last.audio)
+    assert others == [first + 960 * number for number in range(1, 11)]
+    assert not any(record.flags & MediaFlags.GAP for record in world.backend.last.audio)
+
+
+async def test_of_what_is_spoken_long_before_an_agent_comes_the_last_second_is_kept(
+    autojump_clock: Any, world: Any, wait_until: Any
+) -> None:
+    world.backend.mood = "absent"
+    caller, call_id = await world.call()
+    await wait_until(lambda: caller.connected)
+    for _ in range(100):
+        caller.speak()
+        await trio.sleep(0.02)
+    world.backend.mood = "accept"
+    await wait_until(lambda: world.registry.sessions[call_id].life.name == "LIVE")
+    heard = world.backend.last.audio
+    assert len(heard) == 51
+    assert heard[0].flags & MediaFlags.GAP
+
+
 async def test_when_the_agent_is_lost_the_call_lives_and_another_takes_it_over(
     autojump_clock: Any, world: Any, wait_until: Any
 ) -> None:
@@ -401,17 +439,20 @@ async def test_speech_sent_in_one_go_is_paced_reported_and_cut_by_a_flush(
     agent = world.backend.last
     began = trio.current_time()
     for number in range(100):
-        agent.post(MediaRecord(7, number * 960, 0, OPUS.silence))
+        agent.post(MediaRecord(7, number * 960, 0, b"\xf8\x01\x02"))
     await trio.sleep(1.0)
     agent.post(Flushed())
     await trio.sleep(0.5)
-    assert 49 <= len(caller.audio) <= 53
+    said = sum(packet.payload != OPUS.silence for packet in caller.audio)
+    assert 49 <= said <= 53
+    assert all(packet.payload == OPUS.silence for packet in caller.audio[said:])
+    assert len(caller.audio) == said + HUSH_FRAMES
     gaps = [after - before for before, after in zip(caller.audio_times, caller.audio_times[1:])]
     assert max(gaps) < 0.045
     assert caller.audio_times[0] - began < 0.01
     reports = [word for word in agent.told if isinstance(word, Played)]
     assert [report.reason for report in reports][-1] is PlayedReason.FLUSHED
-    assert reports[-1].rtp_time == len(caller.audio) * 960
+    assert reports[-1].rtp_time == said * 960
     assert 4 <= len(reports) <= 6
 
 

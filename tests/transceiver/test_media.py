@@ -286,6 +286,42 @@ def test_a_flush_drops_what_waits_and_reports_where_playing_stopped() -> None:
     assert len(downlink.take_due(0.23)) == 1
 
 
+def test_what_is_cut_ends_in_silence_that_is_heard_and_that_the_agent_knows_nothing_of() -> None:
+    downlink = Downlink(OPUS, 0)
+    for number in range(100):
+        downlink.push(number * 960, b"\xf8\x01\x02", 0.0)
+    run(downlink, 0.0, 10)
+    downlink.take_report()
+    downlink.flush(0.19, hush=True)
+    report = downlink.take_report()
+    assert report is not None
+    assert (report.reason, report.buffered_ms) == (PlayedReason.FLUSHED, 0)
+    last = report.rtp_time
+    assert downlink.playing
+    sent = [frame for _, frame in run(downlink, 0.19, 10)]
+    assert [frame.payload for frame in sent] == [OPUS.silence] * 3
+    assert [(frame.timestamp, frame.marker) for frame in sent] == [(last + 960 * n, False) for n in range(3)]
+    assert not downlink.playing
+    assert downlink.take_report() is None
+    downlink.flush(0.5, hush=True)
+    assert not downlink.playing, "nothing had been said"
+    assert downlink.drops["flushed"] in (89, 90)
+
+
+def test_what_is_said_right_after_a_cut_does_not_wait_for_the_silence() -> None:
+    downlink = Downlink(OPUS, 0)
+    for number in range(100):
+        downlink.push(number * 960, b"\xf8\x01\x02", 0.0)
+    run(downlink, 0.0, 10)
+    downlink.flush(0.19, hush=True)
+    downlink.push(96_000, b"\xf8\x03", 0.19)
+    [(_, first)] = run(downlink, 0.19, 3)
+    assert first.payload == b"\xf8\x03"
+    report = downlink.take_report()
+    assert report is not None
+    assert report.rtp_time in (96_960, 10 * 960, 11 * 960)
+
+
 def test_what_one_agent_has_played_is_not_told_to_the_next() -> None:
     downlink = Downlink(OPUS, 0)
     for number in range(100):

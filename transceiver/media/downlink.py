@@ -12,7 +12,8 @@
    stood still for long: what then comes all at once is late, no new talkspurt.
 5. An agent that speaks in real time by a clock of its own is followed (`ClockFollower`): its frames neither gather here nor
    run out.
-6. `flush` drops what was not sent (the caller has begun to speak) and says how far playing got.
+6. `flush` drops what was not sent (the caller has begun to speak) and says how far playing got. A few frames of silence follow:
+   a receiver that finds nothing more goes on with the last sound by itself, for a tenth of a second.
 """
 
 from __future__ import annotations
@@ -42,6 +43,8 @@ SPURT_END_SECONDS = 0.200
 MAX_STALL_SECONDS = 1.0
 REPORT_SECONDS = 0.200
 BURST_SECONDS = 2 * PACE_SECONDS
+HUSH_FRAMES = 3  # of silence after what was cut, so that one at least arrives
+HUSH = -1  # in place of their RTP time
 
 
 class OutgoingFrame(NamedTuple):
@@ -76,6 +79,7 @@ class Downlink:
         "_earliest",
         "_follower",
         "_held_until",
+        "_hushing",
         "_late",
         "_patience",
         "_patient_until",
@@ -107,6 +111,7 @@ class Downlink:
         self._patience = SPURT_END_SECONDS  # until then:
         self._patient_until = -math.inf
         self._resuming = False  # the next frame begins a talkspurt
+        self._hushing = False  # what waits is not the agent's, but silence after it was cut
         self._played_to = 0
         self.report: Played | None = None
         self._reported_at = -math.inf
@@ -123,6 +128,8 @@ class Downlink:
         if samples == 0:  # DTX: nothing to play
             self.drops["empty"] += 1
             return
+        if self._hushing:
+            self._drop_all()
         ahead = self._buffered + samples
         if ahead > MAX_AHEAD_SECONDS * self._rate or len(self._queue) >= MAX_AHEAD_FRAMES:
             self.drops["overflow"] += 1
@@ -175,13 +182,23 @@ class Downlink:
         self._follower.judge(now)
         self._tick = (1.0 - self._follower.correction) / self._rate
 
-    def flush(self, now: float) -> None:
-        """Drop what was not sent. Always answered by a report."""
-        self.drops["flushed"] += len(self._queue)
+    def flush(self, now: float, *, hush: bool = False) -> None:
+        """Drop what was not sent, and with `hush` be heard to be silent. Always answered by a report."""
+        speaks = self.playing and not self._resuming
+        if not self._hushing:
+            self.drops["flushed"] += len(self._queue)
+        self._drop_all()
+        self._put_report(PlayedReason.FLUSHED, now)
+        if hush and speaks:
+            silence = _Queued(HUSH, self._codec.frame_samples, self._codec.silence, now)
+            self._queue.extend([silence] * HUSH_FRAMES)
+            self._buffered = silence.samples * HUSH_FRAMES
+            self.playing = self._hushing = True
+
+    def _drop_all(self) -> None:
         self._queue.clear()
         self._buffered = 0
-        self.playing = False
-        self._put_report(PlayedReason.FLUSHED, now)
+        self.playing = self._hushing = False
 
     def stalled(self, seconds: float, now: float) -> None:
         """Our loop did nothing for so long."""
@@ -215,7 +232,9 @@ class Downlink:
         while self._queue and self.next_action() <= now:
             frames.append(self._send_first(now))
         self._late = 0.0
-        if not self._queue and self.next_action() <= now:
+        if self._hushing:
+            self.playing = self._hushing = bool(self._queue)
+        elif not self._queue and self.next_action() <= now:
             self.playing = False
             self._put_report(PlayedReason.DRAINED, now)
         elif frames and now - self._reported_at >= REPORT_SECONDS:
@@ -241,7 +260,8 @@ class Downlink:
         self._timestamp += samples
         self._due += samples * self._tick
         self._earliest = self._hold(samples, now)
-        self._played_to = rtp_time + samples & 0xFFFFFFFF
+        if rtp_time != HUSH:
+            self._played_to = rtp_time + samples & 0xFFFFFFFF
         return frame
 
     def _hold(self, samples: int, now: float) -> float:

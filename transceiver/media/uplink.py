@@ -5,7 +5,7 @@
 2. Redundant audio (RFC 2198) is taken apart: the copies fill the places before it that are still empty.
 3. The frame behind a gap says so, and whether it holds a copy of what was lost last (in-band FEC). If that was all that
    was lost, it is not waited for longer than a packet out of order.
-4. Frames wait here until the link takes them, all that have gathered at once.
+4. Frames wait here until the link takes them, all that have gathered at once: those too that come before an agent is there.
 5. A key that the caller presses (RFC 4733) comes in the same stream: told once, when it begins.
 6. At most one second of them waits: the oldest are dropped, because stale speech is useless.
 """

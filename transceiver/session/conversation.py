@@ -38,6 +38,7 @@ class Conversation:
         "_downlink",
         "_flowing",
         "_held",
+        "_keeps",
         "_peer",
         "_receives",
         "_sends",
@@ -62,14 +63,18 @@ class Conversation:
         self.controllers: Controllers | None = None
         self._attachment: Attachment | None = None
         self._flowing = False
+        self._keeps = True  # what the caller says, for an agent that is still to come
         self._turn()
         self.has_heard = self.has_spoken = False  # the caller; to him
         self.drops = drops
 
     def start(self) -> None:
-        """Media may pass from now on."""
+        """Media may pass from now on, that first which the caller said before."""
+        self._keeps = False
         self.flowing = True
         self._make_downlink()
+        if self.uplink is not None:
+            self._offer_audio(self.uplink)
 
     def redirect(self, audio: NegotiatedAudio | None) -> None:
         """The caller holds the call, takes it up again, or has no audio for a while (None): the same stream in both cases,
@@ -156,7 +161,7 @@ class Conversation:
         self.channels.detach()
         if self.controllers is not None:
             self.controllers.detach()
-        if self.uplink is not None:
+        if self.uplink is not None and not self._keeps:
             self.uplink.clear()
 
     def interrupt(self, now: float) -> None:
@@ -166,7 +171,7 @@ class Conversation:
             self._downlink.restart(now)
 
     def end(self, reason: str, now: float) -> None:
-        self.flowing = False
+        self.flowing = self._keeps = False
         if self._downlink is not None:
             self.flush(now)
         if self.attachment is not None:
@@ -179,7 +184,7 @@ class Conversation:
 
     def receive_audio(self, packet: RtpPacket, now: float) -> None:
         audio = self._audio
-        if audio is None or not self.flowing:
+        if audio is None or not (self._flowing or self._keeps):
             self.drops["audio_early"] += 1
             return
         if not audio.direction.receives:
@@ -213,6 +218,8 @@ class Conversation:
         return self.uplink.next_timeout() if self.uplink is not None else math.inf
 
     def _offer_audio(self, uplink: Uplink) -> None:
+        if self._keeps:
+            return
         if self.attachment is None:
             uplink.clear()
         elif uplink.waiting:
@@ -273,7 +280,7 @@ class Conversation:
 
     def flush(self, now: float) -> None:
         if (downlink := self._make_downlink()) is not None:
-            downlink.flush(now)
+            downlink.flush(now, hush=self._flowing)
             self._report_played(downlink)
 
     def stalled(self, seconds: float, now: float) -> None:
