@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import trio
+from prometheus_client.core import Metric
 
 from agent.codecs import pcm_codecs
 from agent.codecs.opus import find_opus
@@ -52,7 +54,9 @@ def arguments() -> argparse.Namespace:
     )
     defaults = AgentConfig()
     parser.add_argument(
-        "--agent", metavar="NAME", help=f"echo, meter, parrot, realtime or module:function (default: {defaults.agent})"
+        "--agent",
+        metavar="NAME",
+        help=f"echo, meter, parrot, realtime, upstream or module:function (default: {defaults.agent})",
     )
     parser.add_argument(
         "--also", metavar="NAME,…", help="further agents, for callers whose session names one as `model`"
@@ -70,6 +74,11 @@ def arguments() -> argparse.Namespace:
 async def serve(config: AgentConfig, agent: Agent) -> None:
     log = get_logger()
     server = AgentServer(agent, config.agent, also=config.also, max_calls=config.max_calls)
+
+    def metrics() -> Iterator[Metric]:
+        yield from server.statistics.metrics()
+        yield from getattr(agent, "metrics", tuple)()  # an agent may count, too
+
     with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
             bound = await nursery.start(server.serve, config.listen)
@@ -77,7 +86,7 @@ async def serve(config: AgentConfig, agent: Agent) -> None:
                 partial(
                     serve_admin,
                     config.admin,
-                    metrics=server.statistics.metrics,
+                    metrics=metrics,
                     ready=lambda: not server.is_draining,
                     status=lambda: {"agent": config.agent, "calls": server.statistics.calls},
                 )
@@ -104,7 +113,7 @@ def main() -> NoReturn:
     try:
         config = configuration.load({"agent": AgentConfig, "log": LogConfig}, options.config, environ)
         agent_config = config[AgentConfig]
-        agent = load_agents((agent_config.agent, *agent_config.also))
+        agent = load_agents((agent_config.agent, *agent_config.also), agent_config)
     except configuration.ConfigError as error:
         configuration.exit_for(error)
     except AgentNotFound as error:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
+from agent.upstream.config import UpstreamConfig
 from protocol.agentlink import MAX_AGENTS
 from service.addresses import parse_host_port
 
@@ -14,7 +15,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The `[agent]` section."""
 
     agent: str = "parrot"
-    """`echo`, `meter`, `parrot`, or your own: `module:function`."""
+    """`echo`, `meter`, `parrot`, `realtime`, `upstream`, or your own: `module:function`."""
     also: tuple[str, ...] = ()
     """Further agents of the same process, for callers whose session names one as its `model`: `echo,parrot`."""
     listen: str = "127.0.0.1:8790"
@@ -24,6 +25,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """Calls at once; beyond them a call is refused and the transceiver tries another agent."""
     drain_seconds: float = 30.0
     """For calls to end by themselves once the process has been told to go."""
+    upstream: UpstreamConfig = msgspec.field(default_factory=UpstreamConfig)
 
     def __post_init__(self) -> None:
         for key in ("listen", "admin"):

@@ -15,13 +15,14 @@ import trio
 import wsproto
 from trio_websocket import (
     ConnectionClosed,
+    ConnectionRejected,
     HandshakeError,
     WebSocketConnection,
     wrap_client_stream,
     wrap_server_stream,
 )
 
-__all__ = ["HandshakeError", "Message", "WebSocket", "WebSocketClosed", "accept", "connect"]
+__all__ = ["ConnectionRejected", "HandshakeError", "Message", "WebSocket", "WebSocketClosed", "accept", "connect"]
 
 Message: TypeAlias = str | bytes
 
@@ -39,20 +40,23 @@ class WebSocketClosed(Exception):
 
 async def connect(
     nursery: trio.Nursery,
-    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
+    stream: trio.abc.Stream,
     host: str,
     target: str,
     *,
     max_message_bytes: int,
+    headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> WebSocket:
-    """The client's end. Raises HandshakeError when the other side is no WebSocket or refuses, WebSocketClosed."""
+    """The client's end; `headers` go with the request. Raises HandshakeError when the other side is no WebSocket or refuses (in
+    the nursery), WebSocketClosed."""
     try:
         return WebSocket(
             await wrap_client_stream(
                 nursery,
-                stream,
+                stream,  # type: ignore[arg-type]  # any stream will do
                 host,
                 target,
+                extra_headers=list(headers),
                 message_queue_size=MESSAGE_QUEUE,
                 max_message_size=max_message_bytes,
                 receive_buffer_size=RECEIVE_BYTES,
@@ -109,13 +113,17 @@ class WebSocket:
         """Ping every so many seconds. Raises trio.TooSlowError when the answer takes longer than `patience`."""
         while True:
             await trio.sleep(every)
-            try:
-                with trio.fail_after(patience):
-                    await self._connection.ping()
-            except ConnectionClosed as closed:
-                raise _closed(closed) from None
-            except wsproto.utilities.LocalProtocolError:
-                raise WebSocketClosed(f"{ABNORMAL} closing") from None
+            with trio.fail_after(patience):
+                await self.ping()
+
+    async def ping(self) -> None:
+        """Until the other side has answered. Cancelled half-way, it may leave a broken stream."""
+        try:
+            await self._connection.ping()
+        except ConnectionClosed as closed:
+            raise _closed(closed) from None
+        except wsproto.utilities.LocalProtocolError:
+            raise WebSocketClosed(f"{ABNORMAL} closing") from None
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Say goodbye, and wait for the other side's. Callers limit the time; the stream stays to be closed."""
