@@ -27,7 +27,9 @@ class UpstreamStatistics:
         self.drops: Counter[str] = Counter()
 
     def metrics(self) -> Iterable[Metric]:
-        yield GaugeMetricFamily("antiphon_agent_upstream_open", "Connections to the service, also those being made.", self.open)
+        yield GaugeMetricFamily(
+            "antiphon_agent_upstream_open", "Connections to the service, also those being made.", self.open
+        )
         for name, text, value in (
             ("connects", "Sessions that the service began.", self.connects),
             ("restored_items", "Conversation items told again to a new session.", self.restored_items),
