@@ -24,6 +24,7 @@ log = get_logger()
 
 # Implementation constants
 TOO_LARGE = "1009 Exceeded"  # how the library says that a message was, which it then gave up
+MAX_WORDS = 100  # letters of a reason to close
 READ_AHEAD = 6  # messages: the queue, the one that waits for room there, the one that is being read
 
 Dialler: TypeAlias = Callable[[Access], Awaitable[trio.abc.Stream]]
@@ -123,7 +124,7 @@ class Connection:
         except* ConnectionRejected as group:
             failures.append(_refusal(_first(group)))
         except* WebSocketClosed as group:
-            words = str(_first(group))[:100]
+            words = "".join(filter(str.isprintable, str(_first(group))))[:MAX_WORDS]
             failures.append(Failure("flooded") if words.startswith(TOO_LARGE) else Failure("closed", words))
         except* trio.TooSlowError:
             failures.append(Failure("stalled"))

@@ -74,8 +74,8 @@ class Memory:
     def __contains__(self, item_id: str) -> bool:
         return item_id in self._items
 
-    def note(self, event: ServiceEvent) -> None:
-        """An item was added, or is done: what it is now."""
+    def note(self, event: ServiceEvent, *, may_be_new: bool = True) -> None:
+        """An item was added, or is done: what it is now. `may_be_new`: it is in the conversation, and not only of a response."""
         try:
             item = _ITEM.decode(event.item)
         except (msgspec.DecodeError, RecursionError, UnicodeError):
@@ -84,6 +84,8 @@ class Memory:
             return
         known = self._items.get(item.id)
         if known is None:
+            if not may_be_new:
+                return
             self._place(item.id, event.previous_item_id)
             known = self._items[item.id] = _Remembered(item)
         else:

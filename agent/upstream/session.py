@@ -255,7 +255,7 @@ class BridgeSession:
             self._pass_down(text, event, now)
 
     def _on_output_item(self, text: str, event: ServiceEvent, now: float) -> None:
-        self._memory.note(event)
+        self._memory.note(event, may_be_new=False)  # that of an out-of-band response is not in the conversation
         self._pass_down(text, event, now)
 
     def _on_transcript(self, text: str, event: ServiceEvent, now: float) -> None:

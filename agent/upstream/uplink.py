@@ -21,7 +21,7 @@ from agent.upstream.statistics import UpstreamStatistics
 __all__ = ["Uplink"]
 
 # Implementation constants
-PIECE_MS = 40  # of audio that make an event: docs/agent.md has what each length costs
+PIECE_MS = 60  # of audio that make an event: docs/agent.md has what each length costs
 MAX_APPEND_MS = 500  # of audio in an event, when more of it waits
 MAX_AUDIO_SECONDS = 10.0
 MAX_EVENTS = 256
@@ -32,7 +32,9 @@ WRITE_BYTES = 128 * 1024  # of events in one go
 class Uplink:
     """Putting never waits. Nothing leaves before `open`, nor after `close`; what waits then waits on."""
 
-    def __init__(self, rate: int, statistics: UpstreamStatistics, notify: Callable[[], None]) -> None:
+    def __init__(
+        self, rate: int, statistics: UpstreamStatistics, notify: Callable[[], None], piece_ms: int = PIECE_MS
+    ) -> None:
         """`rate` of the caller's audio; `notify` is called when there is something to take."""
         self.is_open = False
         self._statistics = statistics
@@ -40,7 +42,7 @@ class Uplink:
         self._rate = rate
         self._resampler = Resampler(rate, RATE)
         self._audio = bytearray()
-        self._piece = rate * PIECE_MS // 1000 * 2
+        self._piece = rate * piece_ms // 1000 * 2
         self._most = rate * MAX_APPEND_MS // 1000 * 2
         self._limit = int(rate * MAX_AUDIO_SECONDS) * 2
         self._events: deque[str] = deque()
