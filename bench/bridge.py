@@ -137,7 +137,7 @@ def _down(codec: Codec, piece_ms: int, seconds: int) -> float:
         for message in client.events():
             assert isinstance(message, TextMessage)
             text += message.data
-        playing.receive_untrusted(decode_service_event_untrusted(text), 1)
+        playing.put_sound_untrusted(decode_service_event_untrusted(text), 1)
         while (piece := playing.take()) is not None:
             for _ in mouth.speak(piece.sound, piece.pcm):
                 playing.sounding(piece.sound, frames * 20.0, 20.0)

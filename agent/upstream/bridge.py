@@ -274,8 +274,7 @@ class _Bridge:
             await self._event_waits.wait()
             self._event_waits = trio.Event()
             while self._events:
-                text = self._events.popleft()
-                self._event_bytes -= len(text) + EVENT_OVERHEAD
-                await self._call.send_message(text)
+                await self._call.send_message(self._events[0])
+                self._event_bytes -= len(self._events.popleft()) + EVENT_OVERHEAD
             self._events_sent.set()
             self._events_sent = trio.Event()

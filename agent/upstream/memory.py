@@ -75,7 +75,7 @@ class Memory:
         return item_id in self._items
 
     def note(self, event: ServiceEvent, *, may_be_new: bool = True) -> None:
-        """An item was added, or is done: what it is now. `may_be_new`: it is in the conversation, and not only of a response."""
+        """An item was added, or is done: what it is now. `may_be_new`: it is in the conversation, not only in a response."""
         try:
             item = _ITEM.decode(event.item)
         except (msgspec.DecodeError, RecursionError, UnicodeError):

@@ -84,7 +84,7 @@ class Playing:
         if answer is not None and len(response) <= MAX_CREATED:
             answer.created = response
 
-    def receive_untrusted(self, event: ServiceEvent, session: int) -> None:
+    def put_sound_untrusted(self, event: ServiceEvent, session: int) -> None:
         """A piece of sound. Raises DecodeError."""
         response_id, item_id, index = word(event.response_id), word(event.item_id), number(event.content_index or 0)
         if response_id is None or item_id is None or index is None or not isinstance(event.delta, str):
@@ -208,6 +208,8 @@ class Playing:
         """A service that never says response.done must not use up all places."""
         for answer in self._answers.values():
             if not answer.waiting and not self._timeline.holds(answer.id):
+                for sound in answer.sounds.values():
+                    sound.is_whole = True
                 self.done(answer.id)
                 return
 

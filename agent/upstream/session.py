@@ -235,7 +235,7 @@ class BridgeSession:
 
     def _on_audio(self, text: str, event: ServiceEvent, now: float) -> None:
         if self._has_audio:
-            self.playing.receive_untrusted(event, self._session)
+            self.playing.put_sound_untrusted(event, self._session)
         else:
             self._statistics.drops["audio_unheard"] += 1
 

@@ -23,6 +23,10 @@ from hypothesis import strategies as st
 from agent.codecs.g711 import G711Decoder
 from agent.codecs.opus import OpusDecoder, find_opus
 from agent.realtime.session import RealtimeSession
+from agent.upstream.contact import Reach
+from agent.upstream.session import BridgeSession
+from agent.upstream.statistics import UpstreamStatistics
+from agent.upstream.uplink import Uplink
 from loadgen.distribution import Histogram
 from loadgen.frames import read_frame_untrusted
 from loadgen.tally import AudioTally, DataTally
@@ -123,6 +127,19 @@ def relay() -> RelayCore:
 
 
 Feed = Callable[[bytes], object]
+
+
+def bridge() -> BridgeSession:
+    statistics = UpstreamStatistics()
+    return BridgeSession(
+        Reach(10.0, 60.0, entropy(), 0.0),
+        Uplink(16_000, statistics, lambda: None),
+        statistics,
+        offered=None,
+        has_audio=True,
+        max_sound_bytes=1 << 20,
+        entropy=entropy(),
+    )
 
 
 def notices() -> Feed:
@@ -255,6 +272,10 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
     "agent.realtime.session.RealtimeSession.receive_untrusted": lambda: at_zero(
         RealtimeSession(entropy=entropy()).receive_untrusted
     ),
+    "agent.upstream.session.BridgeSession.receive_client_untrusted": lambda: bridge().receive_client_untrusted,
+    "agent.upstream.session.BridgeSession.receive_service_untrusted": lambda: (
+        lambda data: bridge().receive_service_untrusted(data.decode("utf-8", "replace"), 0.0)
+    ),
     "agent.codecs.g711.G711Decoder.decode_untrusted": lambda: G711Decoder("PCMU").decode_untrusted,
     "agent.codecs.g711.G711Decoder.recover_untrusted": lambda: (
         lambda data: G711Decoder("PCMU").recover_untrusted(data, 160)
@@ -279,6 +300,10 @@ if (opus := find_opus()) is not None:
 BENEATH = {
     "agent.realtime.client_events.decode_client_event_untrusted": "agent.realtime.session.RealtimeSession.receive_untrusted",
     "agent.realtime.client_events.event_id_of_untrusted": "agent.realtime.session.RealtimeSession.receive_untrusted",
+    "agent.upstream.events.decode_client_head_untrusted": "agent.upstream.session.BridgeSession.receive_client_untrusted",
+    "agent.upstream.events.decode_object_untrusted": "agent.upstream.session.BridgeSession.receive_service_untrusted",
+    "agent.upstream.events.decode_service_event_untrusted": "agent.upstream.session.BridgeSession.receive_service_untrusted",
+    "agent.upstream.playing.Playing.put_sound_untrusted": "agent.upstream.session.BridgeSession.receive_service_untrusted",
     "agent.codecs._CodecDecoder.decode_untrusted": "agent.codecs.g711.G711Decoder.decode_untrusted",  # a Protocol
     "agent.codecs._CodecDecoder.recover_untrusted": "agent.codecs.g711.G711Decoder.recover_untrusted",
     "agent.codecs.opus.OpusDecoder.recover_untrusted": "agent.codecs.g711.G711Decoder.recover_untrusted",
