@@ -10,13 +10,15 @@ from __future__ import annotations
 
 import os
 from collections import deque
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
 from functools import partial
-from typing import NoReturn
+from typing import NoReturn, TypeVarTuple
 
 import trio
 
 from agent.call import Call
-from agent.events import ChannelOpened, Event, Frame, Message, Played
+from agent.events import CallEnded, ChannelOpened, Event, Frame, Message, Played
 from agent.upstream.audio import FRAME_MS, Ear, Mouth
 from agent.upstream.config import Access, UpstreamConfig
 from agent.upstream.connection import Connection, Dialler
@@ -35,6 +37,7 @@ from service.websocket import WebSocket
 __all__ = ["bridge"]
 
 log = get_logger()
+Arguments = TypeVarTuple("Arguments")
 
 # Implementation constants
 MAX_WAITING_BYTES = 4 * 1024 * 1024  # of events that the client does not read
@@ -93,6 +96,7 @@ class _Bridge:
             max_event_bytes=config.max_event_bytes,
             ping_seconds=config.ping_seconds,
         )
+        self._is_over = False
         self._attempt = trio.CancelScope()
         self._speech = trio.CancelScope()
         self._events: deque[str] = deque()
@@ -108,13 +112,24 @@ class _Bridge:
 
     async def run(self) -> None:
         async with trio.open_nursery() as self._nursery:
-            self._nursery.start_soon(self._send_events)
+            self._start(self._send_events)
             self._nursery.start_soon(self._mind_clocks)
             if self._mouth is not None:
-                self._nursery.start_soon(self._speak, self._mouth)
+                self._start(self._speak, self._mouth)
             self._carry_out()
             await self._follow_call()
+            self._is_over = True
+            await self._connection.close()
             self._nursery.cancel_scope.cancel()
+
+    def _start(self, task: Callable[[*Arguments], Awaitable[None]], *arguments: *Arguments) -> None:
+        """A task that may find the call ended: there is still a goodbye to say to the service."""
+
+        async def run() -> None:
+            with suppress(CallEnded):
+                await task(*arguments)
+
+        self._nursery.start_soon(run)
 
     # What comes from the call
 
@@ -159,6 +174,8 @@ class _Bridge:
             finally:
                 self._statistics.open -= 1
                 self._uplink.close()
+            if self._is_over:
+                return
             log.warning("no connection to the service", call=self._call.id, reason=failure.word, detail=failure.detail)
             self._session.lost(failure, trio.current_time())
         self._carry_out()
@@ -192,7 +209,7 @@ class _Bridge:
 
     # What is heard
 
-    async def _speak(self, mouth: Mouth) -> NoReturn:
+    async def _speak(self, mouth: Mouth) -> None:
         playing = self._session.playing
         while True:
             with trio.CancelScope() as self._speech:
@@ -238,7 +255,7 @@ class _Bridge:
                 self._queue_event(order.text)
             case Flush():
                 self._speech.cancel()
-                self._nursery.start_soon(self._flush, order.cut)
+                self._start(self._flush, order.cut)
             case Dial():
                 self._attempt = trio.CancelScope()
                 self._nursery.start_soon(self._attempt_connection, self._attempt)
@@ -268,7 +285,7 @@ class _Bridge:
         self._event_bytes += len(text) + EVENT_OVERHEAD
         self._event_waits.set()
 
-    async def _send_events(self) -> NoReturn:
+    async def _send_events(self) -> None:
         await self._channel_open.wait()
         while True:
             await self._event_waits.wait()

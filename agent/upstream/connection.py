@@ -24,6 +24,7 @@ log = get_logger()
 
 # Implementation constants
 TOO_LARGE = "1009 Exceeded"  # how the library says that a message was, which it then gave up
+FAREWELL_SECONDS = 1.0
 MAX_WORDS = 100  # letters of a reason to close
 READ_AHEAD = 6  # messages: the queue, the one that waits for room there, the one that is being read
 
@@ -115,6 +116,8 @@ class Connection:
         self._max_event_bytes = max_event_bytes
         self._ping_seconds = ping_seconds
         self._is_held = False  # we do not read: the pong may stand behind what we do not take
+        self._socket: WebSocket | None = None
+        self._farewell = trio.CancelScope()
 
     async def run(self) -> Failure:
         """Until it is over. The caller limits the time for the beginning."""
@@ -137,12 +140,18 @@ class Connection:
             failures.append(Failure("failed"))
         return failures[0] if failures else Failure("closed")
 
+    async def close(self) -> None:
+        """Say goodbye, if there is anybody; then `run` ends."""
+        if self._socket is not None:
+            with trio.move_on_after(FAREWELL_SECONDS) as self._farewell:
+                await self._socket.close()
+
     async def _run(self) -> NoReturn:
         self._is_held = False
         stream = _Measured(await self._dialler(self._access), READ_AHEAD * self._max_event_bytes)
         try:
             async with trio.open_nursery() as nursery:
-                socket = await self._open(nursery, stream)
+                self._socket = socket = await self._open(nursery, stream)
                 nursery.start_soon(self._write, socket)
                 nursery.start_soon(self._keep_alive, nursery, socket, stream)
                 while True:
@@ -157,6 +166,8 @@ class Connection:
                     await self._receive(message)
                     self._is_held = False
         finally:
+            self._socket = None
+            self._farewell.cancel()  # the library would wait for an answer that nobody reads any more
             await trio.aclose_forcefully(stream)
 
     async def _open(self, nursery: trio.Nursery, stream: _Measured) -> WebSocket:

@@ -14,6 +14,7 @@ from trio.abc import Clock
 from trio.testing import lockstep_stream_pair
 
 from agent.codecs.opus import find_opus
+from protocol.agentlink import CallEnd
 from protocol.codecs import OPUS, PCMA, PCMU, Codec
 
 Dial = Callable[..., Awaitable[Caller]]
@@ -363,3 +364,16 @@ async def test_the_names_of_the_beta_are_understood_for_sound(autojump_clock: Cl
     await session.end_response("r")
     await caller.read("output_audio_buffer.stopped")
     assert caller.played_ms == 500
+
+
+async def test_a_call_that_ends_says_goodbye_to_the_service(autojump_clock: Clock, dial: Dial, service: Service):
+    caller = await dial()
+    session = await service.session()
+    await caller.client.send(CallEnd(1, "hangup"))
+    await session.until(lambda: session.is_closed)
+    assert session.connection.closed is not None
+    assert session.connection.closed.code == 1000
+    await trio.sleep(5)
+    assert len(service.attempts) == 1
+    assert caller.counted("losses") == {}
+    assert caller.counted("open") == {"": 0}
