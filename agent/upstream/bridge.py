@@ -260,6 +260,7 @@ class _Bridge:
                 self._attempt = trio.CancelScope()
                 self._nursery.start_soon(self._attempt_connection, self._attempt)
             case HangUp():
+                log.warning("the service did not begin in time", call=self._call.id)
                 self._attempt.cancel()
             case EndCall():
                 log.warning("the service is given up", call=self._call.id, reason=order.reason)

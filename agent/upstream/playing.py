@@ -74,6 +74,10 @@ class Playing:
 
     # What the service says
 
+    def begin_session(self) -> None:
+        """Its responses may have names that those of an earlier one had."""
+        self._finished.clear()
+
     @property
     def is_full(self) -> bool:
         """So much waits that the service shall wait, too."""

@@ -348,6 +348,7 @@ class BridgeSession:
     def _restore(self) -> None:
         self._session += 1
         self._statistics.connects += 1
+        self.playing.begin_session()
         first = []
         settings = self._settings.for_new_session()
         if settings is not None:

@@ -294,3 +294,17 @@ def test_nothing_new_is_played_before_the_old_is_gone():
     assert world.send_piece() is None
     world.finish_flush()
     assert world.send_piece() is not None
+
+
+def test_a_further_session_may_use_the_names_of_the_first():
+    world = World()
+    world.greet()
+    for _ in range(2):
+        world.sound(300)
+        world.done()
+        while world.send_piece() is not None:
+            world.play(1000)
+        world.lose()
+        world.wait(10)
+        world.greet()
+    assert world.types().count("output_audio_buffer.stopped") == 2
