@@ -42,7 +42,7 @@ Arguments = TypeVarTuple("Arguments")
 # Implementation constants
 MAX_WAITING_BYTES = 4 * 1024 * 1024  # of events that the client does not read
 EVENT_OVERHEAD = 256  # bytes that an event costs besides its text
-MAX_EARLY_EVENTS = 256  # before a channel opens; more are dropped and counted
+MAX_EARLY_EVENTS = 256  # before a channel opens; more, or more bytes, are dropped and counted
 LAST_WORDS_SECONDS = 1.0
 RATE_WITHOUT_AUDIO = 16_000
 
@@ -273,10 +273,11 @@ class _Bridge:
         await self._call.end(reason)
 
     def _queue_event(self, text: str) -> None:
-        if not self._channel_open.is_set() and len(self._events) >= MAX_EARLY_EVENTS:
+        is_full = self._event_bytes > MAX_WAITING_BYTES
+        if not self._channel_open.is_set() and (is_full or len(self._events) >= MAX_EARLY_EVENTS):
             self._statistics.drops["no_channel"] += 1  # a client without a channel reads none
             return
-        if self._event_bytes > MAX_WAITING_BYTES:
+        if is_full:
             if not self._gives_up:
                 self._gives_up = True
                 log.warning("the client reads its events too slowly", call=self._call.id)

@@ -8,6 +8,7 @@ Bound: 256 items, 128 Ki letters; the oldest go first, and are counted.
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -65,14 +66,12 @@ class _Remembered:
 class Memory:
     """Told of each event of the service that concerns items; what is wrong in one is passed over."""
 
-    def __init__(self) -> None:
+    def __init__(self, drops: Counter[str]) -> None:
+        """`drops` counts what is forgotten."""
+        self._drops = drops
         self._items: dict[str, _Remembered] = {}
         self._order: list[str] = []
         self._letters = 0
-        self.forgotten = 0
-
-    def __contains__(self, item_id: str) -> bool:
-        return item_id in self._items
 
     def note(self, event: ServiceEvent, *, may_be_new: bool = True) -> None:
         """An item was added, or is done: what it is now. `may_be_new`: it is in the conversation, not only in a response."""
@@ -136,7 +135,7 @@ class Memory:
     def _forget_oldest(self) -> None:
         while len(self._order) > MAX_ITEMS or self._letters > MAX_LETTERS:
             self.delete(self._order[0])
-            self.forgotten += 1
+            self._drops["item_forgotten"] += 1
 
 
 def _told(known: _Remembered) -> dict[str, Any] | None:

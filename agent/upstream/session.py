@@ -73,8 +73,8 @@ class BridgeSession:
         self._statistics = statistics
         self._has_audio = has_audio
         self._events = EventMaker(entropy)
-        self._settings = ClientSettings(offered)
-        self._memory = Memory()
+        self._settings = ClientSettings(offered, statistics.drops)
+        self._memory = Memory(statistics.drops)
         self._orders: list[Order] = [Dial()]
         self._session = 0  # of the service: the first, the second …
         self._interrupts = True

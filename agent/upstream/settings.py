@@ -5,7 +5,7 @@ The service hears and speaks 24 kHz PCM, whatever the client asked for: its own 
 
 from __future__ import annotations
 
-from collections import OrderedDict
+from collections import Counter, OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final, TypeAlias
@@ -32,13 +32,13 @@ class _Update:
 class ClientSettings:
     """What was asked so far, to be told to a service that does not know it."""
 
-    def __init__(self, offered: Settings | None) -> None:
+    def __init__(self, offered: Settings | None, drops: Counter[str]) -> None:
+        """`drops` counts updates that are too much to be remembered."""
+        self._drops = drops
         self._asked: Settings = offered or {}
         self._unanswered: OrderedDict[str, _Update] = OrderedDict()  # in the order in which the service is told
         self._formats: dict[str, Any] = {}
         self._note_formats(self._asked)
-        self.forgotten = 0
-        """Updates that were too much to be remembered."""
 
     @property
     def is_full(self) -> bool:
@@ -97,7 +97,7 @@ class ClientSettings:
             merged = None
         text = encode(merged) if merged is not None else None
         if merged is None or text is None or len(text) > MAX_SETTINGS:
-            self.forgotten += 1
+            self._drops["update_forgotten"] += 1
         else:
             self._asked = merged
 

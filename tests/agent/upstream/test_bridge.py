@@ -327,6 +327,18 @@ async def test_a_call_without_a_channel_is_heard_and_answered(autojump_clock: Cl
     assert (await caller.read("session.created"))["type"] == "session.created"
 
 
+async def test_a_caller_without_a_channel_does_not_lose_the_call_for_unread_events(
+    autojump_clock: Clock, dial: Dial, service: Service
+):
+    caller = await dial(channel=False)
+    session = await service.session()
+    for _ in range(30):
+        await session.update({"instructions": "x" * 200_000})
+    await trio.sleep(1)
+    assert caller.client.of(CallEnd) == []
+    assert caller.counted("drops")["no_channel"] > 0
+
+
 async def test_sound_beyond_the_bound_makes_the_service_wait_and_is_heard_whole(
     autojump_clock: Clock, dial: Dial, service: Service
 ):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -108,7 +109,7 @@ def ids(memory: Memory) -> list[str]:
 
 
 def test_items_keep_the_order_of_the_conversation():
-    memory = Memory()
+    memory = Memory(Counter())
     memory.note(item_event(**message(1)))
     memory.note(item_event(previous="item_1", **message(2)))
     memory.note(item_event(previous="item_1", **message(3)))
@@ -119,20 +120,21 @@ def test_items_keep_the_order_of_the_conversation():
 
 
 def test_what_is_remembered_is_bounded():
-    memory = Memory()
+    drops: Counter[str] = Counter()
+    memory = Memory(drops)
     for number in range(2 * MAX_ITEMS):
         memory.note(item_event(**message(number)))
     assert ids(memory)[0] == f"item_{MAX_ITEMS}"
     for number in range(100):
         memory.note(item_event(**message(number, "x" * 5000)))
     assert sum(len(item["content"][0]["text"]) for item in memory.items()) <= MAX_LETTERS
-    assert memory.forgotten > 0
+    assert drops["item_forgotten"] > MAX_ITEMS
     memory.note(item_event(**message(1, "x" * (MAX_LETTERS + 1))))
     assert ids(memory) == []
 
 
 def test_what_the_caller_said_is_remembered_as_its_transcript_whenever_that_comes():
-    memory = Memory()
+    memory = Memory(Counter())
     spoken = {"id": "u", "type": "message", "role": "user", "content": [{"type": "input_audio", "transcript": None}]}
     memory.note(item_event(**spoken))
     assert ids(memory) == []
@@ -148,7 +150,7 @@ def test_what_the_caller_said_is_remembered_as_its_transcript_whenever_that_come
     ("share", "words"), [(1.0, "one two three"), (0.6, "one two"), (0.55, "one two"), (0.5, "one"), (0.0, "")]
 )
 def test_a_message_is_cut_between_words(share: float, words: str):
-    memory = Memory()
+    memory = Memory(Counter())
     content = [{"type": "output_audio", "transcript": "one two three"}]
     memory.note(item_event(id="a", type="message", role="assistant", content=content))
     memory.note_heard("a", share)
@@ -156,7 +158,7 @@ def test_a_message_is_cut_between_words(share: float, words: str):
 
 
 def test_an_item_that_is_only_a_responses_is_not_the_conversations():
-    memory = Memory()
+    memory = Memory(Counter())
     memory.note(item_event("response.output_item.done", **message(1)), may_be_new=False)
     assert ids(memory) == []
 
@@ -165,7 +167,7 @@ def test_an_item_that_is_only_a_responses_is_not_the_conversations():
 
 
 def test_updates_add_up_and_another_kind_of_turn_detection_replaces_the_first():
-    wishes = ClientSettings({"type": "realtime", "instructions": "a"})
+    wishes = ClientSettings({"type": "realtime", "instructions": "a"}, Counter())
     updates: list[dict[str, Any]] = [
         {
             "audio": {
@@ -187,7 +189,7 @@ def test_updates_add_up_and_another_kind_of_turn_detection_replaces_the_first():
 
 
 def test_an_update_that_was_refused_is_not_told_again():
-    wishes = ClientSettings(None)
+    wishes = ClientSettings(None, Counter())
     wishes.told("bad", "", {"instructions": 5})
     wishes.told("good", "", {"instructions": "b"})
     wishes.refused("bad")
@@ -196,11 +198,12 @@ def test_an_update_that_was_refused_is_not_told_again():
 
 
 def test_what_is_asked_is_remembered_up_to_a_bound():
-    wishes = ClientSettings({"instructions": "a"})
+    drops: Counter[str] = Counter()
+    wishes = ClientSettings({"instructions": "a"}, drops)
     for number in range(10):
         wishes.told(str(number), "", {f"key{number}": "x" * 100_000})
         wishes.accepted()
-    assert wishes.forgotten == 8
+    assert drops["update_forgotten"] == 8
     assert len(json.dumps(wishes.for_new_session())) < 256 * 1024
 
 
