@@ -51,7 +51,7 @@ class ClientSettings:
     def for_service(self, update: Settings) -> Settings:
         """An update of the client's, as the service is told it."""
         self._note_formats(update)
-        return _with_formats(update, dict.fromkeys(_WAYS, OURS))
+        return _for_service(update)
 
     def told(self, event_id: str, text: str, update: Settings) -> None:
         """The service is told, by this event."""
@@ -79,7 +79,7 @@ class ClientSettings:
 
     def for_new_session(self) -> Settings | None:
         """All that was asked; None if nothing was."""
-        return _with_formats(self._asked, dict.fromkeys(_WAYS, OURS)) if self._asked else None
+        return _for_service(self._asked) if self._asked else None
 
     def for_client(self, session: Settings) -> Settings:
         """A session of the service's, as the client is told it."""
@@ -127,6 +127,12 @@ def _format(settings: Settings, way: str) -> Any:  # noqa: ANN401
     audio = settings.get("audio")
     half = audio.get(way) if isinstance(audio, dict) else None
     return half.get("format") if isinstance(half, dict) else None
+
+
+def _for_service(settings: Settings) -> Settings:
+    # Which model it is, is not the client's choice, but that of whoever pays; an offer names an agent of ours by it, perhaps.
+    settings = {key: value for key, value in settings.items() if key != "model"}
+    return _with_formats(settings, dict.fromkeys(_WAYS, OURS))
 
 
 def _with_formats(settings: Settings, formats: Settings) -> Settings:

@@ -244,10 +244,13 @@ async def test_audio_formats_are_ours_to_the_service_and_the_clients_to_the_clie
     assert create["response"]["audio"]["output"]["format"]["type"] == "audio/pcm"
 
 
-async def test_the_session_of_the_offer_is_told_to_the_service(autojump_clock: Clock, dial: Dial, service: Service):
-    caller = await dial(session={"type": "realtime", "instructions": "from the offer"})
+async def test_the_session_of_the_offer_is_told_to_the_service_but_for_its_model(
+    autojump_clock: Clock, dial: Dial, service: Service
+):
+    caller = await dial(session={"type": "realtime", "instructions": "from the offer", "model": "upstream"})
     session = await service.session()
-    assert (await session.read("session.update"))["session"]["instructions"] == "from the offer"
+    told = (await session.read("session.update"))["session"]
+    assert told == {"type": "realtime", "instructions": "from the offer"}
     await caller.read("session.updated")
     assert caller.types == ["session.created", "session.updated"]
 
