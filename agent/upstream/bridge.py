@@ -95,6 +95,7 @@ class _Bridge:
             self._write,
             max_event_bytes=config.max_event_bytes,
             ping_seconds=config.ping_seconds,
+            headers=_headers_of(call),
         )
         self._is_over = False
         self._attempt = trio.CancelScope()
@@ -297,3 +298,11 @@ class _Bridge:
                 self._event_bytes -= len(self._events.popleft()) + EVENT_OVERHEAD
             self._events_sent.set()
             self._events_sent = trio.Event()
+
+
+def _headers_of(call: Call) -> list[tuple[bytes, bytes]]:
+    """Who the caller is, for the service to tell abusers apart."""
+    identifier = call.client.safety_identifier
+    if not identifier or not identifier.isascii() or not identifier.isprintable():
+        return []
+    return [(b"OpenAI-Safety-Identifier", identifier.strip().encode())]

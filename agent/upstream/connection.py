@@ -7,7 +7,7 @@ end, the body of a refusal) as much again: then the stream ends.
 from __future__ import annotations
 
 import ssl
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from typing import NoReturn, TypeAlias
 
 import trio
@@ -108,8 +108,11 @@ class Connection:
         *,
         max_event_bytes: int,
         ping_seconds: float,
+        headers: Sequence[tuple[bytes, bytes]] = (),
     ) -> None:
+        """`headers` of the request, besides those of `access`."""
         self._access = access
+        self._headers = (*access.headers, *headers)
         self._dialler = dialler
         self._receive = receive
         self._write = write
@@ -180,7 +183,7 @@ class Connection:
                 self._access.host,
                 self._access.target,
                 max_message_bytes=self._max_event_bytes,
-                headers=self._access.headers,
+                headers=self._headers,
             )
             stream.ended = lambda: None
             return socket

@@ -16,7 +16,7 @@ from trio_websocket import wrap_server_stream
 
 from agent.agents.upstream import make_upstream
 from agent.upstream.config import UpstreamConfig
-from protocol.agentlink import CallEnd, ChannelBlocked
+from protocol.agentlink import CallClient, CallEnd, ChannelBlocked
 
 Dial = Callable[..., Awaitable[Caller]]
 Fault = Callable[[Stream], Awaitable[None]]
@@ -433,11 +433,12 @@ async def test_the_key_opens_the_service_and_is_in_no_log(
     agent = make_upstream(config, {"KEY": "sk-secret\n"}, service.dial)
     service.faults.append(refusal(500, body=b"sk-secret"))
     client = await open_link(agent)
-    await client.start_call(1)
+    await client.start_call(1, client=CallClient("a key of ours", "who calls"))
     await client.open_channel()
     await service.session()
     path, headers = service.requests[0]
     assert headers[b"authorization"] == b"Bearer sk-secret"
+    assert headers[b"openai-safety-identifier"] == b"who calls"
     assert path == "/v1/realtime?x=1&model=a%20b"
     written = capsys.readouterr()
     assert "call started" in written.out
