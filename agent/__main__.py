@@ -5,11 +5,13 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
 from typing import NoReturn
 
 import trio
+from prometheus_client.core import Metric
 
 from agent.codecs import pcm_codecs
 from agent.codecs.opus import find_opus
@@ -54,7 +56,7 @@ def arguments() -> argparse.Namespace:
     parser.add_argument(
         "--agent",
         metavar="NAME",
-        help=f"echo, meter, parrot, realtime, voice or module:function (default: {defaults.agent})",
+        help=f"echo, meter, parrot, realtime, voice, upstream or module:function (default: {defaults.agent})",
     )
     parser.add_argument(
         "--also", metavar="NAME,…", help="further agents, for callers whose session names one as `model`"
@@ -72,6 +74,11 @@ def arguments() -> argparse.Namespace:
 async def serve(config: AgentConfig, agent: Agent) -> None:
     log = get_logger()
     server = AgentServer(agent, config.agent, also=config.also, max_calls=config.max_calls)
+
+    def metrics() -> Iterator[Metric]:
+        yield from server.statistics.metrics()
+        yield from getattr(agent, "metrics", tuple)()  # an agent may count, too
+
     with stop_signals() as signals:
         async with trio.open_nursery() as nursery:
             bound = await nursery.start(server.serve, config.listen)
@@ -79,7 +86,7 @@ async def serve(config: AgentConfig, agent: Agent) -> None:
                 partial(
                     serve_admin,
                     config.admin,
-                    metrics=server.statistics.metrics,
+                    metrics=metrics,
                     ready=lambda: not server.is_draining,
                     status=lambda: {"agent": config.agent, "calls": server.statistics.calls},
                 )

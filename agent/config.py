@@ -5,6 +5,7 @@ from __future__ import annotations
 import msgspec
 
 from agent.openai_http.config import OpenAiConfig
+from agent.upstream.config import UpstreamConfig
 from protocol.agentlink import MAX_AGENTS
 from service.addresses import parse_host_port
 
@@ -15,7 +16,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     """The `[agent]` section."""
 
     agent: str = "parrot"
-    """`echo`, `meter`, `parrot`, `realtime`, `voice`, or your own: `module:function`."""
+    """`echo`, `meter`, `parrot`, `realtime`, `voice`, `upstream`, or your own: `module:function`."""
     also: tuple[str, ...] = ()
     """Further agents of the same process, for callers whose session names one as its `model`: `echo,parrot`."""
     listen: str = "127.0.0.1:8790"
@@ -34,6 +35,7 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     openai: OpenAiConfig = OpenAiConfig()
     drain_seconds: float = 30.0
     """For calls to end by themselves once the process has been told to go."""
+    upstream: UpstreamConfig = msgspec.field(default_factory=UpstreamConfig)
 
     def __post_init__(self) -> None:
         for key in ("listen", "admin"):

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import inspect
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
+
+from prometheus_client.core import Metric
 
 from agent.agents import AGENTS, MADE
 from agent.call import Call
@@ -45,6 +47,11 @@ class Switchboard:
                 await stack.enter_async_context(lifetime_of(agent))
             yield
 
+    def metrics(self) -> Iterable[Metric]:
+        """Those of all of them."""
+        for agent in self._agents.values():
+            yield from getattr(agent, "metrics", tuple)()
+
     async def __call__(self, call: Call | Line) -> None:
         agents: dict[str, Any] = self._agents if isinstance(call, Call) else self._by_websocket
         model = (call.session or {}).get("model")
@@ -52,7 +59,7 @@ class Switchboard:
 
 
 def load_agents(names: Sequence[str], config: AgentConfig | None = None) -> Agent:
-    """One agent that is all of these; the first answers whoever names none of them. Raises AgentNotFound."""
+    """One agent that is all of these; the first answers whoever names none of them. Raises as `load_agent` does."""
     agents = {name: load_agent(name, config) for name in names}
     if len(agents) == 1:
         return agents[names[0]]
@@ -63,7 +70,7 @@ def load_agents(names: Sequence[str], config: AgentConfig | None = None) -> Agen
 
 
 def load_agent(name: str, config: AgentConfig | None = None) -> Agent:
-    """The async function that serves a call. Raises AgentNotFound."""
+    """The async function that serves a call. Raises AgentNotFound; ConfigError if it cannot be with this configuration."""
     if name in AGENTS:
         return AGENTS[name]
     if name in MADE:

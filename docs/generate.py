@@ -14,7 +14,7 @@ from pathlib import Path
 import msgspec
 
 from agent.config import AgentConfig
-from docs.states import draw_call, draw_realtime
+from docs.states import draw_call, draw_realtime, draw_upstream
 from protocol.routing.config import RoutingConfig
 from relay.config import RelayConfig
 from service.logs import LogConfig
@@ -47,6 +47,7 @@ def pages() -> dict[Path, str]:
     return {
         GENERATED / "session-states.md": draw_call(),
         GENERATED / "realtime-states.md": draw_realtime(),
+        GENERATED / "upstream-states.md": draw_upstream(),
         GENERATED / "configuration.md": configuration(),
     }
 

@@ -6,11 +6,12 @@ import enum
 from collections.abc import Iterable
 
 from agent.realtime import tables as realtime
+from agent.upstream import tables as upstream
 from protocol.fsm import Cell, Joint, Region, To
 from transceiver.session.reasons import CloseReason
 from transceiver.session.tables import JOINTS, REGIONS
 
-__all__ = ["draw_call", "draw_realtime"]
+__all__ = ["draw_call", "draw_realtime", "draw_upstream"]
 
 HEADER = """# {title}
 
@@ -74,6 +75,12 @@ def draw_call() -> str:
 def draw_realtime() -> str:
     regions = (*realtime.SESSION_REGIONS, *realtime.RESPONSE_REGIONS)
     lines = _page("The states of a Realtime session", "agent/realtime/tables.py", regions, realtime.RESPONSE_JOINTS)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def draw_upstream() -> str:
+    regions = (*upstream.CONTACT_REGIONS, upstream.PLAYBACK)
+    lines = _page("The states of a bridge", "agent/upstream/tables.py", regions, upstream.CONTACT_JOINTS)
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -76,7 +76,7 @@ class Refusal:
 
 async def connect(
     nursery: trio.Nursery,
-    stream: trio.SocketStream | trio.SSLStream[trio.SocketStream],
+    stream: trio.abc.Stream,
     host: str,
     target: str,
     *,
@@ -84,13 +84,13 @@ async def connect(
     subprotocols: Sequence[str] = (),
     headers: Sequence[tuple[bytes, bytes]] = (),
 ) -> WebSocket:
-    """The client's end. Raises HandshakeError when the other side is no WebSocket, ConnectionRejected, which is one, when it
-    refuses, WebSocketClosed."""
+    """The client's end; `headers` go with the request. Raises HandshakeError when the other side is no WebSocket,
+    ConnectionRejected, which is one, when it refuses (either in the nursery), WebSocketClosed."""
     try:
         return WebSocket(
             await wrap_client_stream(
                 nursery,
-                stream,
+                stream,  # type: ignore[arg-type]  # any stream will do
                 host,
                 target,
                 subprotocols=list(subprotocols),
@@ -199,13 +199,17 @@ class WebSocket:
         """Ping every so many seconds. Raises trio.TooSlowError when the answer takes longer than `patience`."""
         while True:
             await trio.sleep(every)
-            try:
-                with trio.fail_after(patience):
-                    await self._connection.ping()
-            except ConnectionClosed as closed:
-                raise _closed(closed) from None
-            except wsproto.utilities.LocalProtocolError:
-                raise WebSocketClosed(ABNORMAL, "closing") from None
+            with trio.fail_after(patience):
+                await self.ping()
+
+    async def ping(self) -> None:
+        """Until the other side has answered. Cancelled half-way, it may leave a broken stream."""
+        try:
+            await self._connection.ping()
+        except ConnectionClosed as closed:
+            raise _closed(closed) from None
+        except wsproto.utilities.LocalProtocolError:
+            raise WebSocketClosed(ABNORMAL, "closing") from None
 
     async def close(self, code: int = NORMAL, reason: str = "") -> None:
         """Say goodbye, and wait for the other side's. Callers limit the time; the stream stays to be closed."""

@@ -21,9 +21,9 @@ class StackConfig(msgspec.Struct, frozen=True, kw_only=True):
     public_address: tuple[str, ...] = ()
     """IP addresses offered to callers; empty: every address of this machine, loopback too."""
     agent: str = "auto"
-    """`voice`, `realtime`, `parrot`, `echo`, `meter`; `auto`: `voice` if its extra is installed, else `realtime`; or
-    `module:function` for an agent of your own; `internal:echo` and `internal:meter`: inside the transceiver, and no process of
-    an agent."""
+    """`voice`, `realtime`, `upstream`, `parrot`, `echo`, `meter`; `auto`: `voice` if its extra is installed, else `realtime`;
+    or `module:function` for an agent of your own; `internal:echo` and `internal:meter`: inside the transceiver, and no process
+    of an agent."""
     direct: bool = False
     """Without a relay: callers reach the transceiver's own socket."""
 

@@ -9,12 +9,13 @@ from agent.agents.echo import echo
 from agent.agents.meter import meter
 from agent.agents.parrot import parrot
 from agent.agents.realtime import realtime
+from agent.agents.upstream import configured_upstream
 from agent.agents.voice import make_voice
 from agent.config import AgentConfig
 from agent.live import Agent
 
-__all__ = ["AGENTS", "MADE", "echo", "make_voice", "meter", "parrot", "realtime"]
+__all__ = ["AGENTS", "MADE", "configured_upstream", "echo", "make_voice", "meter", "parrot", "realtime"]
 
 AGENTS: dict[str, Agent] = {"echo": echo, "meter": meter, "parrot": parrot, "realtime": realtime}
-MADE: dict[str, Callable[[AgentConfig], Agent]] = {"voice": make_voice}
-"""These raise PartUnavailable."""
+MADE: dict[str, Callable[[AgentConfig], Agent]] = {"voice": make_voice, "upstream": configured_upstream}
+"""These raise PartUnavailable or ConfigError."""

@@ -26,6 +26,10 @@ from agent.openai_http.retry import retry_after_untrusted
 from agent.openai_http.shapes import decode_chunk_untrusted, decode_transcription_untrusted, error_text_untrusted
 from agent.openai_http.sse import SseParser
 from agent.realtime.session import RealtimeSession
+from agent.upstream.contact import Reach
+from agent.upstream.session import BridgeSession
+from agent.upstream.statistics import UpstreamStatistics
+from agent.upstream.uplink import Uplink
 from loadgen.distribution import Histogram
 from loadgen.frames import read_frame_untrusted
 from loadgen.tally import AudioTally, DataTally
@@ -126,6 +130,19 @@ def relay() -> RelayCore:
 
 
 Feed = Callable[[bytes], object]
+
+
+def bridge() -> BridgeSession:
+    statistics = UpstreamStatistics()
+    return BridgeSession(
+        Reach(10.0, 60.0, entropy(), 0.0),
+        Uplink(16_000, statistics, lambda: None),
+        statistics,
+        offered=None,
+        has_audio=True,
+        max_sound_bytes=1 << 20,
+        entropy=entropy(),
+    )
 
 
 def notices() -> Feed:
@@ -267,6 +284,10 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
     "agent.openai_http.shapes.decode_transcription_untrusted": lambda: decode_transcription_untrusted,
     "agent.openai_http.shapes.error_text_untrusted": lambda: error_text_untrusted,
     "agent.openai_http.sse.SseParser.feed_untrusted": lambda: SseParser().feed_untrusted,
+    "agent.upstream.session.BridgeSession.receive_client_untrusted": lambda: bridge().receive_client_untrusted,
+    "agent.upstream.session.BridgeSession.receive_service_untrusted": lambda: (
+        lambda data: bridge().receive_service_untrusted(data.decode("utf-8", "replace"), 0.0)
+    ),
     "agent.codecs.g711.G711Decoder.decode_untrusted": lambda: G711Decoder("PCMU").decode_untrusted,
     "agent.codecs.g711.G711Decoder.recover_untrusted": lambda: (
         lambda data: G711Decoder("PCMU").recover_untrusted(data, 160)
@@ -291,6 +312,10 @@ if (opus := find_opus()) is not None:
 BENEATH = {
     "agent.realtime.client_events.decode_client_event_untrusted": "agent.realtime.session.RealtimeSession.receive_untrusted",
     "agent.realtime.client_events.event_id_of_untrusted": "agent.realtime.session.RealtimeSession.receive_untrusted",
+    "agent.upstream.events.decode_client_head_untrusted": "agent.upstream.session.BridgeSession.receive_client_untrusted",
+    "agent.upstream.events.decode_object_untrusted": "agent.upstream.session.BridgeSession.receive_service_untrusted",
+    "agent.upstream.events.decode_service_event_untrusted": "agent.upstream.session.BridgeSession.receive_service_untrusted",
+    "agent.upstream.playing.Playing.put_sound_untrusted": "agent.upstream.session.BridgeSession.receive_service_untrusted",
     "agent.codecs._CodecDecoder.decode_untrusted": "agent.codecs.g711.G711Decoder.decode_untrusted",  # a Protocol
     "agent.codecs._CodecDecoder.recover_untrusted": "agent.codecs.g711.G711Decoder.recover_untrusted",
     "agent.codecs.opus.OpusDecoder.recover_untrusted": "agent.codecs.g711.G711Decoder.recover_untrusted",
