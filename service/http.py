@@ -176,9 +176,8 @@ class _Http1(H11Protocol):
         self._began = None
         headers = list(request.headers)
         path = request.target.partition(b"?")[0].decode("latin-1")
-        if path in self._websockets.paths and any(
-            name == b"upgrade" and value.lower() == b"websocket" for name, value in headers
-        ):
+        asks = any(name == b"upgrade" and value.lower() == b"websocket" for name, value in headers)
+        if asks and request.method == b"GET" and path in self._websockets.paths:
             await self._upgrade(request, headers)
             return
         if any(name == b"upgrade" for name, _ in headers):

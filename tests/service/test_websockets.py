@@ -303,7 +303,6 @@ async def test_no_bytes_harm_more_than_their_connection(server: Server, seed: in
         "GET /echo HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
         "GET /echo HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nSec-WebSocket-Key: x\r\n"
         "Sec-WebSocket-Version: 8\r\n\r\n",
-        "POST /echo HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 3\r\n\r\nabc",
         "GET /echo HTTP/1.0\r\nUpgrade: websocket\r\nConnection: upgrade\r\n\r\n",
     ],
 )
@@ -316,6 +315,14 @@ async def test_a_handshake_that_is_none_is_answered_with_400(server: Server, hea
                 answer += piece
     assert answer.startswith(b"HTTP/1.1 400"), answer
     assert not server.faults.count
+
+
+async def test_only_a_get_is_an_upgrade(server: Server) -> None:
+    async with await trio.open_tcp_stream(*server.address) as stream:
+        head = "POST /echo HTTP/1.1\r\nHost: x\r\nUpgrade: websocket\r\nConnection: upgrade\r\nContent-Length: 0\r\n"
+        head += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
+        await stream.send_all(head.encode())
+        assert (await stream.receive_some(12)) == b"HTTP/1.1 404"
 
 
 async def until(condition: Callable[[], object], seconds: float = 5.0) -> None:
