@@ -72,6 +72,9 @@ def _parser() -> argparse.ArgumentParser:
         "--public-address", metavar="IP[,IP]", help="addresses offered to callers instead of all of this machine's"
     )
     parser.add_argument(
+        "--workers", metavar="N", help="processes of the relay, and of the transceiver (1; 0: one for each CPU)"
+    )
+    parser.add_argument(
         "--direct", action="store_const", const="true", help="no relay: callers reach the transceiver itself"
     )
     parser.add_argument(
