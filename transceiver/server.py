@@ -136,6 +136,8 @@ class Transceiver:
                 await self.registry.wait_empty()
                 with trio.move_on_after(GOODBYE_SECONDS):
                     await self.agents.wait_written()
+                with trio.move_on_after(GOODBYE_SECONDS):
+                    await self.agents.close()
                 nursery.cancel_scope.cancel()
         finally:
             self._udp.close()
