@@ -372,10 +372,8 @@ def _processes(summary: Summary) -> Iterable[tuple[str, str]]:
         if one["flat"] is False:
             first, last = one["resident_mib"]["first"], one["resident_mib"]["last"]
             yield "bad", f"the memory of {name} is not flat: {first} MiB, then {last} MiB"
-    own = [
-        one for name, one in stack.items() if name.partition(" ")[0] != GENERATOR
-    ]  # none with --url: not seen from here
-    judged = [one for one in own if one["flat"] is not None]
+    # With --url there are none of the stack: its memory is not seen from here.
+    judged = [one for name, one in stack.items() if name.partition(" ")[0] != GENERATOR and one["flat"] is not None]
     if judged and all(one["flat"] for one in judged):
         most = max(0.0, *(one["rise_mib"] for one in judged))
         yield "well", f"memory is flat: while all calls talked no process of the stack rose by more than {most} MiB"
