@@ -3,6 +3,8 @@ set shell := ["bash", "-euo", "pipefail", "-c"]
 set positional-arguments
 
 python := ".venv/bin/python"
+# For recipes that run where the user stands, so that files he names are his: our packages are found, and none of his.
+here := "PYTHONPATH=" + quote(justfile_directory()) + " exec " + quote(justfile_directory() / python) + " -P"
 uv := env("UV", "uv")
 # It measures time, and so would tracing.
 untraced := "--deselect tests/protocol/sdp/test_sdp_grammar.py::test_the_worst_offer_of_64_kib_is_read_within_five_milliseconds_of_cpu"
@@ -42,31 +44,34 @@ soak *arguments: (_env "dev")
     {{ python }} -m pytest -m soak "$@"
 
 # Simulate calls in virtual time: 1000 on a network that loses a fifth (--seed S, --mischief; --help tells the rest).
+[no-cd]
 [no-exit-message]
 sim *arguments: (_env "dev")
-    @PYTHONPATH=.:tests exec {{ python }} -m sim "$@"
+    @PYTHONPATH={{ quote(justfile_directory() + ":" + justfile_directory() / "tests") }} exec {{ quote(justfile_directory() / python) }} -P -m sim "$@"
 
 # Place real calls on a running stack, or on one of its own: --calls 20 --seconds 10 (--help tells the rest).
+[no-cd]
 [no-exit-message]
 load *arguments: (_env "run")
-    @exec {{ python }} -m loadgen "$@"
+    @{{ here }} -m loadgen "$@"
 
 # Ten minutes of 300 calls on a stack of our own: late frames, memory of every process, flat or not; a page and JSON.
+[no-cd]
 [no-exit-message]
 soak-calls *arguments: (_env "run")
-    @mkdir -p run
-    @exec {{ python }} -m loadgen --soak --agent meter --calls 300 --seconds 600 \
-        --report run/soak-calls.html --json run/soak-calls.json "$@"
+    @{{ here }} -m loadgen.soak_calls "$@"
 
 # Look at this machine as a relay would: ports, socket buffers, public address, NAT (--help tells the options).
+[no-cd]
 [no-exit-message]
 doctor *arguments: (_env "run")
-    @exec {{ python }} -m relay doctor "$@"
+    @{{ here }} -m relay doctor "$@"
 
 # Measure: relay CPU per packet, transceiver CPU per call-second, set-up, data channel, interruptions and first words.
+[no-cd]
 [no-exit-message]
 bench *arguments: (_env "dev")
-    @exec {{ python }} -m bench "$@"
+    @{{ here }} -m bench "$@"
 
 # Branch coverage of protocol/ by the tests that need no real peer; fails below 95 % (minutes).
 coverage: (_env "dev")

@@ -23,10 +23,11 @@ from bench.memory import HalfOpenOptions, MemoryOptions, measure_half_open, meas
 from bench.onset import OnsetOptions, measure_onset
 from bench.processes import BenchFailed
 from bench.progress import Progress
-from bench.relay import RelayOptions, measure_relay, measure_survival, measure_table
+from bench.relay import BAR_FLOWS, BAR_RATE, RelayOptions, measure_relay, measure_survival, measure_table
 from bench.render import render
+from bench.setup import BAR_CALLS as SETUP_CALLS
 from bench.setup import SetupOptions, measure_setup
-from bench.transceiver import BAR_GROWTH, TransceiverOptions, measure_transceiver
+from bench.transceiver import BAR_CALLS, BAR_GROWTH, TransceiverOptions, measure_transceiver
 
 EXIT_WELL, EXIT_FAILED, EXIT_USAGE = range(3)
 
@@ -82,6 +83,9 @@ def main() -> int:
         return EXIT_FAILED
     except KeyboardInterrupt:
         return EXIT_FAILED
+    if options.quick:
+        for section in sections:
+            section.judge_nothing("--quick")
     if note is not None:
         sections[0].note(note)
     report = Report(
@@ -106,7 +110,7 @@ def main() -> int:
 def _measurements(options: argparse.Namespace) -> Sequence[Callable[[Progress], Section]]:
     quick = options.quick
     relay = RelayOptions(
-        flows=tuple(options.flows or [1000]),
+        flows=tuple(options.flows or [BAR_FLOWS]),
         rounds=options.rounds or (2 if quick else 5),
         seconds=0.2 if quick else 0.5,
         rate=options.rate,
@@ -114,7 +118,7 @@ def _measurements(options: argparse.Namespace) -> Sequence[Callable[[Progress], 
         kills=1 if quick else 5,
         table_flows=20_000 if quick else 1_000_000,
     )
-    rounds, calls = options.rounds or (1 if quick else 3), options.calls or (20 if quick else 200)
+    rounds, calls = options.rounds or (1 if quick else 3), options.calls or (20 if quick else BAR_CALLS)
     transceiver = TransceiverOptions(
         calls=calls,
         aiortc_calls=min(calls, 40),
@@ -123,7 +127,7 @@ def _measurements(options: argparse.Namespace) -> Sequence[Callable[[Progress], 
         rounds=rounds,
         seconds=1.0 if quick else 3.0,
     )
-    setup = SetupOptions(min(calls, 10 if quick else 40), rounds)
+    setup = SetupOptions(min(calls, 10 if quick else SETUP_CALLS), rounds)
     memory = MemoryOptions(calls, min(calls, 80), rounds)
     half_open = HalfOpenOptions(500, 50) if quick else HalfOpenOptions(5000, 200)
     channel = ChannelOptions(rounds, 0.5 if quick else 1.5)
@@ -157,7 +161,9 @@ def _parser() -> argparse.ArgumentParser:
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("what", nargs="?", default="all", choices=WHAT)
-    parser.add_argument("--quick", action="store_true", help="fewer and shorter rounds: to see that it works")
+    parser.add_argument(
+        "--quick", action="store_true", help="fewer and shorter rounds: to see that it works; no bar is judged"
+    )
     parser.add_argument("--json", type=Path, metavar="FILE", help="write every round's figures as JSON")
     parser.add_argument("--figures", type=Path, metavar="DIR", help="draw every section there, as SVG")
     parser.add_argument("--rounds", type=_count(1, 100), metavar="N", help="rounds (relay 5, else 3)")
@@ -172,7 +178,7 @@ def _parser() -> argparse.ArgumentParser:
         "--flows", type=_count(1, 50_000), nargs="+", metavar="N", help="flows through the relay (1000)"
     )
     parser.add_argument(
-        "--rate", type=_count(100, 100_000), default=20_000, metavar="N", help="packets/s of the paced load (20000)"
+        "--rate", type=_count(100, 100_000), default=BAR_RATE, metavar="N", help="packets/s of the paced load (20000)"
     )
     return parser
 

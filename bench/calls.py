@@ -14,7 +14,7 @@ from bench.figures import Section
 from bench.machine import measuring_cpus
 from bench.orders import Closed, Opened, Order, Talked
 from bench.processes import BenchFailed, Child, clean_environment, python
-from bench.reference.pion import PION, build_pion
+from bench.reference.pion import PION, build_pion, why_no_go
 from bench.reference.srtp_echo import C_ECHO, compile_echo, start_echo
 from bench.wiring import OurStack, start_stack, start_transceiver
 
@@ -147,7 +147,7 @@ class Servers:
     def pion(self) -> Party | None:
         programs = build_pion()
         if programs is None:
-            self._section.note(f"no Go here: measured without {PION}")
+            self._section.note(f"{why_no_go()}: measured without {PION}")
             return None
         self._section.note(
             f"{PION} is github.com/pion/webrtc {programs.version}, GOMAXPROCS=1, one socket for all calls"

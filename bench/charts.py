@@ -97,7 +97,7 @@ def _row(section: Section, series: Series, y: float, scale: float) -> list[str]:
             parts.append(f'<path class="bar" d="M{mark:.1f},{top - 2:g}V{top + THICK + 2:g}"/>')
             at = max(at, mark)
         reached = "" if reference is None else f"{number(verdict.reached.median)} "
-        tick = "met" if verdict.met else "missed"
+        tick = "not judged" if verdict.met is None else "met" if verdict.met else "missed"
         words += f' <tspan class="{tick}">{reached}≤ {bar.limit:g} {tick}</tspan>'
     parts.append(f'<text x="{at + 8:.1f}" y="{y:g}">{words}</text>')
     return parts

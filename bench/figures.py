@@ -41,6 +41,8 @@ class Bar(msgspec.Struct, kw_only=True, frozen=True):
     subject: str
     reference: str | None
     limit: float
+    unlike: str = ""
+    """Why this run says nothing of the bar; empty when it is like the one that the bar is about."""
 
 
 class Verdict(msgspec.Struct, kw_only=True, frozen=True):
@@ -48,8 +50,8 @@ class Verdict(msgspec.Struct, kw_only=True, frozen=True):
 
     bar: Bar
     reached: Spread
-    met: bool
-    """By the median."""
+    met: bool | None
+    """By the median; None when the run is unlike the one that the bar is about."""
 
 
 class Section(msgspec.Struct, kw_only=True):
@@ -79,9 +81,13 @@ class Section(msgspec.Struct, kw_only=True):
         if own is not None:
             series.own.append(own)
 
-    def hold(self, what: str, subject: str, limit: float, *, to: str | None = None) -> None:
-        """A bar: at most `limit`, times what the reference `to` has."""
-        self.bars.append(Bar(what=what, subject=subject, reference=to, limit=limit))
+    def hold(self, what: str, subject: str, limit: float, *, to: str | None = None, unlike: str = "") -> None:
+        """A bar: at most `limit`, times what the reference `to` has; not judged if the run is `unlike` that of the bar."""
+        self.bars.append(Bar(what=what, subject=subject, reference=to, limit=limit, unlike=unlike))
+
+    def judge_nothing(self, why: str) -> None:
+        """Of all bars that there are by now."""
+        self.bars = [msgspec.structs.replace(bar, unlike=why) for bar in self.bars]
 
     def note(self, text: str) -> None:
         """Once, however many rounds have it to say."""
@@ -105,7 +111,9 @@ class Section(msgspec.Struct, kw_only=True):
         if subject is None or (reference is None) is not (bar.reference is None):
             return None
         reached = spread(subject.rounds) if reference is None else ratio(subject.rounds, reference.rounds)
-        return None if reached is None else Verdict(bar=bar, reached=reached, met=reached.median <= bar.limit)
+        if reached is None:
+            return None
+        return Verdict(bar=bar, reached=reached, met=None if bar.unlike else reached.median <= bar.limit)
 
     def verdicts(self) -> list[Verdict]:
         return [verdict for bar in self.bars if (verdict := self.verdict(bar)) is not None]

@@ -37,9 +37,10 @@ from protocol.routing import RoutingConfig
 from relay.host import STEADY
 from service.config import load
 
-__all__ = ["RelayOptions", "measure_relay", "measure_survival", "measure_table"]
+__all__ = ["BAR_FLOWS", "BAR_RATE", "RelayOptions", "measure_relay", "measure_survival", "measure_table"]
 
 # Implementation constants
+BAR_FLOWS, BAR_RATE = 1000, 20_000  # of the runs that the bars are about
 ROUND_LIMIT = 30.0  # seconds for an answer of the generator
 RELAY, JUMBO, SINGLE, GREEDY = "relay", "relay, jumbo trunk", "relay, no bundling", "relay, no latency budget"
 C_BUNDLING, C_JUMBO, C_PLAIN = "C, bundling, no tag", "C, jumbo trunk, no tag", "C, a datagram each"
@@ -126,14 +127,17 @@ def _measure(section: Section, load: Load, subject: Subject, doubts: Doubts, sec
 
 
 def _hold(section: Section, load: Load) -> None:
+    unlike = "" if load.flows == BAR_FLOWS else f"the bar is of {BAR_FLOWS} flows"
     if load.rate:
-        section.hold(load.what, RELAY, 0.75, to=C_PLAIN)
-        section.hold(f"{load.what}: added p50", RELAY, 0.25)
+        if load.rate != BAR_RATE:
+            unlike = f"the bar is of {BAR_RATE} packets/s"
+        section.hold(load.what, RELAY, 0.75, to=C_PLAIN, unlike=unlike)
+        section.hold(f"{load.what}: added p50", RELAY, 0.25, unlike=unlike)
         return
-    section.hold(load.what, RELAY, 0.70 if load.order["both_ways"] else 0.35, to=C_PLAIN)
-    section.hold(load.what, JUMBO, 0.70 if load.order["both_ways"] else 0.35, to=C_PLAIN)
-    section.hold(load.what, SINGLE, 1.10, to=C_PLAIN)
-    section.hold(load.what, SINGLE, 0.95, to=NGINX)
+    section.hold(load.what, RELAY, 0.70 if load.order["both_ways"] else 0.35, to=C_PLAIN, unlike=unlike)
+    section.hold(load.what, JUMBO, 0.70 if load.order["both_ways"] else 0.35, to=C_PLAIN, unlike=unlike)
+    section.hold(load.what, SINGLE, 1.10, to=C_PLAIN, unlike=unlike)
+    section.hold(load.what, SINGLE, 0.95, to=NGINX, unlike=unlike)
 
 
 def _subjects(

@@ -35,6 +35,8 @@ def _judged(section: Section, bar: Bar) -> str:
     reached = verdict.reached
     between = f" ({number(reached.low)} – {number(reached.high)})" if reached.low != reached.high else ""
     word = "[green]met[/]" if verdict.met else "[red]missed[/]"
+    if verdict.met is None:
+        word = f"[yellow]not judged: {bar.unlike}[/]"
     return f"  {bar.what}: {against}: bar ≤ {bar.limit:g}: [bold]{number(reached.median)}[/]{between} {word}"
 
 

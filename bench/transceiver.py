@@ -19,12 +19,12 @@ from bench.orders import Talked
 from bench.progress import Progress
 from bench.reference.pion import PION
 
-__all__ = ["BAR_GROWTH", "TransceiverOptions", "measure_transceiver"]
+__all__ = ["BAR_CALLS", "BAR_GROWTH", "TransceiverOptions", "measure_transceiver"]
 
 # Implementation constants
 RATE, AIORTC_RATE = 50.0, 20.0  # new calls per second
 UNIT = "CPU ms/call-second"
-BAR_GROWTH = (50, 500)
+BAR_CALLS, BAR_GROWTH = 200, (50, 500)
 ALONE, OTHERS, GROWTH = "the process that terminates calls", "the others, apart", f"growth: {DIRECT}"
 
 
@@ -113,10 +113,11 @@ def cost(talked: Talked, process: str) -> tuple[float, float]:
 
 
 def _hold(section: Section, options: TransceiverOptions) -> None:
+    unlike = "" if options.calls == BAR_CALLS else f"the bar is of {BAR_CALLS} calls"
     for subject in (DIRECT, RELAYED):
         for reference, limit in ((PION, 0.55), (PASSING, 0.35), (CODING, 0.03)):
-            section.hold(ALONE, subject, limit, to=reference)
-    section.hold(ALONE, SEPARATE, 0.70, to=PION)
+            section.hold(ALONE, subject, limit, to=reference, unlike=unlike)
+    section.hold(ALONE, SEPARATE, 0.70, to=PION, unlike=unlike)
     few, many = options.growth
     if options.growth == BAR_GROWTH:  # with other numbers the ratio is shown, but says nothing of the bar
         section.hold(GROWTH, f"{many} calls", 1.0, to=f"{few} calls")

@@ -16,7 +16,7 @@ from rich.console import Console
 from loadgen.accounts import Accounts
 from loadgen.endurance import Capacity, find_capacity, process_figures
 from loadgen.fleet import Alone, Fleet, Worker, start_workers
-from loadgen.options import Options, parse_options, process_count
+from loadgen.options import LOAD, Options, Preset, parse_options, process_count
 from loadgen.ownstack import OwnStack, StackFailed, own_stack
 from loadgen.page import render_page
 from loadgen.progress import show_progress
@@ -28,22 +28,22 @@ from service.ready import stop_signals
 EXIT_WELL, EXIT_NOT_WELL, EXIT_USAGE = range(3)
 
 
-def main() -> int:
-    options = parse_options()
+def main(preset: Preset = LOAD) -> int:
+    options = parse_options(preset=preset)
     for name, file in (("--json", options.json), ("--report", options.report)):
         if file not in (None, "-") and (problem := _unwritable(Path(file))) is not None:
-            print(f"just load: {name}: {problem}", file=sys.stderr)
+            print(f"{preset.prog}: {name}: {problem}", file=sys.stderr)
             return EXIT_USAGE
     try:
         with _stack(options) as stack:
             result, timeline, capacity = _run(options, stack)
     except StackFailed as failed:
-        print(f"just load: {failed}", file=sys.stderr)
+        print(f"{preset.prog}: {failed}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:  # before there were calls
         return EXIT_NOT_WELL
     summary = summarize_result(result, options, process_figures(timeline.samples, ramp=options.find_capacity), capacity)
-    _deliver(options, summary, timeline)
+    _deliver(options, summary, timeline, preset.prog)
     return EXIT_WELL if summary.ok else EXIT_NOT_WELL
 
 
@@ -102,7 +102,7 @@ def _unwritable(file: Path) -> str | None:
     return None
 
 
-def _deliver(options: Options, summary: Summary, timeline: Timeline) -> None:
+def _deliver(options: Options, summary: Summary, timeline: Timeline, prog: str) -> None:
     """The table; the page and the JSON where they are asked for.
 
     With `--json -` standard output is for the program that reads it; the table goes to standard error.
@@ -111,7 +111,7 @@ def _deliver(options: Options, summary: Summary, timeline: Timeline) -> None:
     for part in render(summary):
         console.print(part, soft_wrap=True)
     if options.report is not None:
-        command = " ".join(["just load", *map(shlex.quote, sys.argv[1:])])
+        command = " ".join([prog, *map(shlex.quote, sys.argv[1:])])
         Path(options.report).write_text(render_page(summary, timeline.samples, command))
     if options.json is None:
         return

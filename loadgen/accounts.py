@@ -11,7 +11,8 @@ from typing import NamedTuple
 __all__ = ["Accounts", "ProcessSample"]
 
 # Specification constants: fields of /proc/PID/stat behind the name, and of /proc/PID/statm
-USER_TICKS, SYSTEM_TICKS, RESIDENT_PAGES = 11, 12, 1
+STATE, USER_TICKS, SYSTEM_TICKS, RESIDENT_PAGES = 0, 11, 12, 1
+ENDED = "Z"  # and its parent has not asked how
 
 PROC = Path("/proc")
 
@@ -66,7 +67,10 @@ class Accounts:
 
 
 def _read(pid: int) -> ProcessSample:
+    """Raises OSError if it has ended."""
     fields = (PROC / str(pid) / "stat").read_text().rpartition(")")[2].split()
+    if fields[STATE] == ENDED:
+        raise ProcessLookupError(pid)
     pages = int((PROC / str(pid) / "statm").read_text().split()[RESIDENT_PAGES])
     ticks = int(fields[USER_TICKS]) + int(fields[SYSTEM_TICKS])
     return ProcessSample(ticks / os.sysconf("SC_CLK_TCK"), pages * os.sysconf("SC_PAGE_SIZE"))

@@ -21,7 +21,8 @@ def percentile(values: Sequence[float], share: float) -> float | None:
 
 
 class Histogram:
-    """Times in seconds, kept to a tenth of a millisecond; beyond two seconds only their number and the maximum are.
+    """Times in seconds: kept to a tenth of a millisecond up to two seconds, from there to half a percent up to ten minutes;
+    beyond these only their number and the maximum are.
 
     `add` is for a value now and then. Who has one for every packet appends to `waiting`, and calls `gather` now and then: a
     thousand at once cost a tenth.
@@ -29,7 +30,9 @@ class Histogram:
 
     PER_SECOND = 10_000
     STEP = 1 / PER_SECOND
-    BINS = 20_000
+    EVEN = 20_000  # bins of one STEP; those after them grow
+    FINENESS = 200  # of them, while times grow e-fold
+    BINS = EVEN + math.ceil(FINENESS * math.log(600 * PER_SECOND / EVEN))
 
     def __init__(self) -> None:
         self.waiting: list[float] = []
@@ -58,9 +61,11 @@ class Histogram:
         values = np.array(waiting)
         waiting.clear()  # its owners keep the list
         self._maximum = max(self._maximum, float(values.max()))
-        self._bins += np.bincount(
-            np.clip(values * self.PER_SECOND, 0, self.BINS).astype(np.int64), minlength=self.BINS + 1
-        )
+        places = values * self.PER_SECOND
+        if places.max() >= self.EVEN:
+            far = places >= self.EVEN
+            places[far] = self.EVEN + self.FINENESS * np.log(places[far] / self.EVEN)
+        self._bins += np.bincount(np.clip(places, 0, self.BINS).astype(np.int64), minlength=self.BINS + 1)
 
     def merge(self, other: Histogram) -> None:
         """As if every value of `other` had been added here."""
@@ -83,4 +88,7 @@ class Histogram:
         if not count:
             return None
         index = int(np.searchsorted(self._bins.cumsum(), max(1, math.ceil(share * count))))
-        return min((index + 1) * self.STEP, self._maximum) if index < self.BINS else self._maximum
+        if index >= self.BINS:
+            return self._maximum
+        end = index + 1 if index < self.EVEN else self.EVEN * math.exp((index + 1 - self.EVEN) / self.FINENESS)
+        return min(end * self.STEP, self._maximum)

@@ -10,6 +10,7 @@ buffers find their size), rises by no more than GROWTH of it, or by SMALL.
 from __future__ import annotations
 
 import math
+from collections import Counter
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any, NamedTuple
@@ -48,16 +49,19 @@ def process_figures(samples: Sequence[Sample], *, ramp: bool = False) -> dict[st
     if len(level) < 2:
         return {}
     first, last = level[0], level[-1]
-    spoken = sum((after.at - before.at) * before.talking for before, after in pairwise(level))
-    names = [name for name in last.processes if name in first.processes]
-    return {name: _figures(name, level, spoken, ENOUGH if not ramp else math.inf) for name in names}
+    # At either end some may be missing: the last sample is from after the end of the generator's own processes.
+    seen = Counter(name for sample in level for name in sample.processes)
+    names = [name for name in dict.fromkeys([*first.processes, *last.processes]) if seen[name] > 1]
+    return {name: _figures(name, level, ENOUGH if not ramp else math.inf) for name in names}
 
 
-def _figures(name: str, level: Sequence[Sample], spoken: float, enough: float) -> dict[str, Any]:
+def _figures(name: str, level: Sequence[Sample], enough: float) -> dict[str, Any]:
+    level = [sample for sample in level if name in sample.processes]
     first, last = level[0], level[-1]
     cpu = last.processes[name].cpu - first.processes[name].cpu
     seconds = last.at - first.at
-    judged = [(sample.at, sample.processes[name].resident) for sample in level if name in sample.processes]
+    spoken = _spoken(level)
+    judged = [(sample.at, sample.processes[name].resident) for sample in level]
     residents = [resident for _, resident in judged]
     judged = judged[int(SETTLING * len(judged)) :]
     slope = _slope(judged) if len(judged) >= enough else None
@@ -73,6 +77,11 @@ def _figures(name: str, level: Sequence[Sample], spoken: float, enough: float) -
         "rise_mib": None if rise is None else round(rise / MIB, 2),
         "flat": None if rise is None else rise <= max(SMALL, GROWTH * judged[0][1]),
     }
+
+
+def _spoken(level: Sequence[Sample]) -> float:
+    """Seconds of all calls together."""
+    return sum((after.at - before.at) * before.talking for before, after in pairwise(level))
 
 
 def _slope(points: Sequence[tuple[float, float]]) -> float:

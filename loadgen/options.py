@@ -9,12 +9,13 @@ import os
 import secrets
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from loadgen.network import Network
 from udpio.shaper import Conditions
 
-__all__ = ["Arrivals", "Options", "parse_options", "process_count"]
+__all__ = ["LOAD", "Arrivals", "Options", "Preset", "parse_options", "process_count"]
 
 # Implementation constants
 MAX_CALLS = 20_000  # a socket, a DTLS association and an SCTP association each
@@ -22,7 +23,7 @@ MAX_PROCESSES = 64
 CALLS_OF_A_PROCESS = 400  # they take a little more than half of a core; the rest is for setting them up
 MAX_SECONDS = 86_400.0
 # Set-up costs two signatures and two key agreements at either end: it must not be what a ramp measures.
-MEASURE: dict[str, float] = {"calls": 20, "seconds": 10.0, "rate": 20.0}
+RATE = 20.0
 RAMP: dict[str, float] = {"calls": 2000, "seconds": MAX_SECONDS, "rate": 4.0}
 DEFAULT_SETUP_SECONDS = 15.0
 DEFAULT_CHECK_SECONDS = 5.0  # RFC 7675 §5.1
@@ -57,7 +58,9 @@ what each process cost for a second of a call; then all calls end.
 exit status:
   0  all is well
   1  a call failed, or something was lost (see --allow-loss), foreign, corrupt
-     or doubled
+     or doubled, or memory grew (see --soak). What is lost counts neither with a
+     bad network nor with --find-capacity: there losses at the limit are what
+     is looked for, and 0 means that a limit was found or all calls had come.
   2  the command line or the configuration is wrong
 """
 
@@ -103,16 +106,33 @@ class Options:
     network: Network
 
 
-def parse_options(arguments: Sequence[str] | None = None) -> Options:
+class Preset(NamedTuple):
+    """What a recipe asks for unless it is told otherwise."""
+
+    prog: str = "just load"
+    description: str = "Places real calls and tells how they went."
+    calls: int = 20
+    seconds: float = 10.0
+    agent: str = "echo"
+    soak: bool = False
+    report: str | None = None
+    json: str | None = None
+
+
+LOAD = Preset()
+
+
+def parse_options(arguments: Sequence[str] | None = None, preset: Preset = LOAD) -> Options:
     """Exits with 0 after `--help`, with 2 for what cannot be."""
-    parser = _parser()
+    parser = _parser(preset)
     given = vars(parser.parse_args(arguments))
     conditions = {name: given.pop(name) for name in CONDITIONS}
     try:
         given["network"] = Network(Conditions(**conditions), given.pop("rebind_seconds"), given.pop("seed"))
     except ValueError as error:
         parser.error(f"a bad network: {error}")
-    defaults = RAMP if given["find_capacity"] else MEASURE
+    measure = {"calls": preset.calls, "seconds": preset.seconds, "rate": RATE}
+    defaults = RAMP if given["find_capacity"] else measure
     given |= {name: value for name, value in defaults.items() if given[name] is None}
     if given["url"] is not None and (given["soak"] or given["find_capacity"]):
         parser.error("--soak and --find-capacity look at the processes of a stack of our own: not with --url")
@@ -129,33 +149,44 @@ def process_count(options: Options) -> int:
     return min(wanted, options.calls)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(preset: Preset) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        prog="just load",
-        description="Places real calls and tells how they went.",
+        prog=preset.prog,
+        description=preset.description,
         epilog=EPILOG,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--calls", type=_count, metavar="N", help="how many calls (20)")
-    parser.add_argument("--seconds", type=_positive(MAX_SECONDS), metavar="S", help="each talks for (10)")
-    parser.add_argument("--rate", type=_positive(1000.0), metavar="R", help="calls placed per second (20)")
+    parser.add_argument("--calls", type=_count, metavar="N", help=f"how many calls ({preset.calls})")
+    parser.add_argument(
+        "--seconds", type=_positive(MAX_SECONDS), metavar="S", help=f"each talks for ({preset.seconds:g})"
+    )
+    parser.add_argument("--rate", type=_positive(1000.0), metavar="R", help=f"calls placed per second ({RATE:g})")
     parser.add_argument("--url", type=_url, metavar="URL", help="a running stack (one is started, and ended)")
     parser.add_argument(
         "--agent",
-        default="echo",
+        default=preset.agent,
         metavar="NAME",
-        help="agent of the stack (echo; meter tells slots; internal:echo, internal:meter)",
+        help=f"agent of the stack (echo; meter tells slots; internal:echo, internal:meter; here {preset.agent})",
     )
     parser.add_argument(
         "--arrivals",
-        type=Arrivals,
-        choices=list(Arrivals),
+        type=_arrivals,
         default=Arrivals.STEADY,
         metavar="HOW",
         help="steady, or poisson: as independent callers come (steady)",
     )
-    parser.add_argument("--report", metavar="FILE", help="write a page with plots, HTML in one file")
-    parser.add_argument("--json", metavar="FILE", help="write the result as JSON; - is standard output")
+    parser.add_argument(
+        "--report",
+        metavar="FILE",
+        default=preset.report,
+        help=_written("write a page with plots, HTML in one file", preset.report),
+    )
+    parser.add_argument(
+        "--json",
+        metavar="FILE",
+        default=preset.json,
+        help=_written("write the result as JSON; - is standard output", preset.json),
+    )
     parser.add_argument("--allow-loss", action="store_true", help="what is lost does not make it a failure")
     parser.add_argument(
         "--setup-timeout",
@@ -183,7 +214,11 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--no-fec", dest="fec", action="store_false", help="frames without a copy of the one before")
     parser.add_argument(
-        "--soak", action="store_true", help="fail, too, if the memory of a process of the stack grows on and on"
+        "--soak",
+        action="store_true",
+        default=preset.soak,
+        help="fail, too, if the memory of a process of the stack grows on and on"
+        + (" (always here)" if preset.soak else ""),
     )
     parser.add_argument(
         "--find-capacity",
@@ -235,6 +270,19 @@ def _parser() -> argparse.ArgumentParser:
         help="of losses, jitter and poisson arrivals (another each time; the report tells it)",
     )
     return parser
+
+
+def _written(what: str, file: str | None) -> str:
+    return what if file is None else f"{what} ({file})"
+
+
+def _arrivals(text: str) -> Arrivals:
+    try:
+        return Arrivals(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(
+            f"must be one of {', '.join(each.value for each in Arrivals)}, not {text!r}"
+        ) from None
 
 
 def _processes(text: str) -> int:

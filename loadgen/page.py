@@ -6,6 +6,7 @@ from collections.abc import Iterable, Sequence
 from html import escape
 from itertools import pairwise
 
+from loadgen.phrases import describe_network, say
 from loadgen.plots import Point, line_chart
 from loadgen.report import STAGE_NAMES, Summary, sentences
 from loadgen.timeline import Sample
@@ -40,21 +41,27 @@ def render_page(summary: Summary, samples: Sequence[Sample], command: str) -> st
         f"<h1>{'well' if summary.ok else 'not well'}</h1>",
         f"<p><code>{escape(command)}</code></p>",
         *(f'<p class="{tone}">{escape(text)}</p>' for tone, text in sentences(summary)),
-        '<div class="plots">',
-        *_plots(summary, samples),
-        "</div>",
-        "<h2>milliseconds</h2>",
-        _table(["", *shares], ([name, *map(_cell, spread.values())] for name, spread in times.items())),
-        "<h2>counts</h2>",
-        _table(
-            ["", "audio frames", "data messages"],
-            ([name, _cell(summary.audio[name]), _cell(summary.data.get(name))] for name in counts),
+        *(
+            [
+                '<div class="plots">',
+                *_plots(summary, samples),
+                "</div>",
+                "<h2>milliseconds</h2>",
+                _table(["", *shares], ([name, *map(say, spread.values())] for name, spread in times.items())),
+                "<h2>counts</h2>",
+                _table(
+                    ["", "audio frames", "data messages"],
+                    ([name, say(summary.audio[name]), say(summary.data.get(name))] for name in counts),
+                ),
+            ]
+            if summary.has_figures
+            else []
         ),
         *_processes(summary),
         "<h2>the generator itself</h2>",
-        _table(["", ""], ([name.replace("_", " "), _cell(value)] for name, value in summary.generator.items())),
+        _table(["", ""], ([name.replace("_", " "), say(value)] for name, value in summary.generator.items())),
         "<h2>the network between</h2>",
-        _table(["", ""], ([name.replace("_", " "), _cell(value)] for name, value in summary.network.items())),
+        _table(["", ""], ([name.replace("_", " "), say(value)] for name, value in _network(summary))),
     ]
     head = (
         f'<meta charset="utf-8"><title>Antiphon: load of {summary.calls["wanted"]} calls</title><style>{STYLE}</style>'
@@ -68,8 +75,14 @@ def _processes(summary: Summary) -> Iterable[str]:
         yield "<h2>the processes, while all calls talked</h2>"
         yield _table(
             ["", *(head.replace("_", " ") for head in heads)],
-            ([name, *map(_cell, figures.values())] for name, figures in summary.processes.items()),
+            ([name, *map(say, figures.values())] for name, figures in summary.processes.items()),
         )
+
+
+def _network(summary: Summary) -> Iterable[tuple[str, object]]:
+    network = summary.network
+    yield "conditions", describe_network(network)
+    yield from ((name, value) for name, value in network.items() if name not in ("conditions", "rebind_every_s"))
 
 
 def _plots(summary: Summary, samples: Sequence[Sample]) -> Iterable[str]:
@@ -131,9 +144,3 @@ def _table(heads: Iterable[str], rows: Iterable[Iterable[str]]) -> str:
         return "<tr>" + "".join(f"<{tag}>{escape(cell)}</{tag}>" for cell in cells) + "</tr>"
 
     return f"<table>{row(heads, 'th')}{''.join(row(cells, 'td') for cells in rows)}</table>"
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, dict):
-        return ", ".join(f"{name} {_cell(one)}" for name, one in value.items()) or "none"
-    return "–" if value is None else str(value)

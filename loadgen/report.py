@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import fields
@@ -18,6 +19,7 @@ from loadgen.distribution import Histogram, percentile
 from loadgen.driver import TICK_SECONDS
 from loadgen.endurance import CORE, Capacity
 from loadgen.options import Options
+from loadgen.phrases import describe_failure, describe_limit, describe_network, total_by_kind
 from loadgen.result import AUDIO_COUNTS, CallResult, Result, collect
 from loadgen.scenario import Run
 from loadgen.words import SLOT_COUNTS
@@ -31,6 +33,8 @@ LIMIT_LATENESS = 0.1  # seconds, of one frame
 LIMIT_ARRIVAL = 0.1  # seconds that a call in a hundred began late
 LIMIT_READING = 0.010  # seconds that a datagram in a hundred waited in our sockets
 LIMIT_CPU = 0.9  # of the one core that a process can use
+
+GENERATOR = "generator"  # the name of its first process; others have a number behind it
 
 _SHARES = {"p50": 0.50, "p95": 0.95, "p99": 0.99, "max": 1.0}
 
@@ -58,6 +62,11 @@ class Summary(msgspec.Struct, kw_only=True):
     curves: dict[str, dict[str, list[float | None]]]
     """Percentiles 0 to 100, in milliseconds: by stage of `setup`, and of audio and data `round_trip`."""
     each: list[dict[str, Any]]
+
+    @property
+    def has_figures(self) -> bool:
+        """Whether any call came so far that something was measured."""
+        return any(spread["max"] is not None for spread in self.setup_ms.values())
 
 
 def summarize(run: Run) -> Summary:
@@ -204,6 +213,7 @@ def _network(result: Result, options: Options) -> dict[str, Any]:
             for field in fields(Conditions)
             if getattr(network.conditions, field.name) != getattr(default, field.name)
         },
+        "rebind_every_s": network.rebind_seconds if math.isfinite(network.rebind_seconds) else None,
         "seed": network.seed,
         "dropped": result.network_drops,
         "rebindings": result.rebindings,
@@ -267,6 +277,12 @@ def _rounded(value: float | None) -> float | None:
 
 
 def render(summary: Summary) -> list[RenderableType]:
+    styles = {"": "{}", "warn": "[yellow]{}[/]", "bad": "[red]{}[/]", "well": "[bold green]{}[/]"}
+    said = [styles[tone].format(escape(text)) for tone, text in sentences(summary)]
+    return [*_tables(summary), *said] if summary.has_figures else [*said]
+
+
+def _tables(summary: Summary) -> Iterable[Table]:
     times = Table(title="milliseconds", title_justify="left", title_style="bold")
     times.add_column("")
     for name in _SHARES:
@@ -284,8 +300,7 @@ def render(summary: Summary) -> list[RenderableType]:
     counts.add_column("data messages", justify="right")
     for name in ("sent", "received", "early", "lost", "late", "duplicated", "foreign", "corrupt"):
         counts.add_row(name, _text(summary.audio[name]), _text(summary.data.get(name)))
-    styles = {"": "{}", "warn": "[yellow]{}[/]", "bad": "[red]{}[/]", "well": "[bold green]{}[/]"}
-    return [times, counts, *(styles[tone].format(escape(text)) for tone, text in sentences(summary))]
+    return times, counts
 
 
 STAGE_NAMES = {
@@ -317,9 +332,8 @@ def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
         )
     yield from _processes(summary)
     if network["conditions"] or network["rebindings"]:
-        said = ", ".join(f"{name} {value:g}" for name, value in network["conditions"].items()) or "nothing lost"
         dropped = ", ".join(f"{count} {reason}" for reason, count in network["dropped"].items()) or "nothing"
-        yield "", f"a bad network between (seed {network['seed']}): {said}; dropped: {dropped}"
+        yield "", f"a bad network between (seed {network['seed']}): {describe_network(network)}; dropped: {dropped}"
     if network["rebindings"]:
         median, worst = (_text(network["heard_again_after_ms"][share]) for share in ("p50", "max"))
         rebindings = _count(network["rebindings"], "rebinding")
@@ -332,19 +346,15 @@ def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
     for died in generator["died"]:
         yield "bad", f"a process of the generator ended before its time ({died}); what it had measured is lost"
     if generator["limit"]:
-        why = ", ".join(generator["limit"])
-        yield "bad", f"the generator was the limit ({why}): these figures are its own, not the stack's"
+        yield "bad", describe_limit(generator, audio["round_trip_ms"]["max"])
     if generator["socket_errors"]:
         yield "warn", f"the system refused datagrams: {generator['socket_errors']}"
     if audio["held"]:
         yield "warn", f"{audio['held']} frames were held back without the server's consent"
     for reason, count in calls["failures"].items():
         yield "bad", f"failed: {count} × {reason}"
-    if "no_audio" in calls["failures"] and not calls["succeeded"]:
-        yield (
-            "warn",
-            "no_audio: does the agent there return what it hears? `just up --agent echo` does, the parrot does not",
-        )
+        if (meaning := describe_failure(reason, all_failed=not calls["succeeded"])) is not None:
+            yield "warn", f"{reason}: {meaning}"
     yield (
         "well" if summary.ok else "bad",
         f"{'well' if summary.ok else 'not well'}: {_count(calls['wanted'], 'call')}, {calls['failed']} failed, {audio['lost']} "
@@ -355,16 +365,18 @@ def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
 def _processes(summary: Summary) -> Iterable[tuple[str, str]]:
     stack = {name: one for name, one in summary.processes.items() if one["cpu_ms_per_call_second"] is not None}
     if stack:
-        spent = ", ".join(f"{name}: {one['cpu_ms_per_call_second']:.3g}" for name, one in stack.items())
+        costs = ((name, one["cpu_ms_per_call_second"]) for name, one in stack.items())
+        spent = ", ".join(f"{name}: {cost:.3g}" for name, cost in total_by_kind(costs, GENERATOR).items())
         yield "", f"milliseconds of CPU for each second of a call: {spent}"
     for name, one in stack.items():
         if one["flat"] is False:
             first, last = one["resident_mib"]["first"], one["resident_mib"]["last"]
             yield "bad", f"the memory of {name} is not flat: {first} MiB, then {last} MiB"
-    judged = [one for one in stack.values() if one["flat"] is not None]
+    # With --url there are none of the stack: its memory is not seen from here.
+    judged = [one for name, one in stack.items() if name.partition(" ")[0] != GENERATOR and one["flat"] is not None]
     if judged and all(one["flat"] for one in judged):
         most = max(0.0, *(one["rise_mib"] for one in judged))
-        yield "well", f"memory is flat: while all calls talked no process's rose by more than {most} MiB"
+        yield "well", f"memory is flat: while all calls talked no process of the stack rose by more than {most} MiB"
     if capacity := summary.capacity:
         yield "", f"{capacity['calls']} calls, then: {capacity['reason']}"
         for name in ("relay", "transceiver", "agent"):

@@ -11,7 +11,7 @@ import msgspec
 import trio
 
 from protocol.address import format_address, pack_address
-from relay.control import ask_upgrade, control_name
+from relay.control import ask_upgrade, control_name, running_relays
 from relay.generation import HostProcess, fork_host
 from relay.settings import SECTIONS, Settings, check_routing, load_settings
 from relay.sockets import open_sockets
@@ -72,10 +72,19 @@ def _upgrade(settings: Settings) -> int:
                 return EXIT_FAILED
             print(answer.step or "upgraded", flush=True)
     except OSError as error:
-        hint = "" if settings.relay.control else " (a relay is asked by its first relay.listen, which is in its log)"
+        hint = "" if settings.relay.control else f" ({_whom_to_ask()})"
         print(f"relay: nobody answers at {shown}: {error.strerror or error}{hint}", file=sys.stderr)
         return EXIT_FAILED
     return 0
+
+
+def _whom_to_ask() -> str:
+    found = ", ".join(running_relays())
+    here = f"here run {found}" if found else "none is seen here; its log has it"
+    return (
+        "a relay is asked by the first relay.listen that it was started with: if the file names another now, "
+        f"put the old one first in ANTIPHON_RELAY_LISTEN; {here}"
+    )
 
 
 def _parser() -> argparse.ArgumentParser:

@@ -14,6 +14,7 @@ import struct
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import suppress
+from pathlib import Path
 
 import msgspec
 import trio
@@ -22,9 +23,11 @@ from relay.config import RelayConfig
 from service.listening import naming
 from service.logs import get_logger
 
-__all__ = ["Answer", "ask_upgrade", "control_name", "serve_control"]
+__all__ = ["Answer", "ask_upgrade", "control_name", "running_relays", "serve_control"]
 
 # Implementation constants
+ABSTRACT = "antiphon relay "
+PROC_UNIX = Path("/proc/net/unix")
 COMMAND = b"upgrade\n"
 COMMAND_SECONDS = 2.0
 MAX_CLIENTS = 8
@@ -48,7 +51,17 @@ def control_name(config: RelayConfig, listen: str) -> str:
     """Where the relay that listens at `listen` is asked; begins with NUL if it is no path. Empty: nowhere."""
     if config.control or sys.platform != "linux" or config.reuse_port:  # several relays may share that address
         return config.control
-    return f"\0antiphon relay {listen}"
+    return f"\0{ABSTRACT}{listen}"
+
+
+def running_relays() -> list[str]:
+    """The first listen addresses of relays on this machine that are asked in the abstract namespace, as their names say."""
+    try:
+        lines = PROC_UNIX.read_text("utf-8", "replace").splitlines()
+    except OSError:
+        return []
+    names = (line.partition(f"@{ABSTRACT}") for line in lines)
+    return list(dict.fromkeys(_readable(listen) for _, found, listen in names if found))[:MAX_CLIENTS]
 
 
 async def serve_control(

@@ -95,7 +95,7 @@ def spawn_host(file: Path | None) -> HostProcess:
     ours, theirs = open_pair()
     with theirs:
         os.set_inheritable(theirs.fileno(), True)
-        arguments = [sys.executable, "-m", "relay.host", str(theirs.fileno()), *([str(file)] if file else [])]
+        arguments = [sys.executable, "-m", "relay.fresh_host", str(theirs.fileno()), *([str(file)] if file else [])]
         # From this very thread: the kernel's signal at a parent's death is about the thread that forked.
         pid = os.posix_spawn(sys.executable, arguments, os.environ)
     return HostProcess(pid, ours)

@@ -1,6 +1,6 @@
 """The host of a generation of workers: imports everything, then forks the workers and forks again whoever dies.
 
-`python -m relay.host DESCRIPTOR [CONFIG]`, started by the supervisor, never by people. It has no threads and no event loop:
+Forked by the supervisor, or loaded by `relay.fresh_host`. It has no threads and no event loop:
 its memory is what every worker begins with, so a worker is back within milliseconds, without an import.
 
 Whoever lived for a second is replaced at once; whoever keeps dying sooner waits, longer each time, and the others do not
@@ -34,6 +34,7 @@ __all__ = ["host"]
 STEADY = 1.0
 DELAY_FIRST = 0.05
 DELAY_LONGEST = 5.0
+MAX_REASON = 1000  # characters
 
 
 def host(control: socket.socket, file: Path | None, parent: int) -> None:
@@ -47,6 +48,10 @@ def host(control: socket.socket, file: Path | None, parent: int) -> None:
         generation = _Generation(control, _prepare(control, file))
     except (ConfigError, ConnectionError) as error:
         send(control, Failed(str(error)))
+        return
+    except Exception as error:  # noqa: BLE001 - new code that cannot be made to work: the operator wants to know why
+        traceback.print_exc()
+        send(control, Failed(f"{type(error).__name__}: {error}"[:MAX_REASON]))
         return
     generation.run()
 
@@ -199,6 +204,6 @@ def _nothing(_number: int, _frame: object) -> None:
     """A handler, so that SIGCHLD reaches the wake-up descriptor."""
 
 
-if __name__ == "__main__":
+if __name__ == "__main__":  # for a supervisor that began before there was `relay.fresh_host`
     descriptor, *files = sys.argv[1:]
     host(socket.socket(fileno=int(descriptor)), Path(files[0]) if files else None, os.getppid())

@@ -4,7 +4,8 @@
           │   or, on a system without recvmmsg:
           ├ front × listen address   clients → core → trunk
           ├ back                     trunk → core → clients
-          └ sweeper                  expiry; what the kernel refused goes into the log, at most once in ten seconds
+          └ sweeper                  expiry; what the kernel refused, and forgeries in numbers, go into the log, at most once
+                                     in ten seconds
 
 A loop receives, lets the core decide, and sends, without an await in between; after BUDGET batches it yields to the
 other direction. So whoever cancels `serve` stops it at a batch boundary: what was received has been sent, and what has
@@ -21,6 +22,7 @@ import trio
 
 from relay.core import RelayCore
 from relay.pump import pump
+from service.alarms import ALARM_SECONDS, DropAlarm
 from service.logs import get_logger
 from udpio import BatchSocket, KernelSocket, UdpSocket
 
@@ -28,7 +30,15 @@ __all__ = ["serve"]
 
 BUDGET = 8
 SWEEP_SECONDS = 1.0
-LOG_SECONDS = 10.0
+
+ROUTING_KEYS = "routing.keys here and at the transceivers differ, or somebody makes tokens up"
+ALARMING = {
+    "token_forged": ROUTING_KEYS,
+    "token_unknown_key": ROUTING_KEYS,
+    "trunk_forged": "routing.trunk_keys here and at a transceiver differ",
+    "trunk_source": "who speaks on the trunk is outside routing.prefix",
+}
+"""By the reasons of `FlowRules.drops`."""
 
 log = get_logger()
 
@@ -81,7 +91,8 @@ async def _back(core: RelayCore, back: UdpSocket, fronts: Sequence[UdpSocket]) -
 
 async def _sweep(core: RelayCore, sockets: Mapping[str, UdpSocket], tick: Callable[[], None]) -> None:
     logged: Counter[str] = Counter()
-    log_at = time.monotonic() + LOG_SECONDS
+    log_at = time.monotonic() + ALARM_SECONDS
+    alarm = DropAlarm(core.drops, ALARMING)
     while True:
         await trio.sleep(SWEEP_SECONDS)
         now = time.monotonic()
@@ -94,7 +105,8 @@ async def _sweep(core: RelayCore, sockets: Mapping[str, UdpSocket], tick: Callab
             core.handle_timeout(now)
         tick()
         if now >= log_at:
-            log_at = now + LOG_SECONDS
+            log_at = now + ALARM_SECONDS
+            alarm.look()
             refused = Counter(
                 {
                     f"{name} {word}": value

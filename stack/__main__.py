@@ -58,7 +58,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--agent",
         metavar="NAME",
-        help="voice (default, if its extra is installed), realtime (else), parrot, echo, meter, module:function of your own; "
+        help="voice (default, if its extra is installed), realtime (else), upstream, parrot, echo, meter, module:function of your own; "
         "internal:echo, internal:meter: inside the transceiver",
     )
     parser.add_argument("--host", help="address of the page; 127.0.0.1 unless you open it to the network")
@@ -70,6 +70,9 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--udp-port", help="the relay's public UDP port (3478; 0 for any free one)")
     parser.add_argument(
         "--public-address", metavar="IP[,IP]", help="addresses offered to callers instead of all of this machine's"
+    )
+    parser.add_argument(
+        "--workers", metavar="N", help="processes of the relay, and of the transceiver (1; 0: one for each CPU)"
     )
     parser.add_argument(
         "--direct", action="store_const", const="true", help="no relay: callers reach the transceiver itself"

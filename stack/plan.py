@@ -10,6 +10,7 @@ import os
 import secrets
 import socket
 from collections.abc import Mapping
+from contextlib import ExitStack
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -24,6 +25,8 @@ VOICE, REALTIME = "voice", "realtime"
 OFFERED = (REALTIME, "parrot", "echo")  # callers may choose among these, unless the user named an agent of his own
 VOICE_NEEDS = ("pocketsphinx", "espeakng_loader")  # the packages of its extra
 DRAIN_SECONDS = 2.0  # who ends a stack on his own machine does not want to wait for its calls
+HTTP = "http://"
+ATTEMPTS = 100
 _WILDCARDS = {4: "0.0.0.0", 6: "::"}
 
 
@@ -59,12 +62,17 @@ class Plan:
         return self._environ | self._open("agent", values) | {"PYTHONPATH": found_at}
 
     def relay(self) -> dict[str, str]:
-        return self._environ | self._open("relay", {"listen": self.listen_addresses(), "trunk": "127.0.0.1:0"})
+        values: dict[str, object] = {"listen": self.listen_addresses(), "trunk": "127.0.0.1:0"}
+        values["workers"] = self._config.workers
+        if (count := self._config.workers or _usable_cpus()) > 1:
+            values["trunk"] = to_host_port("127.0.0.1", _free_ports("127.0.0.1", count))
+        return self._environ | self._open("relay", values)
 
     def transceiver(self, agent: str, relay_listen: list[str]) -> dict[str, str]:
         """`agent` is the agent's WebSocket address, `relay_listen` what the relay bound (empty: serve callers directly)."""
         http = [to_host_port(self._config.host, self._config.port)]
         values: dict[str, object] = {"http": http, "agents": [agent], "timeouts_drain": DRAIN_SECONDS}
+        values["workers"] = self._config.workers
         values["secret_key"] = secrets.token_hex(32)  # client secrets outlive a transceiver that is started again
         if relay_listen:
             values |= {"listen": "127.0.0.1:0", "advertise": self._advertised(relay_listen)}
@@ -89,15 +97,18 @@ class Plan:
 
     def rebind_relay(self, bound: Mapping[str, object]) -> dict[str, str]:
         """A relay that comes back takes the addresses it had: callers and transceivers hold them."""
-        return overriding("relay", {key: bound[key] for key in ("listen", "trunk") if key in bound})
+        values = {key: bound[key] for key in ("listen", "trunk") if key in bound}
+        if isinstance(bound.get("trunk"), list):  # of several workers: it stays what it was given, the first of a row
+            del values["trunk"]
+        return overriding("relay", values | _admin(bound))
 
     def rebind_agent(self, bound: Mapping[str, object]) -> dict[str, str]:
-        return overriding("agent", {"listen": bound["listen"]})
+        return overriding("agent", {"listen": bound["listen"]} | _admin(bound))
 
     def rebind_transceiver(self, bound: Mapping[str, object]) -> dict[str, str]:
         http = bound["http"]
         assert isinstance(http, list)
-        return overriding("transceiver", {"http": [url.removeprefix("http://") for url in http]})
+        return overriding("transceiver", {"http": [url.removeprefix("http://") for url in http]} | _admin(bound))
 
     def _advertised(self, relay_listen: list[str]) -> list[str]:
         if not self._config.public_address:
@@ -123,6 +134,32 @@ def _bindable(hosts: list[str]) -> list[str]:
                 continue
         usable.append(host)
     return usable
+
+
+def _admin(bound: Mapping[str, object]) -> dict[str, object]:
+    """Whoever watches a process goes on watching the next one; nothing if it has no admin port."""
+    url = bound.get("admin")
+    return {"admin": url.removeprefix(HTTP)} if isinstance(url, str) and url.startswith(HTTP) else {}
+
+
+def _usable_cpus() -> int:
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _free_ports(host: str, count: int) -> int:
+    """The first of so many UDP ports in a row that nobody has. Raises ConfigError."""
+    for _ in range(ATTEMPTS):
+        with ExitStack() as probes:
+            first = 0
+            try:
+                for number in range(count):
+                    probe = probes.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+                    probe.bind((host, first + number if number else 0))
+                    first = first or probe.getsockname()[1]
+            except (OSError, OverflowError):
+                continue
+            return first
+    raise ConfigError("stack.workers", f"there are no {count} free UDP ports in a row; set relay.trunk")
 
 
 def _version(host: str) -> int:

@@ -4,6 +4,7 @@
          ├ agents      one link per agent, made again when it breaks
          ├ signalling  HTTP: offers, hang-ups, the page
          ├ access      the file of API keys, read again when it changes
+         ├ alarm       forged trunk datagrams in numbers go into the log
          └ admin       health and metrics
 
 `drain` and `shut_down` are the two ways to end; `run` returns when the last call has ended.
@@ -32,6 +33,7 @@ from protocol.routing import KeyRing, RoutingConfig, Trunk
 from protocol.srtp import library_named
 from service.addresses import own_addresses, parse_host_port
 from service.admin import create_admin_app
+from service.alarms import watch_drops
 from service.config import ConfigError
 from service.http import serve_http
 from service.listening import naming
@@ -51,6 +53,8 @@ __all__ = ["Bound", "Transceiver"]
 OWN_PAGE = Path(__file__).parents[1] / "web"
 FIRST_LINK_SECONDS = 2.0  # an agent that is there takes milliseconds; we serve without one, too
 GOODBYE_SECONDS = 0.2  # for the links to the agents to take our last words
+ALARMING = {"trunk_forged": "routing.trunk_keys here and at a relay differ"}
+"""By the reasons of `Engine.drops`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -126,6 +130,7 @@ class Transceiver:
                 nursery.start_soon(self.engine.run)
                 nursery.start_soon(self.agents.run)
                 nursery.start_soon(self.access.run)
+                nursery.start_soon(watch_drops, self.engine.drops, ALARMING)
                 http, admin = await self._serve_http(nursery)
                 with trio.move_on_after(FIRST_LINK_SECONDS):
                     await self.agents.wait_connected()
@@ -133,6 +138,8 @@ class Transceiver:
                 await self.registry.wait_empty()
                 with trio.move_on_after(GOODBYE_SECONDS):
                     await self.agents.wait_written()
+                with trio.move_on_after(GOODBYE_SECONDS):
+                    await self.agents.close()
                 nursery.cancel_scope.cancel()
         finally:
             self._udp.close()

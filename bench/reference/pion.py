@@ -9,12 +9,13 @@ from pathlib import Path
 
 from bench.processes import ROOT, BenchFailed, Child, clean_environment
 
-__all__ = ["PION", "PionPrograms", "build_pion"]
+__all__ = ["PION", "PionPrograms", "build_pion", "why_no_go"]
 
 # Implementation constants
 PION = "Pion"
 SOURCE = Path(__file__).with_name("pion")
 BUILT = ROOT / ".tools" / "bench"
+ELSEWHERE = "/usr/local/go/bin:/usr/lib/go/bin:/snap/bin"  # where its installers put it, whatever PATH says
 BUILD_LIMIT = 600.0  # seconds: the first time it fetches and compiles all modules
 
 
@@ -32,8 +33,13 @@ class PionPrograms:
         return Child(PION, [str(self._folder / "echo"), kind], environ, cpu=cpu)
 
 
+def why_no_go() -> str:
+    found = shutil.which("go", path=ELSEWHERE)
+    return f"{found} is not on PATH" if found else "no Go here"
+
+
 def build_pion() -> PionPrograms | None:
-    """None without Go. Raises BenchFailed when it does not build."""
+    """None without Go on PATH. Raises BenchFailed when it does not build."""
     go = shutil.which("go")
     if go is None:
         return None

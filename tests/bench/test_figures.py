@@ -13,6 +13,7 @@ from rich.console import Console
 
 from bench.charts import file_name, section_chart
 from bench.figures import Report, Section, percentile, ratio, spread
+from bench.reference import pion
 from bench.render import render
 
 ROOT = Path(__file__).parents[2]
@@ -122,6 +123,30 @@ def test_a_bar_is_met_by_the_median_of_the_ratios_and_may_be_reached_exactly():
         "up: relay / forwarder: bar ≤ 0.59: 0.60 (0.50 – 0.80) missed",
         "up: relay / forwarder: bar ≤ 0.6: 0.60 (0.50 – 0.80) met",
     ]
+
+
+def test_a_bar_of_another_size_and_every_bar_of_a_quick_run_is_neither_met_nor_missed():
+    section = section_of_three_rounds()
+    section.hold("up", "relay", 0.5, to="forwarder")
+    section.hold("up", "relay", 0.6, to="forwarder", unlike="the bar is of 1000 flows")
+    assert [verdict.met for verdict in section.verdicts()] == [False, None]
+    assert "bar ≤ 0.6: 0.60 (0.50 – 0.80) not judged: the bar is of 1000 flows" in printed(section)
+    section.judge_nothing("--quick")
+    assert [verdict.met for verdict in section.verdicts()] == [None, None]
+    text = printed(section)
+    assert "bar ≤ 0.5: 0.60 (0.50 – 0.80) not judged: --quick" in text
+    assert "missed" not in text
+    assert "≤ 0.5 not judged" in section_chart(section, report_of(section))
+
+
+def test_go_that_is_installed_but_not_on_path_is_said(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setenv("PATH", "")
+    monkeypatch.setattr(pion, "ELSEWHERE", str(tmp_path))
+    assert pion.build_pion() is None
+    assert pion.why_no_go() == "no Go here"
+    (tmp_path / "go").touch(mode=0o755)
+    assert pion.build_pion() is None
+    assert pion.why_no_go() == f"{tmp_path / 'go'} is not on PATH"
 
 
 def test_a_bar_without_a_reference_is_about_the_value_itself():

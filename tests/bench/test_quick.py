@@ -51,9 +51,10 @@ def test_the_relay_is_measured_and_an_upgrade_loses_nothing(tmp_path: Path):
     report = measured("relay", tmp_path)
     assert {RELAY, JUMBO, SINGLE} <= subjects(report)  # and what else is built here
     [lost] = [verdict for verdict in report.verdicts if verdict.bar.what.endswith("lost")]
-    assert lost.met
+    assert lost.reached.median == 0
+    assert lost.met is None  # --quick
     [table] = [verdict for verdict in report.verdicts if verdict.bar.what == "memory"]
-    assert table.met
+    assert table.reached.median <= table.bar.limit
 
 
 def test_set_up_is_measured_beside_aiortc(tmp_path: Path):

@@ -48,9 +48,25 @@ def test_a_histogram_agrees_with_the_exact_percentiles_to_its_step():
 def test_a_histogram_keeps_the_maximum_of_what_lies_beyond_its_bins():
     histogram = Histogram()
     histogram.add(0.001)
-    histogram.add(17.5)
-    assert histogram.percentile(1.0) == 17.5
+    histogram.add(1750.0)
+    assert histogram.percentile(1.0) == 1750.0
     assert histogram.percentile(0.5) == pytest.approx(0.0011, abs=0.0001)
+
+
+def test_a_histogram_tells_seconds_and_minutes_to_half_a_percent_too():
+    drawn = random.Random(2)
+    values = [drawn.uniform(0.5, 500) for _ in range(3000)]
+    whole, half, other = Histogram(), Histogram(), Histogram()
+    for number, value in enumerate(values):
+        whole.add(value)
+        (half if number % 2 else other).add(value)
+    half.merge(other)
+    for share in (0.001, 0.1, 0.5, 0.95, 0.99):
+        exact = percentile(values, share)
+        assert exact is not None
+        assert exact <= whole.percentile(share) <= exact * 1.0051 + Histogram.STEP
+        assert half.percentile(share) == whole.percentile(share)
+    assert whole.percentile(1.0) == max(values)
 
 
 @bounded

@@ -16,7 +16,9 @@ import trio
 
 from relay import control
 from relay.control import Answer, ask_upgrade, serve_control
+from relay.fresh_host import encode_failed
 from relay.host import DELAY_LONGEST, _Generation, _Life
+from relay.messages import Failed, decode
 from service.listening import CannotListen
 
 SOMEBODY = 12345
@@ -134,3 +136,11 @@ def test_a_host_that_cannot_fork_keeps_the_workers_that_it_has_and_tries_again(m
         assert waits == sorted(waits)
         assert 0 < waits[0] < waits[-1] <= DELAY_LONGEST
         assert (lives[1].pid, lives[0].pid) == (99, 0)
+
+
+def test_a_host_that_does_not_load_says_so_in_the_words_of_the_others():
+    for reason in ("ImportError: no", "", "é" * 900, "x" * 5000):
+        told = decode(encode_failed(reason))
+        assert isinstance(told, Failed)
+        assert reason.startswith(told.reason)
+        assert len(told.reason) >= min(len(reason), 500)

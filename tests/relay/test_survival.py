@@ -221,7 +221,28 @@ def test_upgrade_says_when_it_knows_nobody_to_ask():
     assert "set relay.control, or send it SIGUSR2" in asked.stderr
     asked = run_relay("upgrade", environment(ANTIPHON_RELAY_LISTEN="127.0.0.1:1"))
     assert (asked.returncode, asked.stdout) == (1, "")
-    assert "(a relay is asked by its first relay.listen, which is in its log)" in asked.stderr
+    assert "a relay is asked by the first relay.listen that it was started with" in asked.stderr
+
+
+@pytest.mark.slow
+def test_upgrade_under_another_first_address_names_the_relays_that_run_here():
+    with relay_process() as relay:
+        asked = run_relay("upgrade", environment(ANTIPHON_RELAY_LISTEN="127.0.0.1:1"))
+        assert asked.returncode == 1
+        assert "put the old one first in ANTIPHON_RELAY_LISTEN; here run " in asked.stderr
+        assert relay.listen in asked.stderr
+
+
+@pytest.mark.slow
+def test_an_upgrade_to_code_that_does_not_load_says_why(tmp_path: Path):
+    with relay_process(PYTHONPATH=str(tmp_path)) as relay:
+        before = relay.status()
+        (tmp_path / "numpy.py").write_text("raise ImportError('broken on purpose')\n")
+        upgraded = relay.upgrade(PYTHONPATH="")
+        assert upgraded.returncode == 1
+        assert "goes on: the new code does not load: ImportError: broken on purpose\n" in upgraded.stderr
+        assert relay.status() == before
+        assert "Traceback" in relay.stop()[1]
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,35 @@ def test_a_process_that_comes_back_takes_the_addresses_it_had():
     assert read(transceiver, TransceiverConfig).http == ("127.0.0.1:5003",)
 
 
+def test_the_admin_ports_stay_where_they_were_for_those_who_watch():
+    plan = Plan(LOOPBACK, None, {})
+    admin = {"admin": "http://127.0.0.1:5009"}
+    relay = plan.relay() | plan.rebind_relay({"listen": ["127.0.0.1:5000"], "trunk": "127.0.0.1:5001"} | admin)
+    assert read(relay, RelayConfig).admin == "127.0.0.1:5009"
+    agent = plan.agent() | plan.rebind_agent({"listen": "127.0.0.1:5002"} | admin)
+    assert read(agent, AgentConfig).admin == "127.0.0.1:5009"
+    started = plan.transceiver("ws://127.0.0.1:1/", ["127.0.0.1:2"])
+    again = started | plan.rebind_transceiver({"http": ["http://127.0.0.1:5003"]} | admin)
+    assert read(again, TransceiverConfig).admin == "127.0.0.1:5009"
+    nothing = Plan(LOOPBACK, None, {"ANTIPHON_RELAY_ADMIN": ""})
+    assert "ANTIPHON_RELAY_ADMIN" not in nothing.rebind_relay({"listen": ["127.0.0.1:1"], "trunk": "x", "admin": None})
+
+
+def test_workers_are_those_of_relay_and_transceiver_and_the_relays_trunk_ports_are_a_row_that_stays():
+    plan = Plan(msgspec.structs.replace(LOOPBACK, workers=3), None, {})
+    environ = plan.relay()
+    relay = read(environ, RelayConfig)
+    assert relay.workers == 3
+    host, _, first = relay.trunk.rpartition(":")
+    assert (host, int(first) > 0) == ("127.0.0.1", True)
+    ports = [f"127.0.0.1:{int(first) + number}" for number in range(3)]
+    again = environ | plan.rebind_relay({"listen": ["127.0.0.1:5000"], "trunk": ports})
+    assert read(again, RelayConfig).trunk == relay.trunk
+    assert read(plan.transceiver("ws://127.0.0.1:1/", ["127.0.0.1:2"]), TransceiverConfig).workers == 3
+    own = Plan(msgspec.structs.replace(LOOPBACK, workers=3), None, {"ANTIPHON_TRANSCEIVER_WORKERS": "2"})
+    assert own.transceiver("ws://127.0.0.1:1/", ["127.0.0.1:2"])["ANTIPHON_TRANSCEIVER_WORKERS"] == "2"
+
+
 def test_without_a_relay_callers_reach_the_transceiver_itself():
     plan = Plan(msgspec.structs.replace(LOOPBACK, direct=True), None, {})
     transceiver = read(plan.transceiver("ws://127.0.0.1:1/", []), TransceiverConfig)
@@ -125,7 +154,9 @@ def test_without_a_relay_a_public_address_that_is_not_ours_is_refused():
         plan.transceiver("ws://127.0.0.1:1/", [])
 
 
-@pytest.mark.parametrize("wrong", [{"port": 65536}, {"host": "localhost"}, {"public_address": ("relay.example",)}])
+@pytest.mark.parametrize(
+    "wrong", [{"port": 65536}, {"workers": 257}, {"host": "localhost"}, {"public_address": ("relay.example",)}]
+)
 def test_a_wrong_value_is_refused(wrong: dict[str, object]):
     with pytest.raises(ValueError, match=next(iter(wrong))):
         StackConfig(**wrong)  # type: ignore[arg-type]

@@ -96,6 +96,21 @@ async def test_a_process_that_dies_is_started_again_where_it_was():
         assert await process.wait() == 0
 
 
+@pytest.mark.thorough
+@pytest.mark.parametrize("direct", ["false", "true"])
+async def test_with_workers_calls_are_carried_by_several_processes(direct: str):
+    process = await start(ANTIPHON_STACK_WORKERS="2", ANTIPHON_STACK_AGENT="echo", ANTIPHON_STACK_DIRECT=direct)
+    url = await ready(process)
+    workers = Path(f"/proc/{children(process)['transceiver']}/task").glob("*/children")
+    assert sum(len(file.read_text().split()) for file in workers) == 2
+    command = [sys.executable, "-m", "loadgen", "--url", url, "--calls", "6", "--seconds", "1"]
+    placed = await trio.run_process(command, cwd=ROOT, env=QUIET, check=False, capture_stdout=True, capture_stderr=True)
+    assert placed.returncode == 0, placed.stdout.decode()
+    process.send_signal(signal.SIGTERM)
+    with trio.fail_after(10):
+        assert await process.wait() == 0
+
+
 async def test_its_processes_end_even_if_it_is_killed():
     process = await start()
     await ready(process)

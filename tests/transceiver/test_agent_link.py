@@ -206,6 +206,28 @@ async def test_when_the_link_breaks_every_call_is_told_and_the_link_comes_back(s
     assert pool.links[0].connects == 2
 
 
+async def test_a_transceiver_that_leaves_says_so_and_does_not_come_back(start: Start) -> None:
+    endings: list[object] = []
+
+    async def listening(socket: WebSocketConnection) -> None:
+        try:
+            await taking(socket)
+        except ConnectionClosed as closed:
+            endings.append(closed.reason)
+
+    pool, _ = await start(listening)
+    await until(lambda: pool.links[0].connected)
+    with trio.fail_after(2):
+        await pool.close()
+    await until(lambda: endings)
+    [reason] = endings
+    assert (getattr(reason, "code", 0), getattr(reason, "reason", "")) == (1001, "the transceiver is going away")
+    await trio.sleep(0.2)  # longer than it waits before it makes a broken link again
+    assert not pool.links[0].connected
+    assert pool.links[0].connects == 1
+    await pool.close()  # once more is harmless
+
+
 async def test_one_call_cannot_fill_the_link_of_all(start: Start) -> None:
     async def deaf(socket: WebSocketConnection) -> None:
         await greet(socket)

@@ -70,6 +70,7 @@ FULL_LINK = (
 FULL_LINK_CALL_BYTES = 64 * 1024  # and of each call only so many bytes
 MESSAGE_OVERHEAD = 64
 WRITE_BYTES = 64 * 1024  # of control and data in one write
+GOING_AWAY = 1001  # RFC 6455 §7.4.1
 
 
 class AgentLink:
@@ -103,6 +104,9 @@ class AgentLink:
         self._writing = False
         self._written = trio.Event()
         self._connection: trio.CancelScope | None = None
+        self._socket: WebSocket | None = None  # while the agent can be spoken to
+        self._leaving = False
+        self._goodbye = trio.CancelScope()
 
     @property
     def is_usable(self) -> bool:
@@ -161,6 +165,13 @@ class AgentLink:
             self._written = trio.Event()
             await self._written.wait()
 
+    async def close(self) -> None:
+        """Say goodbye to the agent, for good. Callers limit the time."""
+        self._leaving = True
+        if self._socket is not None:
+            with self._goodbye:  # `run` may see the agent's answer first, and end what would have told us
+                await self._socket.close(GOING_AWAY, "the transceiver is going away")
+
     # Attachments
 
     def put(self, message: str | bytes, attachment: LinkAttachment | None, share: int = MAX_CALL_BYTES) -> None:
@@ -194,7 +205,7 @@ class AgentLink:
     # The connection
 
     async def run(self) -> None:
-        """Keep the link up, until cancelled."""
+        """Keep the link up, until cancelled or closed."""
         delay = RETRY_FIRST
         while True:
             began = trio.current_time()
@@ -202,13 +213,17 @@ class AgentLink:
                 with trio.CancelScope() as self._connection:
                     await self._connect()
             except* (OSError, HandshakeError, WebSocketClosed, trio.TooSlowError, DecodeError) as group:
-                log.info("no link to the agent", agent=self.url, error=repr(_first(group)))
+                if not self._leaving:
+                    log.info("no link to the agent", agent=self.url, error=repr(_first(group)))
             except* Exception as group:  # noqa: BLE001 - libraries raise many kinds for what is not quite a WebSocket
                 self.drops["link_failed"] += 1
                 log.warning("the link to the agent failed", agent=self.url, error=repr(_first(group)))
             finally:
                 self._connection = None
                 self._lose_calls()
+            if self._leaving:
+                self._goodbye.cancel()
+                return
             if trio.current_time() - began > RETRY_LONGEST:
                 delay = RETRY_FIRST
             await trio.sleep(delay * random.uniform(0.75, 1.25))
@@ -252,11 +267,13 @@ class AgentLink:
         self.sessions = hello.sessions
         self.connected, self.draining = True, False
         self.connects += 1
+        self._socket = socket
         self._on_up()
         log.info("link to the agent is up", agent=self.url, name=hello.agent)
 
     def _lose_calls(self) -> None:
         self.connected = self._writing = False
+        self._socket = None
         self._written.set()
         attachments = list(self._attachments.values())
         self._attachments.clear()

@@ -132,6 +132,10 @@ class EchoAgent:
     async def wait_written(self) -> None:
         await trio.lowlevel.checkpoint()
 
+    async def close(self) -> None:
+        """There is nobody to say goodbye to."""
+        await trio.lowlevel.checkpoint()
+
     async def run(self) -> None:
         self._on_up()
         await trio.sleep_forever()

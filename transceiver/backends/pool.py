@@ -68,6 +68,12 @@ class AgentPool:
         for link in self.links:
             await link.wait_written()
 
+    async def close(self) -> None:
+        """The last word to each agent; nothing can be said to them afterwards."""
+        async with trio.open_nursery() as nursery:
+            for link in self.links:
+                nursery.start_soon(link.close)
+
     async def wait_connected(self) -> None:
         """Until a link has come up for the first time."""
         await self._first_up.wait()
