@@ -21,6 +21,10 @@ class EchoAttachment:
         self._backend = backend
         self._handle = handle
 
+    @property
+    def has_room(self) -> bool:
+        return True
+
     def audio_waits(self) -> None:
         if self.call.uplink is not None:
             for record in self.call.uplink.take(self._handle):

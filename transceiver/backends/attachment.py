@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 __all__ = ["MAX_CALL_BYTES", "MAX_CALL_CONTROL_BYTES", "REPORT_BYTES", "LinkAttachment"]
 
 # Implementation constants, in bytes
+CALL_DATA_BYTES = 64 * 1024  # of a call that wait, then its data waits with the caller
 MAX_CALL_BYTES = 1024 * 1024  # of messages of one call that wait
 MAX_CALL_CONTROL_BYTES = 2 * MAX_CALL_BYTES  # with the words about it, which are more important, and smaller
 REPORT_BYTES = 64  # that a report takes here
@@ -42,6 +43,10 @@ class LinkAttachment:
         self.handle = handle
         self.waiting_bytes = 0
         self.ended = False
+
+    @property
+    def has_room(self) -> bool:
+        return self.ended or (self.waiting_bytes < CALL_DATA_BYTES and not self.link.is_full)
 
     def audio_waits(self) -> None:
         if not self.ended:

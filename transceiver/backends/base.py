@@ -79,6 +79,10 @@ class Call(Protocol):
 class Attachment(Protocol):
     """One call at one agent."""
 
+    @property
+    def has_room(self) -> bool:
+        """A data message may go to it now; else look again a little later."""
+
     def audio_waits(self) -> None:
         """Frames wait in the call's uplink: take them with the next message."""
 

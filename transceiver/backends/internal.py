@@ -33,6 +33,10 @@ class EchoAttachment:
         self._slots = SlotTally(call.codec.clock_rate) if agent.meters and call.codec is not None else None
         self.call = call
 
+    @property
+    def has_room(self) -> bool:
+        return True
+
     def audio_waits(self) -> None:
         self._agent.with_audio[self] = None
 
