@@ -25,6 +25,7 @@ def collect(
     yield _counter("turns", "Turns of the media loop.", engine.turns)
     yield _counter("trunk_frames_sent", "Frames sent through relays.", engine.outbox.frames_sent)
     drops = engine.drops + registry.all_drops()
+    drops["trunk_refused"] = engine.outbox.frames_refused
     waited = drops.pop("data_waited", 0)
     yield _counter("data_waited", "Data messages of callers that waited for their share, or for the agent.", waited)
     yield _by("dropped", "Datagrams and frames that were dropped.", "reason", drops)
