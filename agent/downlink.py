@@ -28,6 +28,7 @@ new_tuple = tuple.__new__  # of MediaRecord: its own constructor takes three tim
 # Implementation constants
 AHEAD_SECONDS = 5.0  # audio sent, but not reported played: then send_frame waits
 DATA_BYTES = 256 * 1024  # data of one call waiting for the link: then send_message waits
+MESSAGE_OVERHEAD = 64  # that each message counts besides its bytes
 MAX_UNYIELDING = 8  # frames that are sent in a row without letting other tasks run
 FLUSH_SECONDS = 1.0  # how long a flush waits for the report of what was played
 
@@ -140,6 +141,8 @@ class Downlink:
         size = len(data.encode()) if isinstance(data, str) else len(data)
         if size > MAX_DATA_BYTES:
             raise ValueError(f"a message has at most {MAX_DATA_BYTES} bytes, not {size}")
+
+        size += MESSAGE_OVERHEAD
 
         def written() -> None:
             self._waiting_bytes -= size

@@ -106,7 +106,8 @@ def _back(core: RelayCore, back: BatchSocket, fronts: Sequence[BatchSocket]) -> 
             if count:
                 for ingress, ring, datagrams in forward(count, now()):
                     packets += datagrams
-                    sends[ingress](ring, datagrams)
+                    if (sent := sends[ingress](ring, datagrams)) < datagrams:
+                        core.count_refused(down=datagrams - sent)
                 if greeter.waiting:
                     back.send_batch(greeter.take())
             if count < full:

@@ -96,6 +96,15 @@ class FlowRules:
         self.moved = 0  # established flows that another transceiver has answered
         self.learned = 0  # from a reply alone
 
+    def count_refused(self, *, up: int = 0, down: int = 0) -> None:
+        """So many frames that were counted as forwarded, and that the kernel did not take."""
+        if up:
+            self.frames_up -= up
+            self.drops["trunk_refused"] += up
+        if down:
+            self.frames_down -= down
+            self.drops["client_refused"] += down
+
     def route_untrusted(self, kind: int, data: memoryview, words: Words, row: int, now: float) -> int:
         """The transceiver of a datagram that is not plainly media of an established flow; or DecodeError."""
         cells = self.flows.cells

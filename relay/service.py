@@ -70,8 +70,14 @@ async def _front(core: RelayCore, front: UdpSocket, ingress: int, back: UdpSocke
             batch = front.receive_batch()
             if not batch:
                 break
-            if datagrams := core.receive_clients_untrusted(batch, ingress, now()):
-                back.send_batch(datagrams)
+            for datagram in core.receive_clients_untrusted(batch, ingress, now()):
+                if not back.send_batch([datagram]):
+                    core.count_refused(up=_frames(datagram[0]))
+
+
+def _frames(datagram: bytes | memoryview) -> int:
+    """In a trunk datagram of ours."""
+    return datagram[4] << 8 | datagram[5]
 
 
 async def _back(core: RelayCore, back: UdpSocket, fronts: Sequence[UdpSocket]) -> None:
@@ -83,8 +89,8 @@ async def _back(core: RelayCore, back: UdpSocket, fronts: Sequence[UdpSocket]) -
             if not batch:
                 break
             for front, datagrams in zip(fronts, core.receive_trunk_untrusted(batch, now()), strict=True):
-                if datagrams:
-                    front.send_batch(datagrams)
+                if datagrams and (sent := front.send_batch(datagrams)) < len(datagrams):
+                    core.count_refused(down=len(datagrams) - sent)
             if core.greeter.waiting:
                 back.send_batch(core.greeter.take())
 

@@ -157,9 +157,7 @@ class Uplink:
     def count_refused(self) -> None:
         """After a `send` of the ring of which the kernel did not take all: those frames went nowhere."""
         headers = self.ring.header_cells
-        lost = sum(headers[8 * datagram + 3] - 1 for datagram in self.ring.refused)
-        self._rules.frames_up -= lost
-        self._rules.drops["trunk_refused"] += lost
+        self._rules.count_refused(up=sum(headers[8 * datagram + 3] - 1 for datagram in self.ring.refused))
 
     def _write(self, order: _Integers | None, frames: int, groups: list[_Group]) -> int:
         """Frames `order[i]` (all in their order, if None), the groups one after another."""

@@ -58,8 +58,8 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--agent",
         metavar="NAME",
-        help="voice (default, if its extra is installed), realtime (else), upstream, parrot, echo, meter, module:function of your own; "
-        "internal:echo, internal:meter: inside the transceiver",
+        help="voice (default, if its extra is installed), realtime (else), upstream, parrot, echo, meter, module:function "
+        "of your own; internal:echo, internal:meter: inside the transceiver",
     )
     parser.add_argument("--host", help="address of the page; 127.0.0.1 unless you open it to the network")
     parser.add_argument(

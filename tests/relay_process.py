@@ -37,6 +37,12 @@ def run_relay(command: str, variables: dict[str, str]) -> subprocess.CompletedPr
     return subprocess.run(arguments, cwd=ROOT, env=variables, capture_output=True, text=True, check=False, timeout=60)
 
 
+def waited(*pids: int) -> float:
+    """Seconds for which threads of these processes were ready to run and others ran."""
+    threads = [path for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
+    return sum(int(path.read_text().split()[1]) for path in threads) / 1e9
+
+
 class RelayProcess:
     """It serves when it is made."""
 

@@ -31,7 +31,11 @@ def collect(
     yield from _calls(registry)
     yield _counter("turns", "Turns of the media loop.", engine.turns)
     yield _counter("trunk_frames_sent", "Frames sent through relays.", engine.outbox.frames_sent)
-    yield _by("dropped", "Datagrams and frames that were dropped.", "reason", engine.drops + registry.all_drops())
+    drops = engine.drops + registry.all_drops()
+    drops["trunk_refused"] = engine.outbox.frames_refused
+    waited = drops.pop("data_waited", 0)
+    yield _counter("data_waited", "Data messages of callers that waited for their share, or for the agent.", waited)
+    yield _by("dropped", "Datagrams and frames that were dropped.", "reason", drops)
     yield _by("repair", "Audio lost, asked for, made good; feedback; of calls that ended.", "kind", registry.repairs)
     for way in ("received", "sent"):
         yield _counter(f"datagrams_{way}", f"UDP datagrams {way}.", getattr(udp, f"datagrams_{way}"))

@@ -150,6 +150,7 @@ class TrunkRing:
         "_socket",
         "_used",
         "arena",
+        "frames_refused",
         "frames_sent",
         "max_frames",
         "mtu",
@@ -161,6 +162,7 @@ class TrunkRing:
         self.mtu = mtu or UNBUNDLED
         self.max_frames = MAX_FRAMES if mtu else 1
         self.frames_sent = 0
+        self.frames_refused = 0  # by the kernel, with their datagram
         self._socket = udp
         self._slot_size = DESCRIPTORS + self.mtu + SEND_ROOM
         self._memory = np.zeros(SLOTS * self._slot_size, np.uint8)
@@ -171,7 +173,7 @@ class TrunkRing:
         self._ring.vectors[1::2, 0] = starts + np.uint64(DESCRIPTORS)
         for slot, name in enumerate(self._ring.name_addresses.tolist()):
             self._ring.aim(slot, name, 2 * slot, 2)
-        self._used: list[tuple[TransportAddress, int, int]] = []  # relay, length of each piece
+        self._used: list[tuple[TransportAddress, int, int, int]] = []  # relay, frames, length of each piece
         self._open: dict[TrunkOutlet, None] = {}
         self._outlets: dict[tuple[bytes, bool], TrunkOutlet] = {}
 
@@ -193,7 +195,7 @@ class TrunkRing:
 
     def begin(self, outlet: TrunkOutlet) -> int:
         """Take that slot; its number."""
-        self._used.append((outlet.relay, 0, 0))
+        self._used.append((outlet.relay, 0, 0, 0))
         self._open[outlet] = None
         return len(self._used) - 1
 
@@ -202,7 +204,7 @@ class TrunkRing:
         self.frames_sent += frames
         cells = self._ring.vector_cells
         cells[4 * slot + 1], cells[4 * slot + 3] = pieces
-        self._used[slot] = (outlet.relay, *pieces)
+        self._used[slot] = (outlet.relay, frames, *pieces)
         if isinstance(self._socket, BatchSocket):
             self._ring.names[slot] = name_words(outlet.relay, self._ring.family)
 
@@ -213,15 +215,22 @@ class TrunkRing:
         if not used:
             return
         if isinstance(self._socket, BatchSocket):
-            self._socket.send(self._ring, len(used))
+            if self._socket.send(self._ring, len(used)) < len(used):
+                self._count_refused(sum(used[slot][1] for slot in self._ring.refused))
             return
         view = self.arena.view
-        self._socket.send_batch(
-            [
-                (bytes(view[at : at + head]) + bytes(view[at + DESCRIPTORS : at + DESCRIPTORS + rest]), relay)
-                for at, (relay, head, rest) in zip(range(0, len(view), self._slot_size), used)
-            ]
-        )
+        for at, (relay, frames, head, rest) in zip(range(0, len(view), self._slot_size), used):
+            data = bytes(view[at : at + head]) + bytes(view[at + DESCRIPTORS : at + DESCRIPTORS + rest])
+            self.send_one(data, relay, frames)
+
+    def send_one(self, data: bytes, relay: TransportAddress, frames: int) -> None:
+        """A trunk datagram by itself; its frames have been counted as sent."""
+        if not self._socket.send_batch([(data, relay)]):
+            self._count_refused(frames)
+
+    def _count_refused(self, frames: int) -> None:
+        self.frames_sent -= frames
+        self.frames_refused += frames
 
 
 class TrunkOutlet:
@@ -308,6 +317,11 @@ class Outbox:
         """By trunk, those of trunk datagrams that are closed."""
         return self._trunk_ring.frames_sent if self._trunk_ring is not None else 0
 
+    @property
+    def frames_refused(self) -> int:
+        """By the kernel, in trunk datagrams."""
+        return self._trunk_ring.frames_refused if self._trunk_ring is not None else 0
+
     def outlet(self, path: Path) -> Outlet:
         """The way along `path`."""
         if not path.local:
@@ -339,9 +353,8 @@ class Outbox:
             self._trunk_ring.frames_sent += 1
             frame = Frame(path.remote, path.local[-1], data)
             relay = TransportAddress(path.local[:-1])
-            self._socket.send_batch(
-                [(datagram, relay) for datagram in self._trunk_ring.trunk.encode([frame], self._mtu)]
-            )
+            for datagram in self._trunk_ring.trunk.encode([frame], self._mtu):
+                self._trunk_ring.send_one(datagram, relay, 1)
 
 
 def _family(udp: UdpSocket) -> int:

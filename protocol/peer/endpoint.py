@@ -283,6 +283,11 @@ class Peer:
         self._association().close_channel(channel, now)
         self._settle(now)
 
+    def keep_unread(self, octets: int, room: int, now: float) -> None:
+        """How much of what `ChannelMessage` gave out nobody has read yet: `sctp.Association.keep_unread`."""
+        if self._sctp is not None and self._sctp.keep_unread(octets, room, now):
+            self._settle(now)
+
     @property
     def data_drained(self) -> bool:
         """Whether the other side has acknowledged every data message."""

@@ -71,7 +71,7 @@ class ArrivalLog:
             arrivals = self._reported | arrivals
         self._base = max(self._base, last + 1)
         self._reported = {number: ticks for number, ticks in arrivals.items() if number >= self._base - MAX_SPAN}
-        return self._write(first, [arrivals.get(number) for number in range(first, last + 1)])[-MAX_FEEDBACKS:]
+        return self._write(first, [arrivals.get(number) for number in range(first, last + 1)])
 
     def _as_row(self, noted: list[tuple[int, float]]) -> TransportFeedback | None:
         """The feedback, if the packets are those behind the last ones, in order, with none missing: so it is nearly always."""
@@ -97,7 +97,7 @@ class ArrivalLog:
             self._row = None
 
     def _write(self, first: int, arrivals: list[int | None]) -> list[TransportFeedback]:
-        written: list[TransportFeedback] = []
+        written: list[tuple[int, int, tuple[int | None, ...]]] = []
         start = 0
         while start < len(arrivals):
             reference = next(ticks for ticks in arrivals[start:] if ticks is not None) // REFERENCE_TICKS
@@ -111,7 +111,10 @@ class ArrivalLog:
                     previous = ticks
                 row.append(None if ticks is None else ticks - reference * REFERENCE_TICKS)
                 end += 1
-            written.append(TransportFeedback(first + start & 0xFFFF, reference & 0xFFFFFF, self._count, tuple(row)))
-            self._count = self._count + 1 & 0xFF
+            written.append((first + start & 0xFFFF, reference & 0xFFFFFF, tuple(row)))
             start = end
-        return written
+        told = []
+        for base, reference, deltas in written[-MAX_FEEDBACKS:]:  # numbered now: one that is not sent was not lost
+            told.append(TransportFeedback(base, reference, self._count, deltas))
+            self._count = self._count + 1 & 0xFF
+        return told

@@ -102,6 +102,14 @@ class Association(Engine):
         """Everything that was sent has been acknowledged."""
         return self._sender.drained
 
+    def keep_unread(self, octets: int, room: int, now: float) -> bool:
+        """Whoever gets the messages has not read so many bytes of them; they take `room` bytes of the window, which may be
+        more than they are. True: something is to be sent, that there is room again."""
+        if not self._receiver.keep_unread(octets, room) or self.state not in RECEIVES:
+            return False
+        self._flush(now)
+        return True
+
     def close_channel(self, channel: int, now: float) -> None:
         """Close after what was sent before; ChannelClosed when the peer closed it as well. Raises UnknownChannel."""
         self._channels.close(channel)

@@ -3,7 +3,8 @@
 1. `receive` takes a DATA chunk: duplicates are noted, what exceeds window or bounds is dropped as if lost.
 2. `end_packet` decides about the acknowledgement: at once for the first packet, each second packet, on gaps and
    duplicates; otherwise after `sack_delay`.
-3. `sack` builds it. What was acknowledged, in a gap block too, is never dropped later.
+3. What was given out and nobody has read yet (`keep_unread`) counts too: a full window takes nothing more of anybody.
+4. `sack` builds it. What was acknowledged, in a gap block too, is never dropped later.
 """
 
 from __future__ import annotations
@@ -39,6 +40,8 @@ class Receiver:
         self._immediately = True  # the very first packet is acknowledged at once: it gives the peer its round trip
         self._data_in_packet = False
         self._forwarded_in_packet = False
+        self._unread_octets = 0
+        self._unread_room = 0
         self.cumulative = 0
         self.deadline = math.inf  # of the delayed acknowledgement
         self.due = False
@@ -54,7 +57,18 @@ class Receiver:
 
     @property
     def window(self) -> int:
-        return max(self._config.receive_window - self._reassembly.bytes_held, 0)
+        room = max(self._config.receive_window - self._reassembly.bytes_held - self._unread_room, 0)
+        if self._unread_room:  # the peer counts bytes: as many as fit, if what follows is like what waits
+            room = room * self._unread_octets // self._unread_room
+        return room
+
+    def keep_unread(self, octets: int, room: int) -> bool:
+        """True: an acknowledgement is due, for half of the window is free again."""
+        half = self._config.receive_window // 2
+        opened = self._unread_room > half >= room
+        self._unread_octets, self._unread_room = octets, room
+        self.due = self.due or opened
+        return opened
 
     def receive(self, chunk: Data) -> list[Message]:
         """Returns the messages this chunk completes. Raises RemoteError for what RFC 9260 makes fatal."""
@@ -82,7 +96,7 @@ class Receiver:
         return self._reassembly.add(tsn, chunk)
 
     def _fits(self, tsn: int, size: int) -> bool:
-        if tsn > self.cumulative + MAX_AHEAD:
+        if tsn > self.cumulative + MAX_AHEAD or self._unread_room >= self._config.receive_window:
             return False
         if len(self._intervals) >= MAX_INTERVALS and tsn != self.cumulative + 1:
             return False

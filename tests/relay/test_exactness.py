@@ -7,12 +7,16 @@ from collections.abc import Callable, Iterator
 from typing import TYPE_CHECKING
 
 import pytest
+import trio
 
 from protocol.address import TransportAddress, pack_address
 from protocol.routing import Frame, RoutingConfig, TrunkHead, TrunkKind
 from relay.index import flow_words
-from relay.pump import _front
+from relay.pump import _back, _front
+from relay.service import _back as _back_plainly
+from relay.service import _front as _front_plainly
 from udpio import BatchSocket, SocketOptions, bind_udp, is_batch_supported
+from udpio.plain import PlainSocket
 
 if TYPE_CHECKING:
     from tests.relay.conftest import Bench
@@ -162,3 +166,39 @@ def test_frames_in_trunk_datagrams_that_the_kernel_refuses_count_as_dropped(
     assert core.frames_up == 60
     assert core.drops == {"trunk_refused": 60}
     assert sum(len(bench.trunk.decode_untrusted(data)) for data, _ in transceiver.receive_batch()) == 60
+
+
+def test_frames_for_clients_whom_the_kernel_does_not_reach_count_as_dropped(
+    make_bench: MakeBench, sockets: dict[str, BatchSocket]
+):
+    bench = make_bench(ROUTING)
+    front, back, transceiver = (sockets[name] for name in ("front", "back", "transceiver"))
+    good, bad = sockets["client 0"].address, pack_address("127.0.0.1", 0)  # EINVAL
+    turn = _back(bench.core, back, [front])
+    for to in [good, bad, bad], [good] * 40 + [bad] * 20:
+        for datagram in bench.trunk.encode([Frame(client, 0, b"\x80voice") for client in to], 1452):
+            transceiver.send_batch([(datagram, back.address)])
+        turn()
+    assert bench.core.frames_down == front.counters.datagrams_sent == 41
+    assert bench.core.drops == {"client_refused": 22}
+
+
+async def test_without_recvmmsg_what_the_kernel_refuses_counts_as_dropped_too(make_bench: MakeBench):
+    bench = make_bench(ROUTING)
+    core, options = bench.core, SocketOptions()
+    front, back, good, bad = (PlainSocket(bind_udp("127.0.0.1", 0, options), options) for _ in range(4))
+    nowhere = pack_address("127.0.0.1", 0)  # EINVAL
+    core.flows.learn(flow_words(good.address, 0), good.address, 0.0)
+    core.flows.learn(flow_words(bad.address, 0), nowhere, 0.0)
+    for client in good, bad:
+        client.send_batch([(b"\x80voice" * 10, front.address)] * 20)
+    [datagram] = bench.trunk.encode([Frame(client, 0, b"\x80voice") for client in (good.address, nowhere)], 1452)
+    good.send_batch([(datagram, back.address)])
+    with trio.move_on_after(0.2):
+        await _front_plainly(core, front, 0, back)
+    with trio.move_on_after(0.2):
+        await _back_plainly(core, back, [front] * len(core.config.listen))
+    assert (core.frames_up, core.frames_down) == (20, 1)
+    assert core.drops == {"trunk_refused": 20, "client_refused": 1}
+    for sock in front, back, good, bad:
+        sock.close()

@@ -11,7 +11,7 @@ import time
 from pathlib import Path
 
 import pytest
-from relay_process import ROUTING, RelayProcess, relay_process
+from relay_process import ROUTING, RelayProcess, relay_process, waited
 
 from bench.handover import Traffic
 from protocol.address import TransportAddress, pack_address, unpack_address
@@ -145,12 +145,6 @@ def dropped_by_the_kernel(listen: str) -> int:
         for line in Path("/proc/net/udp").read_text().splitlines()
         if f"{port}00000000:0000" in line
     )
-
-
-def waited(*pids: int) -> float:
-    """Seconds for which threads of these processes were ready to run and others ran."""
-    threads = [path for pid in pids for path in Path(f"/proc/{pid}/task").glob("*/schedstat")]
-    return sum(int(path.read_text().split()[1]) for path in threads) / 1e9
 
 
 @pytest.mark.parametrize(

@@ -13,7 +13,7 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
-from relay_process import ROUTING, RelayProcess, environment, relay_process, run_relay
+from relay_process import ROUTING, RelayProcess, environment, relay_process, run_relay, waited
 
 from bench.handover import Traffic
 from service.addresses import parse_host_port
@@ -65,14 +65,17 @@ def test_a_killed_worker_is_back_before_anybody_would_hear_it():
         time.sleep(0.2)
         [worker] = relay.status()["workers"]
         counted = relay.metrics()['antiphon_relay_frames_total{direction="up"}']
+        supervisor, host, _ = tree(relay)
+        before = waited(os.getpid(), supervisor, host)
         os.kill(worker, signal.SIGKILL)
         until(lambda: relay.metrics()['antiphon_relay_frames_total{direction="up"}'] > counted)
         assert relay.status()["workers"] != [worker]
         assert relay.metrics()["antiphon_relay_worker_restarts_total"] == 1
         time.sleep(0.2)
+        late = waited(os.getpid(), *tree(relay)) - before  # for a CPU of this machine, that others had
         passage = traffic.stop()
-        print(f"\nworker killed at 1000 packets/s: {passage.lost} lost, gap {passage.longest_gap:.0f} ms")
-        assert passage.longest_gap < 500  # 25 ms on a quiet machine
+        print(f"\nworker killed at 1000 packets/s: {passage.lost} lost, gap {passage.longest_gap:.0f} ms, {late:.3f} s")
+        assert passage.longest_gap < 100 + 1000 * late  # 25 ms on a quiet machine
         # Only what the killed one had read and not sent, or half sent, can be gone.
         assert passage.lost <= 128
 
@@ -259,15 +262,22 @@ def test_a_relay_that_was_killed_and_started_again_is_told_its_calls_at_once(tal
         addresses |= {"ANTIPHON_RELAY_LISTEN": relay.listen, "ANTIPHON_RELAY_TRUNK": str(relay.bound["trunk"])}
         killed = time.monotonic()
         relay.kill()
-        with relay_process(**addresses):
+        with relay_process(**addresses) as again:
             restart = time.monotonic() - killed  # without an admin port, it says that it is ready when it serves
+            [host] = children(again.process.pid)  # without an admin port it has no status
+            processes = [os.getpid(), again.process.pid, host, *children(host)]
+            before = waited(*processes)
             time.sleep(0.3)
+            waits = waited(*processes) - before  # for a CPU of this machine, that others had
             passage = traffic.stop()
     late = passage.longest_gap_of_one - 1000 * restart
-    print(f"\nrelay killed: back after {1000 * restart:.0f} ms, gap of a caller {passage.longest_gap_of_one:.0f} ms")
+    gap = passage.longest_gap_of_one
+    print(
+        f"\nrelay killed: back after {1000 * restart:.0f} ms, gap of a caller {gap:.0f} ms, CPU awaited for {waits:.3f} s"
+    )
     assert passage.longest_gap_of_one > 500 * restart  # it was really gone
-    # 60 ms by design: a hello every 50 ms at most, and each caller sends every 50 ms here. The machine may be busy.
-    assert late < 110 + 250
+    # By design: a hello every 50 ms at most, and each caller sends every 50 ms here. Others may have had the CPU.
+    assert late < 60 + 50 + 1000 * waits
     assert passage.returned > 250  # some 200 before
 
 

@@ -13,6 +13,9 @@ __all__ = ["EchoAttachment", "EchoBackend"]
 class EchoAttachment:
     """One call; `heard` are the data messages, `frames` how much audio came."""
 
+    takes_controllers = False
+    has_room = True
+
     def __init__(self, backend: EchoBackend, call: Call, handle: int) -> None:
         self.call = call
         self.ended: str | None = None

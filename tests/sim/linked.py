@@ -49,11 +49,11 @@ class _Clock(trio.abc.Clock):
 class _MemoryLink(AgentLink):
     """Dials the agent of this process."""
 
-    dial: Callable[[], trio.abc.Stream]
+    reach: Callable[[], trio.abc.Stream]
 
-    async def _dial(self) -> trio.abc.Stream:  # type: ignore[override]
+    async def dial(self) -> trio.abc.Stream:  # type: ignore[override]
         await trio.lowlevel.checkpoint()
-        return self.dial()
+        return self.reach()
 
 
 class LinkedWorld(World):
@@ -73,7 +73,7 @@ class LinkedWorld(World):
     def _new_pool(self, inbox: Inbox) -> AgentPool:
         self.pool = AgentPool((), "simulated", inbox)
         link = _MemoryLink("ws://agent/", "simulated", inbox, lambda: None)
-        link.dial = self._knock
+        link.reach = self._knock
         self.pool.links.append(link)
         self._nursery.start_soon(self.pool.run)
         return self.pool

@@ -34,7 +34,7 @@ from protocol.rtp import RtpPacket
 from protocol.sctp import ChannelMessage, ChannelOpened
 from protocol.sdp import Capabilities, create_offer, parse_untrusted, read_answer
 from protocol.srtp import SERVER_PREFERENCE
-from transceiver.backends.base import Accepted, BackendEvent, Call, Refused
+from transceiver.backends.base import Accepted, Backend, BackendEvent, Call, Refused
 from transceiver.config import Timeouts, TransceiverConfig
 from transceiver.engine import Engine
 from transceiver.media import Played
@@ -217,7 +217,6 @@ class ScriptedAttachment:
     """One call at the scripted backend; everything it is told is kept."""
 
     takes_controllers = True
-    has_room = True
 
     def __init__(self, backend: ScriptedBackend, call: Call) -> None:
         self.backend = backend
@@ -227,6 +226,7 @@ class ScriptedAttachment:
         self.channels: dict[int, str] = {}
         self.told: list[object] = []
         self.ended: str | None = None
+        self.has_room = True
 
     def audio_waits(self) -> None:
         assert self.call.uplink is not None
@@ -369,7 +369,14 @@ class World:
 
 @pytest.fixture
 def make_world(nursery: trio.Nursery) -> Callable[..., World]:
-    def make(*, timeouts: Timeouts | None = None, usage: Usage | None = None, **config: Any) -> World:
+    def make(
+        *,
+        timeouts: Timeouts | None = None,
+        usage: Usage | None = None,
+        agents: Callable[[Engine], Backend] | None = None,
+        **config: Any,
+    ) -> World:
+        """`agents` makes another backend than the scripted one."""
         network = MemoryNetwork()
         socket = network.open("127.0.0.1", 4000)
         engine = Engine(socket, Trunk.parse(ROUTING), direct=True, strict=True)
@@ -378,7 +385,7 @@ def make_world(nursery: trio.Nursery) -> Callable[..., World]:
         registry = Registry(
             TransceiverConfig(direct=True, timeouts=timeouts or Timeouts(), **config),
             engine=engine,
-            backend=backend,
+            backend=backend if agents is None else agents(engine),
             keys=KeyRing.parse(ROUTING),
             identity=Identity.generate(datetime(2026, 1, 1, tzinfo=UTC)),
             address=socket.address,

@@ -112,6 +112,67 @@ def test_what_a_hold_up_on_the_way_left_as_delay_is_taken_back_within_a_minute(h
     assert not downlink.drops
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("by_lane", [False, True])
+@pytest.mark.parametrize("held_up", [0.25, 0.45, 0.6, 0.9, 1.5])
+@pytest.mark.parametrize("at", [0.5, 2.0, 5.0, 9.9, 15.0])
+def test_so_it_is_whenever_the_hold_up_came_and_however_long_it_was(at: float, held_up: float, by_lane: bool):
+    """In the first ten seconds what it left had become the lead to keep; of more than half a second it was no live stream."""
+    assert waiting_after([(at, held_up)], at + held_up + 110, by_lane) <= 0.065
+
+
+@pytest.mark.slow
+def test_hold_ups_that_follow_each_other_are_taken_back_together():
+    assert waiting_after([(3.0, 0.4), (5.0, 0.4), (30.0, 0.6)], 150, False) <= 0.065
+
+
+def waiting_after(held_up: list[tuple[float, float]], seconds: float, by_lane: bool) -> float:
+    """How much waits in the end of a live stream with hold-ups: (when, how long)."""
+    downlink = Downlink(OPUS, 0)
+    number = 0
+    for tick in range(int(seconds * 50)):
+        now = tick * PACE_SECONDS + 0.003
+        if not any(at <= now < at + long for at, long in held_up):
+            while number * 0.02 <= now:
+                if not by_lane or downlink.follow(number * 960, OPUS.silence, now) < 0:
+                    downlink.push(number * 960, OPUS.silence, now)
+                number += 1
+        downlink.take_due(now)
+    assert not downlink.drops
+    return downlink._buffered / 48_000
+
+
+def test_an_agent_that_stays_ahead_of_time_is_not_hurried_after_for_long():
+    """A word in real time, a pause as of a hold-up, and then a synthesiser that keeps a lead of 0.9 s."""
+    downlink = Downlink(OPUS, 0)
+    number = 0
+    for tick in range(400 * 50):
+        now = tick * PACE_SECONDS
+        lead = 0.0 if now < 2.0 else 0.9
+        if not 2.0 <= now < 2.5:
+            while downlink._buffered < max(1, lead * 48_000):
+                downlink.push(number * 960, OPUS.silence, now)
+                number += 1
+        downlink.take_due(now)
+    assert downlink._follower.correction == 0.0
+
+
+def test_a_burst_at_the_beginning_is_no_lead_to_keep():
+    """A chime in one go, then an echo in real time: nothing is drawn out to wait as long as the chime did."""
+    downlink = Downlink(OPUS, 0)
+    for number in range(20):
+        downlink.push(number * 960, OPUS.silence, 0.0)
+    number = 20
+    for tick in range(60 * 50):
+        now = tick * PACE_SECONDS
+        if now >= 1.0:
+            downlink.push(number * 960, OPUS.silence, now)
+            number += 1
+        downlink.take_due(now)
+        assert downlink._follower.correction > -1e-6
+    assert downlink._buffered <= 960
+
+
 def test_a_stream_that_comes_ever_later_and_then_in_time_again_leaves_no_delay():
     """As of a machine that has too much to do for a while: nothing is silent, but all comes a second late in the end."""
     downlink = Downlink(OPUS, 0)

@@ -25,7 +25,8 @@ from transceiver.backends.pool import AgentPool
 from transceiver.config import INTERNAL_AGENTS, TransceiverConfig
 from transceiver.outbox import MAX_FRAMES, SLOTS, Outbox, relay_local
 from transceiver.session.session import Session
-from udpio import MemoryNetwork, SocketOptions, Tick, open_udp
+from udpio import MemoryNetwork, SocketOptions, Tick, bind_udp, open_udp
+from udpio.plain import PlainSocket
 
 TRUNK = Trunk.parse(RoutingConfig(keys=("1:" + "11" * 32,), prefix="127.0.0.0/8", trunk_keys=("22" * 32,)))
 CLIENT = pack_address("192.0.2.1", 5000)
@@ -319,6 +320,28 @@ def test_what_the_kernel_refuses_is_counted_by_datagram_and_the_rest_leaves():
         assert counters.datagrams_sent == 2 * SLOTS + 10 - sum(counters.send_errors.values())
     finally:
         wire.close()
+
+
+@pytest.mark.parametrize("plain", [False, True], ids=["by the batch", "one by one"])
+def test_frames_in_trunk_datagrams_that_the_kernel_refuses_are_not_counted_as_sent(plain: bool):
+    wire = Wire(1452, kernel=True)
+    options = SocketOptions()
+    ours = PlainSocket(bind_udp("127.0.0.1", 0, options), options) if plain else wire.ours
+    outbox = Outbox(ours, TRUNK, 1452, library_named())
+    try:
+        good = Path(relay_local(wire.theirs[2].address, 0), CLIENT)
+        bad = Path(relay_local(pack_address("127.0.0.1", 0), 0), CLIENT)  # EINVAL
+        for _ in range(40):
+            outbox.send(bytes(100), bad)
+            outbox.send(bytes(100), good)
+        outbox.send(bytes(3000), bad)
+        outbox.flush()
+        arrived = sum(len(TRUNK.decode_untrusted(datagram)) for datagram in wire.heard(2))
+        assert (arrived, outbox.frames_sent, outbox.frames_refused) == (40, 40, 41)
+        assert ours.counters.datagrams_sent < 10
+    finally:
+        wire.close()
+        ours.close()
 
 
 @pytest.mark.skipif(not hasattr(socket, "SO_PEERCRED"), reason="one socket for both families: Linux")

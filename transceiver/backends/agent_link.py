@@ -2,14 +2,15 @@
 
 1. Connect, say `hello`, wait for the agent's; from then on calls can be opened.
 2. Reader: control messages and media go to the engine's inbox, by the handle of their call.
-3. Writer: what has gathered leaves together, control first, then one binary message with the frames of all calls. The
-   busier the link, the longer it gathers (gather.py). While a message is being written, the next gathers: a slow line
-   makes messages larger, not more.
+3. Writer: what has gathered leaves together, the frames of all calls first, as one binary message in every write: audio
+   waits for nobody's words. Then control and data, as many as take little time. The busier the link, the longer it gathers
+   (gather.py). While a message is being written, the next gathers: a slow line makes messages larger, not more.
 4. Pings: an agent that does not answer is gone.
 5. When the link ends, every call on it is told `Lost`, and the link is made again, later each time it fails.
 
-Bounds: frames wait in each call's uplink (a second at most), messages here, by bytes for a call and for the link. A call
-that exceeds its share loses its newest messages, words about its channels last. While half of what may wait for the link
+Bounds: frames wait in each call's uplink (a second at most), messages here, by bytes for a call and for the link; a call's
+data waits with the caller while much of it waits here, or the link is full (`LinkAttachment.has_room`). A call that exceeds
+its share all the same loses its newest messages, words about its channels last. While half of what may wait for the link
 does, it takes no new calls, no data, and few words of each call; an agent that does not read at all loses the link.
 """
 
@@ -71,6 +72,7 @@ FULL_LINK_CALL_BYTES = 64 * 1024  # and of each call only so many bytes
 MESSAGE_OVERHEAD = 64
 WRITE_BYTES = 64 * 1024  # of control and data in one write
 GOING_AWAY = 1001  # RFC 6455 §7.4.1
+WRITE_MESSAGES = 16  # the same: 0.1 ms each, and as much for the agent to read
 
 
 class AgentLink:
@@ -110,10 +112,10 @@ class AgentLink:
 
     @property
     def is_usable(self) -> bool:
-        return self.connected and not self.draining and not self._is_full
+        return self.connected and not self.draining and not self.is_full
 
     @property
-    def _is_full(self) -> bool:
+    def is_full(self) -> bool:
         return self._queued_bytes > MAX_LINK_BYTES * FULL_LINK
 
     @property
@@ -178,7 +180,7 @@ class AgentLink:
         """Queue a message; those with an attachment count against its share, in bytes."""
         cost = len(message) + MESSAGE_OVERHEAD
         if attachment is not None:
-            if self._is_full:
+            if self.is_full:
                 share = min(share - MAX_CALL_BYTES, FULL_LINK_CALL_BYTES)  # nothing but words
             if not self.has_room(attachment, cost, share):
                 return
@@ -298,13 +300,14 @@ class AgentLink:
                 await socket.send(messages)
 
     def _take_messages(self) -> list[str | bytes]:
-        """For one write: reports, then what waits of control and data, then, if that was all of it, the audio of all calls."""
+        """For one write: the audio of all calls, reports, then of what waits of control and data what a write may take."""
+        messages: list[str | bytes] = list(encode_media(self._take_audio()))
         reports, self.reports = self.reports, []
         for _, reporter in reports:
             reporter.waiting_bytes -= REPORT_BYTES
-        messages: list[str | bytes] = list(encode_played([report for report, _ in reports]))
-        size = 0
-        while self._queue and size < WRITE_BYTES:
+        messages += encode_played([report for report, _ in reports])
+        size, last = 0, len(messages) + WRITE_MESSAGES
+        while self._queue and size < WRITE_BYTES and len(messages) < last:
             message, attachment = self._queue.popleft()
             cost = len(message) + MESSAGE_OVERHEAD
             size += cost
@@ -312,8 +315,6 @@ class AgentLink:
             if attachment is not None:
                 attachment.waiting_bytes -= cost
             messages.append(message)
-        if not self._queue:
-            messages += encode_media(self._take_audio())
         return messages
 
     def _take_audio(self) -> list[MediaRecord]:

@@ -26,10 +26,10 @@ if TYPE_CHECKING:
 __all__ = ["MAX_CALL_BYTES", "MAX_CALL_CONTROL_BYTES", "REPORT_BYTES", "LinkAttachment"]
 
 # Implementation constants, in bytes
+CALL_DATA_BYTES = 64 * 1024  # of a call that wait, then its data waits with the caller
 MAX_CALL_BYTES = 1024 * 1024  # of messages of one call that wait
 MAX_CALL_CONTROL_BYTES = 2 * MAX_CALL_BYTES  # with the words about it, which are more important, and smaller
 REPORT_BYTES = 64  # that a report takes here
-ROOM_BYTES = 256 * 1024  # of messages that wait: then those who can wait should
 
 
 class LinkAttachment:
@@ -48,7 +48,7 @@ class LinkAttachment:
 
     @property
     def has_room(self) -> bool:
-        return self.waiting_bytes < ROOM_BYTES
+        return self.ended or (self.waiting_bytes < CALL_DATA_BYTES and not self.link.is_full)
 
     def audio_waits(self) -> None:
         if not self.ended:

@@ -87,7 +87,7 @@ class Attachment(Protocol):
 
     @property
     def has_room(self) -> bool:
-        """Whether messages leave as they come; if not, those who can wait should."""
+        """A data message may go to it now; else look again a little later."""
 
     def audio_waits(self) -> None:
         """Frames wait in the call's uplink: take them with the next message."""

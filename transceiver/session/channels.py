@@ -1,13 +1,16 @@
 """The data channels of a call, between the caller's SCTP association and the agent.
 
 1. The client opens channels, `oai-events` among them; the agent is told, and messages go both ways.
-2. What the client says before an agent is attached waits; what the agent says faster than the client takes it waits too,
-   and the agent is told to stop. Both queues are bounded in bytes: beyond, messages are dropped and counted.
-3. When another agent takes the call over, the channels that are open are introduced to it anew.
+2. What the client says before an agent is attached waits, as does what is beyond his share (inflow.py): the window of his
+   association closes meanwhile. While the agent's link is behind, it waits for that.
+3. What the agent says faster than the client takes it waits too, and the agent is told to stop; beyond a bound in bytes,
+   messages are dropped and counted.
+4. When another agent takes the call over, the channels that are open are introduced to it anew.
 """
 
 from __future__ import annotations
 
+import math
 from collections import Counter, deque
 
 import msgspec
@@ -16,6 +19,7 @@ from protocol.errors import LocalError
 from protocol.peer import Peer
 from protocol.sctp import ChannelClosed, ChannelMessage, ChannelOpened, ChannelWritable
 from transceiver.backends.base import Attachment
+from transceiver.session.inflow import RETRY_SECONDS, Inflow, Said
 
 __all__ = ["EVENTS_LABEL", "Channels"]
 
@@ -23,7 +27,6 @@ __all__ = ["EVENTS_LABEL", "Channels"]
 EVENTS_LABEL = "oai-events"
 
 # Implementation constants, in bytes of messages per call
-MAX_EARLY_BYTES = 256 * 1024
 MAX_BLOCKED_BYTES = 1024 * 1024
 MESSAGE_OVERHEAD = 64  # what a message costs besides its bytes: bounds floods of empty ones
 
@@ -35,17 +38,19 @@ def _cost(data: str | bytes) -> int:
 class Channels:
     """Routes; the session says when an agent comes and goes."""
 
-    __slots__ = ("_attachment", "_blocked", "_blocked_bytes", "_early", "_early_bytes", "_open", "_peer", "drops")
+    __slots__ = ("_attachment", "_blocked", "_blocked_bytes", "_inflow", "_known", "_open", "_peer", "drops", "due")
 
     def __init__(self, peer: Peer, drops: Counter[str]) -> None:
         self._peer = peer
         self._attachment: Attachment | None = None
         self._open: dict[int, ChannelOpened] = {}
-        self._early: list[tuple[ChannelOpened | None, ChannelMessage]] = []
-        self._early_bytes = 0
+        self._known: dict[int, ChannelOpened] = {}  # those that the agent knows of: it hears in order, and later
+        self._inflow: Inflow | None = None  # made when the client says something
         self._blocked: dict[int, deque[str | bytes]] = {}
         self._blocked_bytes = 0
         self.drops = drops
+        self.due = math.inf
+        """When `handle_timeout` has something to do."""
 
     # The agent
 
@@ -54,21 +59,31 @@ class Channels:
         """The agent that has been told of what is open."""
         return self._attachment
 
-    def attach(self, attachment: Attachment) -> None:
+    def attach(self, attachment: Attachment, now: float) -> None:
         self._attachment = attachment
+        self._known = self._open.copy()
         for channel in self._open.values():
             attachment.channel_opened(channel.channel, channel.label, channel.protocol)
         for channel_number in self._blocked:
             attachment.channel_blocked(channel_number)
-        early, self._early, self._early_bytes = self._early, [], 0
-        for channel_then, message in early:
-            if self._open.get(message.channel) is channel_then:
-                attachment.message(message.channel, message.data)
-            else:  # its channel was closed meanwhile; another may have its number
-                self.drops["early_closed"] += 1
+        if self._inflow is not None and self._inflow.waiting:
+            self._tell_waiting(attachment, self._inflow, now)
 
     def detach(self) -> None:
         self._attachment = None
+        self.due = math.inf
+        if self._inflow is not None and self._inflow.waiting:
+            self._inflow.drop_words()
+
+    def end(self) -> None:
+        """The call is over: what waits will not be told."""
+        if self._inflow is not None and self._attachment is not None:
+            self.drops["data_untold"] += len(self._inflow.waiting)
+
+    def handle_timeout(self, now: float) -> None:
+        """Tell the agent what has waited."""
+        if now >= self.due and self._attachment is not None and self._inflow is not None:
+            self._tell_waiting(self._attachment, self._inflow, now)
 
     def send(self, channel: int, data: str | bytes, now: float) -> None:
         """A message from the agent."""
@@ -91,30 +106,57 @@ class Channels:
 
     # The client
 
-    def opened(self, event: ChannelOpened) -> None:
+    def opened(self, event: ChannelOpened, now: float) -> None:
         self._open[event.channel] = event
         if self._attachment is not None:
-            self._attachment.channel_opened(event.channel, event.label, event.protocol)
+            self._say(event, now)
 
-    def closed(self, event: ChannelClosed) -> None:
+    def closed(self, event: ChannelClosed, now: float) -> None:
         self._open.pop(event.channel, None)
         self._blocked_bytes -= sum(map(_cost, self._blocked.pop(event.channel, ())))
         if self._attachment is not None:
-            self._attachment.channel_closed(event.channel)
+            self._say(event, now)
 
-    def all_closed(self) -> None:
+    def all_closed(self, now: float) -> None:
         """The association is gone."""
         for channel in list(self._open):
-            self.closed(ChannelClosed(channel))
+            self.closed(ChannelClosed(channel), now)
 
-    def received(self, event: ChannelMessage) -> None:
-        if self._attachment is not None:
-            self._attachment.message(event.channel, event.data)
-        elif self._early_bytes + _cost(event.data) > MAX_EARLY_BYTES:
-            self.drops["too_early"] += 1
+    def received(self, event: ChannelMessage, now: float) -> None:
+        self._say(event, now)
+
+    def _say(self, said: Said, now: float) -> None:
+        inflow, attachment = self._inflow, self._attachment
+        if inflow is None:
+            inflow = self._inflow = Inflow()
+        channel = self._open.get(said.channel)
+        if attachment is None or inflow.waiting or not attachment.has_room or not inflow.take(now):
+            if attachment is not None:
+                self.drops["data_waited"] += 1
+                self.due = min(self.due, now + RETRY_SECONDS)
+            inflow.put(channel, said)
+            self._peer.keep_unread(inflow.octets, inflow.room, now)
         else:
-            self._early.append((self._open.get(event.channel), event))
-            self._early_bytes += _cost(event.data)
+            self._tell(attachment, channel, said)
+
+    def _tell_waiting(self, attachment: Attachment, inflow: Inflow, now: float) -> None:
+        while inflow.waiting and attachment.has_room and inflow.take(now):
+            self._tell(attachment, *inflow.pop())
+        self.due = now + RETRY_SECONDS if inflow.waiting else math.inf
+        self._peer.keep_unread(inflow.octets, inflow.room, now)
+
+    def _tell(self, attachment: Attachment, channel: ChannelOpened | None, said: Said) -> None:
+        match said:
+            case ChannelOpened():
+                self._known[said.channel] = said
+                attachment.channel_opened(said.channel, said.label, said.protocol)
+            case ChannelClosed():
+                self._known.pop(said.channel, None)
+                attachment.channel_closed(said.channel)
+            case _ if self._known.get(said.channel) is channel:
+                attachment.message(said.channel, said.data)
+            case _:  # said to an earlier agent, or to none, on a channel that was closed meanwhile
+                self.drops["early_closed"] += 1
 
     def writable(self, event: ChannelWritable, now: float) -> None:
         waiting = self._blocked.get(event.channel)

@@ -135,10 +135,10 @@ class Conversation:
 
     # The agent comes and goes
 
-    def begin(self) -> None:
+    def begin(self, now: float) -> None:
         """The agent has taken the call."""
         if self.attachment is not None:
-            self.channels.attach(self.attachment)
+            self.channels.attach(self.attachment, now)
             if self.controllers is not None:
                 self.controllers.attach(self.attachment)
 
@@ -174,6 +174,7 @@ class Conversation:
         self.flowing = self._keeps = False
         if self._downlink is not None:
             self.flush(now)
+        self.channels.end()
         if self.attachment is not None:
             self.attachment.end(reason)
         self.forget()
@@ -205,6 +206,7 @@ class Conversation:
         return self._make_uplink(self._audio).follow if self._audio is not None else None
 
     def handle_timeout(self, now: float) -> None:
+        self.channels.handle_timeout(now)
         if self.uplink is not None and now >= self.uplink.next_timeout():
             self.uplink.handle_timeout(now)
             self._offer_audio(self.uplink)
@@ -215,7 +217,8 @@ class Conversation:
             self._peer.request_audio(uplink.ssrc, sequences)
 
     def next_timeout(self) -> float:
-        return self.uplink.next_timeout() if self.uplink is not None else math.inf
+        due = self.channels.due
+        return due if self.uplink is None else min(due, self.uplink.next_timeout())
 
     def _offer_audio(self, uplink: Uplink) -> None:
         if self._keeps:

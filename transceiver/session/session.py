@@ -366,15 +366,15 @@ class Session:
                     self._fire(tables.TransportFailed(), now, CloseReason.TRANSPORT_FAILED)
             case ChannelOpened():
                 self._stage("channel", now)
-                self.conversation.channels.opened(event)
+                self.conversation.channels.opened(event, now)
             case ChannelMessage():
-                self.conversation.channels.received(event)
+                self.conversation.channels.received(event, now)
             case ChannelWritable():
                 self.conversation.channels.writable(event, now)
             case ChannelClosed():
-                self.conversation.channels.closed(event)
+                self.conversation.channels.closed(event, now)
             case DataChannelsClosed():
-                self.conversation.channels.all_closed()
+                self.conversation.channels.all_closed(now)
 
     def _transport_reason(self, word: str) -> CloseReason:
         if word == CloseReason.FINGERPRINT_MISMATCH.value:
@@ -410,7 +410,7 @@ class Session:
             self.drops["accepted_twice"] += 1
             return
         self._stage("agent", now)
-        self.conversation.begin()
+        self.conversation.begin(now)
         self._fire(tables.BackendReady(), now)
 
     def _lose_agent(self, now: float) -> None:

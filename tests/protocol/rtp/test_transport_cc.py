@@ -172,3 +172,4 @@ def test_numbers_in_turns_across_a_pause_bring_three_feedbacks_at_once_at_most()
     told = log.take(100.0)
     assert len(told) == 3
     assert told[-1].base_sequence + len(told[-1].arrivals) == 128
+    assert [feedback.feedback_count for feedback in told] == [1, 2, 3]  # those that were not sent are not missed

@@ -281,3 +281,34 @@ def test_a_call_too_early_or_too_often_changes_nothing(up: Make):
     for _ in range(5):
         side.handle_timeout(net.now)
     assert side.poll() == []
+
+
+def test_messages_that_nobody_reads_close_the_window_and_are_all_there_when_somebody_does(up: Make):
+    net = up()
+    both_send(net, [])
+    reader = net.sides[1]
+    unread: list[int] = []
+    words = [f"word {number}" for number in range(4000)]
+    taken = 0
+
+    def hears() -> bool:
+        nonlocal taken
+        heard = data_of(net, 1)
+        unread.extend(map(len, heard[taken:]))
+        taken = len(heard)
+        reader.keep_unread(sum(unread), sum(unread) + 4096 * len(unread), net.now)
+        return False
+
+    for word in words:
+        assert net.sides[0].send(0, word, net.now)
+    net.run(5, until=hears)
+    held = len(unread)
+    assert 256 <= held < 1500
+    assert reader._receiver.window == 0
+    closed_for = net.now
+    while len(data_of(net, 1)) < len(words) or unread:
+        del unread[:10]  # a hundred a second
+        hears()
+        net.run(0.1, until=hears)
+    assert data_of(net, 1) == words
+    assert net.now - closed_for == pytest.approx(len(words) / 100, rel=0.2)  # it is told when there is room
