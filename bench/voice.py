@@ -38,6 +38,7 @@ from protocol.agentlink import (
     DataMessage,
     MediaRecord,
     PlayedReason,
+    PlayedReports,
     TransceiverHello,
     decode_binary_untrusted,
     encode_data,
@@ -152,16 +153,18 @@ class Caller:
         try:
             while True:
                 message = await self.link.get_message()
-                content = decode_binary_untrusted(message) if isinstance(message, bytes) else None
+                if isinstance(message, str):
+                    continue
+                content = decode_binary_untrusted(message)
                 if isinstance(content, DataMessage):
                     if json.loads(content.data)["type"] == "input_audio_buffer.speech_stopped":
                         self._stopped = time.perf_counter()
-                elif content:
+                elif not isinstance(content, PlayedReports):
                     self._play(content)
         except ConnectionClosed:
             pass
 
-    def _play(self, records: list[MediaRecord]) -> None:
+    def _play(self, records: tuple[MediaRecord, ...]) -> None:
         if self._stopped is not None:
             self.delays.append(time.perf_counter() - self._stopped)
             self._stopped = None
