@@ -169,6 +169,7 @@ class RealtimeSession:
         self._carry_out_event(event, now)
         if not isinstance(event, client.InputAppend):
             self._settle()
+            self._speak_up_when_free(now)  # the turn it waited for may have been dropped
 
     def _carry_out_event(self, event: ClientEvent, now: float) -> None:
         match event:
@@ -402,9 +403,8 @@ class RealtimeSession:
 
     def _create_response(self, change: ResponseSettings, now: float) -> None:
         in_band = change.conversation == "auto"
-        if (
-            in_band and self._active is not None and self._active.id == self._greeting
-        ):  # the client has something better
+        # A client that asks for a response while the model greets has something better.
+        if in_band and self._active is not None and self._active.id == self._greeting:
             self._carry_out(self._active, self._active.end(Cancelled(), reason="client_cancelled"), now)
         if in_band and self._active is not None:
             message = (

@@ -215,3 +215,12 @@ def test_the_model_speaks_up_when_nobody_speaks(client: Client):
     client.session.completed(client.response_id, client.now)
     client.take()
     assert client.count(Generate) == 2
+
+
+def test_what_waited_for_a_turn_that_is_dropped_is_said_then(client: Client):
+    client.session.heard(500.0)
+    client.session.speech_began(200.0, client.now)
+    client.session.speak_up(client.now)
+    client.take()
+    client.send("input_audio_buffer.clear")
+    assert client.count(Generate) == 1

@@ -1,4 +1,4 @@
-"""`python -m bench.voice`: what the offline voice costs and how soon it answers, on this machine.
+"""`python -m bench.offline`: what the offline voice costs and how soon it answers, on this machine.
 
 1. The speaker says sentences of the small language, with three voices; the recognizer listens, piece by piece: how many it
    understands, CPU for each second of listening, how long after the last sound its words are there.
@@ -153,16 +153,18 @@ class Caller:
         try:
             while True:
                 message = await self.link.get_message()
-                content = decode_binary_untrusted(message) if isinstance(message, bytes) else None
+                if isinstance(message, str):
+                    continue
+                content = decode_binary_untrusted(message)
                 if isinstance(content, DataMessage):
                     if json.loads(content.data)["type"] == "input_audio_buffer.speech_stopped":
                         self._stopped = time.perf_counter()
-                elif content and not isinstance(content, PlayedReports):
+                elif not isinstance(content, PlayedReports):
                     self._play(content)
         except ConnectionClosed:
             pass
 
-    def _play(self, records: Sequence[MediaRecord]) -> None:
+    def _play(self, records: tuple[MediaRecord, ...]) -> None:
         if self._stopped is not None:
             self.delays.append(time.perf_counter() - self._stopped)
             self._stopped = None
@@ -224,7 +226,7 @@ async def call(turns: int) -> None:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(prog="python -m bench.voice", description=(__doc__ or "").partition("\n")[0])
+    parser = argparse.ArgumentParser(prog="python -m bench.offline", description=(__doc__ or "").partition("\n")[0])
     parser.add_argument("--turns", type=int, default=32, help="of the call, some four seconds each (32)")
     turns = parser.parse_args().turns
     for rate in (16_000, 8_000):
