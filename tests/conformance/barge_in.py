@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import browsers
 from realtime_page import serve_page
 
-from service.ready import announce
+from service.ready import announce, stop_signals
 
 RATE = 48_000
 SECONDS = 0.6
@@ -46,6 +46,20 @@ def voice(pitch: float) -> list[int]:
 
 
 async def main() -> None:
+    """Until standard input ends, or a signal says so: either way the browser ends with us."""
+    with stop_signals() as signals:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(end_on_signal, signals, nursery.cancel_scope)
+            await obey()
+            nursery.cancel_scope.cancel()
+
+
+async def end_on_signal(signals, scope: trio.CancelScope) -> None:
+    async for _ in signals:
+        scope.cancel()
+
+
+async def obey() -> None:
     if browsers.CHROMIUM is None:
         sys.exit("barge_in: Chromium is not installed")
     sounds = json.dumps([{"rate": RATE, "samples": voice(pitch)} for pitch in PITCHES])
