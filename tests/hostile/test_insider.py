@@ -327,7 +327,7 @@ async def test_channels_beyond_the_limit_are_refused_and_the_others_work(autojum
         peer.open_channel("c", insider.rig.now)
         insider.flush()
         insider.rig.pump(3)
-    insider.rig.wait(0.5)
+    insider.rig.wait(1.5)  # beyond his share of words at once
     [attachment] = insider.rig.backend.attachments
     assert len(attachment.channels) == 256
     assert insider.session.life.name == "LIVE"
