@@ -52,7 +52,7 @@ sim *arguments: (_env "dev")
 # Place real calls on a running stack, or on one of its own: --calls 20 --seconds 10 (--help tells the rest).
 [no-cd]
 [no-exit-message]
-load *arguments: (_env "run")
+load *arguments: (_env if arguments =~ '(^| )--agent[ =]voice( |$)' { "voice" } else { "run" })
     @{{ here }} -m loadgen "$@"
 
 # Ten minutes of 300 calls on a stack of our own: late frames, memory of every process, flat or not; a page and JSON.

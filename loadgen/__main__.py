@@ -22,6 +22,7 @@ from loadgen.page import render_page
 from loadgen.progress import show_progress
 from loadgen.report import Summary, render, summarize_result
 from loadgen.result import Result
+from loadgen.script import Script, ScriptFailed, read_script
 from loadgen.timeline import INTERVAL, Timeline
 from service.ready import stop_signals
 
@@ -35,9 +36,10 @@ def main(preset: Preset = LOAD) -> int:
             print(f"{preset.prog}: {name}: {problem}", file=sys.stderr)
             return EXIT_USAGE
     try:
+        script = read_script(options.say) if options.conversation else None
         with _stack(options) as stack:
-            result, timeline, capacity = _run(options, stack)
-    except StackFailed as failed:
+            result, timeline, capacity = _run(options, stack, script)
+    except (ScriptFailed, StackFailed) as failed:
         print(f"{preset.prog}: {failed}", file=sys.stderr)
         return EXIT_USAGE
     except KeyboardInterrupt:  # before there were calls
@@ -55,19 +57,21 @@ def _stack(options: Options) -> AbstractContextManager[OwnStack]:
     return own_stack(options.agent, dict(os.environ) | given)
 
 
-def _run(options: Options, stack: OwnStack) -> tuple[Result, Timeline, Capacity | None]:
+def _run(options: Options, stack: OwnStack, script: Script | None) -> tuple[Result, Timeline, Capacity | None]:
     count = process_count(options)
     with start_workers(count if count > 1 else 0) as workers:
         names = {worker.pid: f"generator {number}" for number, worker in enumerate(workers, 2)}
         timeline = Timeline(Accounts(stack.pid, {os.getpid(): "generator"} | names))
-        result, capacity = trio.run(_follow, options, stack.url, workers, timeline, strict_exception_groups=True)
+        result, capacity = trio.run(
+            _follow, options, stack.url, workers, timeline, script, strict_exception_groups=True
+        )
     return result, timeline, capacity
 
 
 async def _follow(
-    options: Options, url: str, workers: Sequence[Worker], timeline: Timeline
+    options: Options, url: str, workers: Sequence[Worker], timeline: Timeline, script: Script | None
 ) -> tuple[Result, Capacity | None]:
-    generator = Fleet(options, url, workers) if workers else Alone(options, url)
+    generator = Fleet(options, url, workers, script) if workers else Alone(options, url, script)
     found: list[Capacity] = []
 
     async def stop_at_limit() -> None:

@@ -14,11 +14,12 @@ from datetime import datetime
 
 from loadgen.distribution import Histogram
 from loadgen.frames import PLAIN, PROTECTED
+from loadgen.stages import ECHO_STAGES
 from loadgen.tally import AudioTally, DataTally
 from loadgen.words import FAREWELL, METER_ANSWER, METER_QUESTION, read_farewell_untrusted, read_slots_untrusted
 from protocol import dtls
 from protocol.address import Path, TransportAddress
-from protocol.codecs import OPUS
+from protocol.codecs import OPUS, Codec
 from protocol.errors import DecodeError, LocalError
 from protocol.ice import ConsentLate, ConsentRestored, IceCredentials, IceFull, IceFullConfig, PathSelected, SendTo
 from protocol.peer import (
@@ -40,19 +41,10 @@ from protocol.sdp import Capabilities, Negotiated, create_offer, parse_untrusted
 from protocol.srtp import SERVER_PREFERENCE, Arena
 from protocol.wire import Entropy
 
-__all__ = ["STAGES", "Call", "CallFigures"]
+__all__ = ["Call", "CallFigures"]
 
 # Specification constants
 EVENTS_LABEL = "oai-events"
-
-STAGES = {
-    "signalling": "start",  # offer posted → answer here
-    "ice": "signalling",  # → a path works
-    "dtls": "ice",  # → keys
-    "channel": "dtls",  # → the data channel is open
-    "audio": "dtls",  # → a frame of ours has come back
-}
-"""Each stage of set-up, and the one from whose end its time counts."""
 
 
 class CallFigures:
@@ -69,6 +61,9 @@ class CallFigures:
 class Call:
     """Drain `take_datagrams` after whatever changes it."""
 
+    stages: tuple[str, ...] = ECHO_STAGES
+    """It is ready when it has reached them all."""
+
     def __init__(
         self,
         number: int,
@@ -79,6 +74,7 @@ class Call:
         now_wall: datetime,
         entropy: Entropy,
         identity: dtls.Identity | None = None,
+        codecs: tuple[Codec, ...] = (OPUS,),
     ) -> None:
         self.number = number
         self.audio = AudioTally(figures.run, number, figures.frame_round_trips, figures.speech)
@@ -102,7 +98,7 @@ class Call:
             ssrc=int.from_bytes(entropy(4), "big"),
             cname=entropy(8).hex(),
             ice_lite=False,
-            codecs=(OPUS,),
+            codecs=codecs,
             red="accept",  # sent when the answer prefers it, as Chromium does
             telephone_event=False,
             nack=True,
@@ -110,6 +106,7 @@ class Call:
         self._peer: Peer | None = None
         self._lane: MediaLane | None = None
         self._payload_type = 0
+        self._frame_samples = 0
         self._candidates = 0
         self._channel: int | None = None
         self._message_at = math.inf
@@ -147,7 +144,7 @@ class Call:
         audio, data = negotiated.audio, negotiated.data
         assert audio is not None
         assert data is not None
-        self._payload_type = audio.payload_type
+        self._payload_type, self._frame_samples = audio.payload_type, audio.codec.frame_samples
         role = dtls.Role.CLIENT if negotiated.role == "client" else dtls.Role.SERVER
         return Peer(
             ice=IceFull(
@@ -210,7 +207,7 @@ class Call:
         if lane is None or not self.talking or now >= self._message_at:
             return 0
         frame = self.audio.next_frame(now)
-        length = lane.send(arena, 0, frame, index * OPUS.frame_samples & 0xFFFFFFFF, False, now)
+        length = lane.send(arena, 0, frame, index * self._frame_samples & 0xFFFFFFFF, False, now)
         if length:
             self.audio.count_sent(lateness)
             if length < 0:
@@ -233,7 +230,7 @@ class Call:
         Whether more than a frame happened, so that deadlines may have moved."""
         if not self.talking or self._peer is None:
             return True
-        if self._peer.send_audio(self.audio.next_frame(now), index * OPUS.frame_samples & 0xFFFFFFFF, now):
+        if self._peer.send_audio(self.audio.next_frame(now), index * self._frame_samples & 0xFFFFFFFF, now):
             self.audio.count_sent(lateness)
         else:
             self.audio.held += 1
@@ -261,7 +258,7 @@ class Call:
 
     @property
     def is_ready(self) -> bool:
-        return "channel" in self.reached and "audio" in self.reached
+        return len(self.reached) == len(self.stages)
 
     @property
     def is_over(self) -> bool:
@@ -269,12 +266,12 @@ class Call:
 
     @property
     def is_answered(self) -> bool:
-        """Everything that was sent has come back."""
-        return self.audio.missing == 0 and not self.data.pending
+        """It talks no more, and everything that was sent has come back."""
+        return not self.talking and self.audio.missing == 0 and not self.data.pending
 
     @property
     def missing_stage(self) -> str | None:
-        return next((stage for stage in STAGES if stage not in self.reached), None)
+        return next((stage for stage in self.stages if stage not in self.reached), None)
 
     def stop_talking(self, now: float) -> None:
         if self.talking:
@@ -343,7 +340,7 @@ class Call:
                 self._open_channel(peer, now)
             case ChannelOpened() if event.channel == self._channel:
                 self._reach("channel", now)
-                self._message_at = now
+                self._channel_opened(now)
             case ChannelMessage():
                 self._receive_message(event.data, now)
             case ConsentLate():
@@ -373,6 +370,9 @@ class Call:
         if not self.hung_up:
             self.fail(reason if self.farewell is None else f"ended_{self.farewell}")
 
+    def _channel_opened(self, now: float) -> None:
+        self._message_at = now
+
     def _send_message(self, peer: Peer, channel: int, now: float) -> None:
         message = self.data.next_message()
         try:
@@ -395,4 +395,5 @@ class Call:
             self.data.receive_untrusted(message, now)
 
     def _reach(self, stage: str, now: float) -> None:
-        self.reached.setdefault(stage, now)
+        if stage in self.stages:
+            self.reached.setdefault(stage, now)

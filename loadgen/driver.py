@@ -371,7 +371,7 @@ class Driver:
                 line.socket.connect(remote)
             line.is_ready = True
             line.ready.set()
-            if not call.talking and call.is_answered:
+            if call.is_answered:
                 line.answered.set()
             if call.slots is not None:
                 line.told.set()

@@ -23,6 +23,7 @@ from loadgen.messages import Begin, Order, Ready, read_from_worker, say
 from loadgen.options import Options
 from loadgen.result import CallResult, ProcessResult, Progress, Result, collect, merge, merge_progress, progress_of
 from loadgen.scenario import Run, place_calls
+from loadgen.script import Script
 from service.children import die_with_parent
 from service.ready import calm_collector
 
@@ -76,9 +77,9 @@ def _start() -> Worker:
 class Alone:
     """The generator as this process alone; to be made where trio runs."""
 
-    def __init__(self, options: Options, url: str) -> None:
+    def __init__(self, options: Options, url: str, script: Script | None = None) -> None:
         calm_collector()
-        self._run = Run(options, Driver(network=options.network))
+        self._run = Run(options, Driver(network=options.network), script=script)
         self._url = url
         self._scope = trio.CancelScope()
 
@@ -102,8 +103,9 @@ class Alone:
 class Fleet:
     """The generator as several processes, in the same words."""
 
-    def __init__(self, options: Options, url: str, workers: Sequence[Worker]) -> None:
+    def __init__(self, options: Options, url: str, workers: Sequence[Worker], script: Script | None = None) -> None:
         self.options = options
+        self._script = script
         self.url = url
         self._workers = workers
         self._mark = os.urandom(4)
@@ -140,7 +142,15 @@ class Fleet:
             orders = [await stack.enter_async_context(_stream(worker.stdin)) for worker in self._workers]
             for index, order in enumerate(orders):
                 cpu = cpus[index % len(cpus)] if count > 1 else None
-                words = Order(options=self.options, url=self.url, run=self._mark, first=index, every=count, cpu=cpu)
+                words = Order(
+                    options=self.options,
+                    url=self.url,
+                    run=self._mark,
+                    first=index,
+                    every=count,
+                    cpu=cpu,
+                    script=self._script,
+                )
                 await _tell(order, words)
             with trio.move_on_after(READY_LIMIT):
                 for ready in self._ready:

@@ -17,6 +17,7 @@ import trio
 from loadgen.distribution import Histogram
 from loadgen.options import Options
 from loadgen.result import Progress, Result
+from loadgen.script import Script
 
 __all__ = ["Begin", "Order", "Ready", "read_from_worker", "read_to_worker", "say"]
 
@@ -34,6 +35,8 @@ class Order(msgspec.Struct, tag=True, kw_only=True):
     """Which calls: every so manieth, from the first on."""
     cpu: int | None = None
     """The only one to run on."""
+    script: Script | None = None
+    """What is said, if calls converse."""
 
 
 class Begin(msgspec.Struct, tag=True):

@@ -13,6 +13,7 @@ from typing import NamedTuple
 from urllib.parse import urlsplit
 
 from loadgen.network import Network
+from loadgen.script import Habits
 from udpio.shaper import Conditions
 
 __all__ = ["LOAD", "Arrivals", "Options", "Preset", "parse_options", "process_count"]
@@ -28,6 +29,8 @@ RAMP: dict[str, float] = {"calls": 2000, "seconds": MAX_SECONDS, "rate": 4.0}
 DEFAULT_SETUP_SECONDS = 15.0
 DEFAULT_CHECK_SECONDS = 5.0  # RFC 7675 §5.1
 DEFAULT_MESSAGE_SECONDS = 1.0
+
+CONVERSING = ("voice", "realtime")  # agents that speak the Realtime API
 
 CONDITIONS = ("loss", "burst_loss", "burst_length", "delay", "jitter", "reorder", "duplication", "mtu")
 
@@ -52,15 +55,20 @@ The options under "a bad network" put one between each call and the server,
 the same in both directions. What they lose, or what a rebinding costs, does
 not make the run a failure.
 
+With --agent voice or --agent realtime, or with --conversation, calls converse:
+they say a sentence, wait for the answer and hear it out, think, say the next; see
+docs/loadgen.md for what is measured of that.
+
 --find-capacity tells at how many calls something was at its limit first, and
 what each process cost for a second of a call; then all calls end.
 
 exit status:
   0  all is well
   1  a call failed, or something was lost (see --allow-loss), foreign, corrupt
-     or doubled, or memory grew (see --soak). What is lost counts neither with a
-     bad network nor with --find-capacity: there losses at the limit are what
-     is looked for, and 0 means that a limit was found or all calls had come.
+     or doubled, or memory grew (see --soak); of conversations: a turn failed.
+     What is lost counts neither with a bad network nor with --find-capacity:
+     there losses at the limit are what is looked for, and 0 means that a limit
+     was found or all calls had come.
   2  the command line or the configuration is wrong
 """
 
@@ -101,6 +109,11 @@ class Options:
     """Memory that does not stay flat makes the run a failure."""
     find_capacity: bool
     """Calls come and stay until something is at its limit."""
+    conversation: bool
+    """Calls converse with the agent by the Realtime API, instead of counting its echoes."""
+    say: tuple[str, ...]
+    """WAV files; none: the sentences that come with the generator."""
+    habits: Habits
     processes: int | None
     """0: one for each usable CPU; None: as many as the calls need, and there are CPUs."""
     network: Network
@@ -131,6 +144,15 @@ def parse_options(arguments: Sequence[str] | None = None, preset: Preset = LOAD)
         given["network"] = Network(Conditions(**conditions), given.pop("rebind_seconds"), given.pop("seed"))
     except ValueError as error:
         parser.error(f"a bad network: {error}")
+    given["habits"] = Habits(think=given.pop("think"), interrupt_every=given.pop("interrupt_every"))
+    given["say"] = tuple(given["say"])
+    given["conversation"] |= given["agent"] in CONVERSING
+    if given["conversation"] and (given["find_capacity"] or not given["fec"]):
+        parser.error("--find-capacity and --no-fec are about echoes: not with a conversation")
+    if not given["conversation"] and (given["say"] or given["habits"].interrupt_every):
+        parser.error(
+            "--say and --interrupt-every are for conversations: --agent voice, --agent realtime or --conversation"
+        )
     measure = {"calls": preset.calls, "seconds": preset.seconds, "rate": RATE}
     defaults = RAMP if given["find_capacity"] else measure
     given |= {name: value for name, value in defaults.items() if given[name] is None}
@@ -166,7 +188,8 @@ def _parser(preset: Preset) -> argparse.ArgumentParser:
         "--agent",
         default=preset.agent,
         metavar="NAME",
-        help=f"agent of the stack (echo; meter tells slots; internal:echo, internal:meter; here {preset.agent})",
+        help="agent of the stack (echo; meter tells slots; internal:echo, internal:meter; converse with voice or realtime; "
+        f"here {preset.agent})",
     )
     parser.add_argument(
         "--arrivals",
@@ -236,6 +259,28 @@ def _parser(preset: Preset) -> argparse.ArgumentParser:
         type=_processes,
         metavar="N",
         help="of the generator, each on a core of its own; 0: one for each (one for 400 calls)",
+    )
+    talk = parser.add_argument_group(
+        "a conversation",
+        "with an agent that speaks the OpenAI Realtime API; --agent voice and --agent realtime choose it",
+    )
+    talk.add_argument("--conversation", action="store_true", help="the agent at --url, or your own, speaks it, too")
+    talk.add_argument(
+        "--say",
+        nargs="+",
+        default=(),
+        metavar="FILE",
+        help="sentences, one a file: WAV, 16-bit mono (three that are built in)",
+    )
+    talk.add_argument(
+        "--interrupt-every", type=_count, default=0, metavar="N", help="speak over the answer in every Nth turn (never)"
+    )
+    talk.add_argument(
+        "--think",
+        type=_positive(3600),
+        default=Habits().think,
+        metavar="S",
+        help="from the end of an answer to the next sentence (1)",
     )
     network = parser.add_argument_group("a bad network", "shares as 5% or 0.05, times in milliseconds")
     network.add_argument("--loss", type=_share, default=0.0, metavar="SHARE", help="datagrams lost, each on its own")

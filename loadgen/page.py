@@ -8,8 +8,10 @@ from itertools import pairwise
 
 from loadgen.phrases import describe_network, say
 from loadgen.plots import Point, line_chart
-from loadgen.report import STAGE_NAMES, Summary, sentences
+from loadgen.report import Summary, sentences
+from loadgen.stages import STAGE_NAMES
 from loadgen.timeline import Sample
+from loadgen.turnreport import turn_counts, turn_times
 
 __all__ = ["render_page"]
 
@@ -32,10 +34,13 @@ def render_page(summary: Summary, samples: Sequence[Sample], command: str) -> st
     """All of it; `command` is what was typed."""
     shares = list(next(iter(summary.setup_ms.values())))
     times = {STAGE_NAMES.get(stage, stage): spread for stage, spread in summary.setup_ms.items()}
-    times |= {
-        "audio there and back": summary.audio["round_trip_ms"],
-        "data there and back": summary.data["round_trip_ms"],
-    }
+    if summary.turns:
+        times |= turn_times(summary.turns)
+    else:
+        times |= {
+            "audio there and back": summary.audio["round_trip_ms"],
+            "data there and back": summary.data["round_trip_ms"],
+        }
     counts = ("sent", "received", "early", "lost", "late", "duplicated", "foreign", "corrupt")
     body = [
         f"<h1>{'well' if summary.ok else 'not well'}</h1>",
@@ -48,6 +53,7 @@ def render_page(summary: Summary, samples: Sequence[Sample], command: str) -> st
                 "</div>",
                 "<h2>milliseconds</h2>",
                 _table(["", *shares], ([name, *map(say, spread.values())] for name, spread in times.items())),
+                *_turns(summary),
                 "<h2>counts</h2>",
                 _table(
                     ["", "audio frames", "data messages"],
@@ -85,14 +91,26 @@ def _network(summary: Summary) -> Iterable[tuple[str, object]]:
     yield from ((name, value) for name, value in network.items() if name not in ("conditions", "rebind_every_s"))
 
 
+def _turns(summary: Summary) -> Iterable[str]:
+    if summary.turns:
+        yield "<h2>turns</h2>"
+        yield _table(["", ""], ([name, str(count)] for name, count in turn_counts(summary.turns)))
+        yield "<h2>what the agent heard</h2>"
+        yield _table(["", "turns"], ([said or "(no words)", str(n)] for said, n in summary.turns["heard"].items()))
+
+
 def _plots(summary: Summary, samples: Sequence[Sample]) -> Iterable[str]:
     def spread(curve: Sequence[float | None]) -> list[Point]:
         return [(float(percent), value) for percent, value in enumerate(curve) if value is not None]
 
     stages = [(stage, spread(curve)) for stage, curve in summary.curves["setup"].items()]
     yield line_chart("set-up by stage", stages, "percentile", "ms")
-    trips = [(kind, spread(summary.curves["round_trip"][kind])) for kind in ("audio", "data")]
-    yield line_chart("there and back", trips, "percentile", "ms")
+    if summary.turns:
+        answers = [(name, spread(curve)) for name, curve in summary.curves["turns"].items()]
+        yield line_chart("answers", answers, "percentile", "ms")
+    else:
+        trips = [(kind, spread(summary.curves["round_trip"][kind])) for kind in ("audio", "data")]
+        yield line_chart("there and back", trips, "percentile", "ms")
     yield line_chart(
         "calls",
         [(name, [(one.at, float(getattr(one, name))) for one in samples]) for name in ("placed", "talking", "failed")],

@@ -13,6 +13,7 @@ EXPLAINED = 0.5  # share of a latency that our own delay must have, or it is not
 
 _HINTS = {
     "no_audio": "does the agent there return what it hears? `just up --agent echo` does, the parrot does not",
+    "no_session": "does the agent there speak the OpenAI Realtime API?",
     "offer_no_connection": "nobody listens there; is `just up` running?",
 }
 """Of what made every call fail."""

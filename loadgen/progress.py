@@ -40,6 +40,8 @@ def describe(seconds: float, progress: Progress, calls: int) -> str:
         f"frames {progress.sent} sent, {progress.received} back",
         f"longest gap {progress.longest_gap * 1000:.0f} ms",
     ]
+    if turns := progress.turns_completed + progress.turns_failed:
+        parts[2:] = [f"turns {turns}: {progress.turns_failed} failed"]
     if (median := progress.round_trips.percentile(0.5)) is not None:
         parts.append(f"there and back {median * 1000:.1f} ms")
     return "  ".join(parts)

@@ -14,18 +14,20 @@ from rich.console import RenderableType
 from rich.markup import escape
 from rich.table import Table
 
-from loadgen.call import STAGES
 from loadgen.distribution import Histogram, percentile
 from loadgen.driver import TICK_SECONDS
 from loadgen.endurance import CORE, Capacity
 from loadgen.options import Options
-from loadgen.phrases import describe_failure, describe_limit, describe_network, total_by_kind
+from loadgen.phrases import describe_failure, describe_limit, describe_network, say, total_by_kind
 from loadgen.result import AUDIO_COUNTS, CallResult, Result, collect
 from loadgen.scenario import Run
+from loadgen.stages import CONVERSATION_STAGES, ECHO_STAGES, STAGE_NAMES, STAGES
+from loadgen.turnreport import summarize_turns, turn_sentences, turn_tables, turn_verdict, turns_are_well
+from loadgen.turns import LATENCIES
 from loadgen.words import SLOT_COUNTS
 from udpio.shaper import Conditions
 
-__all__ = ["STAGE_NAMES", "Summary", "render", "sentences", "summarize", "summarize_result"]
+__all__ = ["Summary", "render", "sentences", "summarize", "summarize_result"]
 
 # Implementation constants: beyond these the generator was what was measured, not the stack
 LIMIT_LATE = 0.01  # share of the frames that left more than 5 ms late, or never
@@ -54,13 +56,15 @@ class Summary(msgspec.Struct, kw_only=True):
     """Of our own stack and of the generator, while all calls talked: see `loadgen.endurance`."""
     capacity: dict[str, Any]
     """If it was looked for: calls, and what was at its limit."""
+    turns: dict[str, Any]
+    """Of conversations: see `loadgen.turnreport`."""
     generator: dict[str, Any]
     network: dict[str, Any]
     """What the run itself put between calls and server."""
     security: dict[str, int]
     """SRTP profile and cipher suite → calls."""
     curves: dict[str, dict[str, list[float | None]]]
-    """Percentiles 0 to 100, in milliseconds: by stage of `setup`, and of audio and data `round_trip`."""
+    """Percentiles 0 to 100, in milliseconds: by stage of `setup`, of audio and data `round_trip`, and of `turns`."""
     each: list[dict[str, Any]]
 
     @property
@@ -84,7 +88,8 @@ def summarize_result(
     processes = processes or {}
     calls = result.calls
     audio = {name: sum(call.audio.get(name, 0) for call in calls) for name in (*AUDIO_COUNTS, "lost")}
-    due = audio["sent"] - audio["early"]
+    due = audio["sent"] - audio["early"] if not options.conversation else 0
+    turns = summarize_turns(result.turns) if options.conversation else {}
     data = {
         name: sum(call.data.get(name, 0) for call in calls)
         for name in ("sent", "received", "refused", "corrupt", "lost")
@@ -101,7 +106,7 @@ def summarize_result(
     flat = not options.soak or all(figures["flat"] is not False for figures in processes.values())
     seconds = max((process.seconds for process in result.processes), default=0.0)
     return Summary(
-        ok=_judge(failed, audio, data, options.allow_loss or options.find_capacity) and flat,
+        ok=_judge(failed, audio, data, options.allow_loss or options.find_capacity) and flat and turns_are_well(turns),
         calls={
             "wanted": wanted,
             "succeeded": wanted - failed,
@@ -127,6 +132,7 @@ def summarize_result(
         data=data | {"round_trip_ms": _spread(result.message_round_trips)},
         agent=_agent(calls),
         processes=processes,
+        turns=turns,
         capacity={} if capacity is None else capacity._asdict(),
         generator=_generator(result, audio, seconds),
         network=_network(result, options),
@@ -139,6 +145,7 @@ def summarize_result(
                 "audio": _curve(result.frame_round_trips.percentile),
                 "data": _curve(result.message_round_trips.percentile),
             },
+            "turns": {name: _curve(getattr(result.turns, name).percentile) for name in LATENCIES},
         },
         each=[_one(call) for call in calls],
     )
@@ -231,9 +238,11 @@ def _setup(calls: list[CallResult]) -> dict[str, dict[str, float | None]]:
 
 
 def _setup_times(calls: list[CallResult]) -> dict[str, list[float]]:
+    stages = CONVERSATION_STAGES if any(call.turns is not None for call in calls) else ECHO_STAGES
     times = {
         stage: [call.reached[stage] - call.reached[since] for call in calls if stage in call.reached]
         for stage, since in STAGES.items()
+        if stage in stages
     }
     return times | {"all": [max(call.reached.values()) - call.reached["start"] for call in calls if call.ready]}
 
@@ -257,6 +266,7 @@ def _one(call: CallResult) -> dict[str, Any]:
         **{name: call.audio.get(name, 0) for name in ("sent", "received", "early", "lost", "late")},
         "longest_gap_ms": _rounded(call.longest_gap * 1000),
         "messages_lost": call.data.get("lost", 0),
+        **({} if call.turns is None else {"turns": call.turns}),
     }
 
 
@@ -288,29 +298,21 @@ def _tables(summary: Summary) -> Iterable[Table]:
     for name in _SHARES:
         times.add_column(name, justify="right")
     for stage, spread in summary.setup_ms.items():
-        times.add_row(STAGE_NAMES.get(stage, stage), *map(_text, spread.values()), end_section=stage == "all")
-    times.add_row("audio there and back", *map(_text, summary.audio["round_trip_ms"].values()))
-    times.add_row("data there and back", *map(_text, summary.data["round_trip_ms"].values()))
+        times.add_row(STAGE_NAMES.get(stage, stage), *map(say, spread.values()), end_section=stage == "all")
+    if summary.turns:
+        return turn_tables(times, summary.turns)
+    times.add_row("audio there and back", *map(say, summary.audio["round_trip_ms"].values()))
+    times.add_row("data there and back", *map(say, summary.data["round_trip_ms"].values()))
     gap = summary.audio["longest_gap_ms"]
-    times.add_row("longest gap of a call", _text(gap["p50"]), "", "", _text(gap["max"]))
+    times.add_row("longest gap of a call", say(gap["p50"]), "", "", say(gap["max"]))
 
     counts = Table(title="counts", title_justify="left", title_style="bold")
     counts.add_column("")
     counts.add_column("audio frames", justify="right")
     counts.add_column("data messages", justify="right")
     for name in ("sent", "received", "early", "lost", "late", "duplicated", "foreign", "corrupt"):
-        counts.add_row(name, _text(summary.audio[name]), _text(summary.data.get(name)))
+        counts.add_row(name, say(summary.audio[name]), say(summary.data.get(name)))
     return times, counts
-
-
-STAGE_NAMES = {
-    "signalling": "set-up: signalling",
-    "ice": "set-up: ICE",
-    "dtls": "set-up: DTLS",
-    "channel": "set-up: data channel, after DTLS",
-    "audio": "set-up: first audio, after DTLS",
-    "all": "set-up: all",
-}
 
 
 def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
@@ -330,12 +332,14 @@ def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
             f"{agent['late'] / of:.2%} came late, {agent['missing'] / of:.2%} never; within 200 ms "
             f"{agent['within_200_ms'] / of:.2%}",
         )
+    if summary.turns:
+        yield from turn_sentences(summary.turns)
     yield from _processes(summary)
     if network["conditions"] or network["rebindings"]:
         dropped = ", ".join(f"{count} {reason}" for reason, count in network["dropped"].items()) or "nothing"
         yield "", f"a bad network between (seed {network['seed']}): {describe_network(network)}; dropped: {dropped}"
     if network["rebindings"]:
-        median, worst = (_text(network["heard_again_after_ms"][share]) for share in ("p50", "max"))
+        median, worst = (say(network["heard_again_after_ms"][share]) for share in ("p50", "max"))
         rebindings = _count(network["rebindings"], "rebinding")
         yield "", f"{rebindings}; heard again after {median} ms (p50), {worst} ms (max)"
     late, skipped = generator["frames_sent_late"], generator["frames_skipped"]
@@ -355,6 +359,9 @@ def sentences(summary: Summary) -> Iterable[tuple[str, str]]:
         yield "bad", f"failed: {count} × {reason}"
         if (meaning := describe_failure(reason, all_failed=not calls["succeeded"])) is not None:
             yield "warn", f"{reason}: {meaning}"
+    if summary.turns:
+        yield turn_verdict(summary.ok, calls, summary.turns, summary.seconds)
+        return
     yield (
         "well" if summary.ok else "bad",
         f"{'well' if summary.ok else 'not well'}: {_count(calls['wanted'], 'call')}, {calls['failed']} failed, {audio['lost']} "
@@ -390,7 +397,3 @@ def _processes(summary: Summary) -> Iterable[tuple[str, str]]:
 
 def _count(count: int, what: str) -> str:
     return f"{count} {what}" if count == 1 else f"{count} {what}s"
-
-
-def _text(value: float | None) -> str:
-    return "–" if value is None else str(value)

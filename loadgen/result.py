@@ -12,8 +12,10 @@ from collections.abc import Iterable
 import msgspec
 
 from loadgen.call import Call
+from loadgen.conversing import ConversingCall
 from loadgen.distribution import Histogram
 from loadgen.scenario import Run
+from loadgen.turns import TurnFigures
 from protocol.srtp import SrtpProfile
 
 __all__ = [
@@ -60,6 +62,8 @@ class CallResult(msgspec.Struct, kw_only=True):
     """What the agent said of our audio, if it was asked."""
     longest_gap: float = 0.0
     longest_silence: float = 0.0
+    turns: dict[str, int] | None = None
+    """Of a conversation: asked, completed, failed."""
 
 
 class ProcessResult(msgspec.Struct, kw_only=True):
@@ -86,6 +90,7 @@ class Result(msgspec.Struct, kw_only=True, tag=True):
     rebind_recovery: Histogram = msgspec.field(default_factory=Histogram)
     rebindings: int = 0
     network_drops: dict[str, int] = {}
+    turns: TurnFigures = msgspec.field(default_factory=TurnFigures)
 
 
 _HISTOGRAMS = (
@@ -111,7 +116,15 @@ class Progress(msgspec.Struct, kw_only=True, tag=True):
     sent_late: int = 0
     """By ourselves, or never."""
     longest_gap: float = 0.0
+    turns_completed: int = 0
+    turns_failed: int = 0
     round_trips: Histogram = msgspec.field(default_factory=Histogram)
+
+
+_PROGRESS_SUMS = (
+    *("placed", "talking", "finished", "failed", "sent", "received", "late", "sent_late"),
+    *("turns_completed", "turns_failed"),
+)
 
 
 def progress_of(run: Run) -> Progress:
@@ -126,6 +139,8 @@ def progress_of(run: Run) -> Progress:
         late=sum(call.audio.late for call in calls),
         sent_late=sum(call.audio.sent_late + call.audio.skipped for call in calls),
         longest_gap=max((call.audio.longest_gap for call in calls), default=0.0),
+        turns_completed=run.turns.completed + run.turns.interrupted,
+        turns_failed=sum(run.turns.failed.values()),
         round_trips=run.figures.frame_round_trips,
     )
 
@@ -133,7 +148,7 @@ def progress_of(run: Run) -> Progress:
 def merge_progress(parts: Iterable[Progress]) -> Progress:
     whole = Progress()
     for part in parts:
-        for name in ("placed", "talking", "finished", "failed", "sent", "received", "late", "sent_late"):
+        for name in _PROGRESS_SUMS:
             setattr(whole, name, getattr(whole, name) + getattr(part, name))
         whole.longest_gap = max(whole.longest_gap, part.longest_gap)
         whole.round_trips.merge(part.round_trips)
@@ -163,6 +178,7 @@ def collect(run: Run) -> Result:
         rebind_recovery=driver.rebind_recovery,
         rebindings=driver.rebindings,
         network_drops=dict(driver.network_drops),
+        turns=run.turns,
     )
 
 
@@ -173,6 +189,7 @@ def merge(results: Iterable[Result]) -> Result:
         whole.calls += result.calls
         whole.processes += result.processes
         whole.rebindings += result.rebindings
+        whole.turns.merge(result.turns)
         drops.update(result.network_drops)
         for name in _HISTOGRAMS:
             getattr(whole, name).merge(getattr(result, name))
@@ -195,4 +212,5 @@ def _call(call: Call) -> CallResult:
         slots=call.slots,
         longest_gap=audio.longest_gap,
         longest_silence=audio.longest_silence,
+        turns=call.conversation.counts() if isinstance(call, ConversingCall) else None,
     )

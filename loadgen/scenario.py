@@ -7,7 +7,7 @@ A call's life:
 
 1. Post the offer; give the answer to the call.
 2. Wait until it is ready (or the set-up deadline passes), then let it talk.
-3. Stop, and let echoes that are on their way arrive; what is missing then is lost.
+3. Stop, and let echoes that are on their way arrive; what is missing then is lost. A conversation comes to the end of its turn.
 4. Post the hang-up, which must be answered by 200, and hear the server's goodbye.
 """
 
@@ -25,10 +25,13 @@ import httpx
 import trio
 
 from loadgen.call import Call, CallFigures
+from loadgen.conversing import ConversingCall
 from loadgen.distribution import Histogram
 from loadgen.driver import Driver, Line
 from loadgen.options import Arrivals, Options
+from loadgen.script import Script
 from loadgen.signalling import SignallingFailed, hang_up, new_client, post_offer
+from loadgen.turns import TurnFigures
 from protocol.ice import IceFullConfig
 
 __all__ = ["METERS", "Run", "Share", "arrivals", "place_calls"]
@@ -37,6 +40,7 @@ __all__ = ["METERS", "Run", "Share", "arrivals", "place_calls"]
 CONSENT_EXPIRES = 30.0  # RFC 7675 §5.1
 ECHO_PATIENCE = 0.5
 FAREWELL_PATIENCE = 2.0
+TURN_PATIENCE = 90.0  # a sentence, and the longest answer that a caller has patience for
 METER_PATIENCE = 4.0  # two retransmissions of the question, or of its answer, are in it
 MAX_CONNECTIONS = 200
 
@@ -61,6 +65,9 @@ class Run:
     options: Options
     driver: Driver
     share: Share = ALL
+    script: Script | None = None
+    """What callers say; None: they do not converse."""
+    turns: TurnFigures = field(default_factory=TurnFigures)
     figures: CallFigures = field(init=False)
     calls: list[Call] = field(default_factory=list)
     talking: int = 0
@@ -123,7 +130,21 @@ async def _live(run: Run, client: httpx.AsyncClient, number: int, due: float) ->
         consent_interval=run.options.check_seconds, consent_late=CONSENT_EXPIRES, repeat_nomination=True
     )
     now_wall = datetime.now(UTC)
-    call = Call(number, run.figures, ice=ice, now=due, now_wall=now_wall, entropy=os.urandom)
+    call: Call
+    if run.script is None:
+        call = Call(number, run.figures, ice=ice, now=due, now_wall=now_wall, entropy=os.urandom)
+    else:
+        call = ConversingCall(
+            number,
+            run.figures,
+            run.script,
+            run.turns,
+            run.options.habits,
+            ice=ice,
+            now=due,
+            now_wall=now_wall,
+            entropy=os.urandom,
+        )
     run.calls.append(call)
     try:
         line = driver.open(call)
@@ -166,6 +187,11 @@ async def _talk(run: Run, line: Line) -> None:
     try:
         with trio.move_on_after(run.options.seconds):
             await line.over.wait()
+        if isinstance(call, ConversingCall):
+            call.conversation.finish(driver.clock())
+            driver.touch(line)
+            with trio.move_on_after(TURN_PATIENCE):
+                await line.answered.wait()
     finally:
         run.talking -= 1
     call.stop_talking(driver.clock())

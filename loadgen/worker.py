@@ -30,7 +30,12 @@ async def serve() -> None:
         assert isinstance(order, Order)
         if order.cpu is not None:
             os.sched_setaffinity(0, {order.cpu})
-        run = Run(order.options, Driver(network=order.options.network), share=Share(order.first, order.every))
+        run = Run(
+            order.options,
+            Driver(network=order.options.network),
+            share=Share(order.first, order.every),
+            script=order.script,
+        )
         run.figures.run = order.run
 
         async def begin() -> float:

@@ -30,13 +30,18 @@ from agent.upstream.contact import Reach
 from agent.upstream.session import BridgeSession
 from agent.upstream.statistics import UpstreamStatistics
 from agent.upstream.uplink import Uplink
+from loadgen.conversation import Conversation
 from loadgen.distribution import Histogram
 from loadgen.frames import read_frame_untrusted
+from loadgen.realtime import House, Output, read_event_untrusted
+from loadgen.script import Habits, Script, Sentence
+from loadgen.sound import is_sound_untrusted
 from loadgen.tally import AudioTally, DataTally
+from loadgen.turns import TurnFigures
 from loadgen.words import read_farewell_untrusted, read_slots_untrusted
 from protocol.address import Path as NetworkPath
 from protocol.address import pack_address
-from protocol.codecs import KeyPresses
+from protocol.codecs import PCMU, KeyPresses
 from protocol.dtls import CookieExchange, DtlsEndpoint, Identity, Role, SrtpKeys
 from protocol.dtls.groups import GROUPS
 from protocol.errors import DecodeError, LocalError
@@ -217,6 +222,19 @@ def group_drivers() -> dict[str, Callable[[], Feed]]:
     return made
 
 
+def conversation() -> Conversation:
+    """One that listens for an answer."""
+    silence = {"PCMU": PCMU.silence}
+    script = Script((Sentence("a", {"PCMU": (b"\x00" * 160,)}, 0, 0),), silence)
+    found = Conversation(0, script, TurnFigures(), Habits())
+    found.use_codec("PCMU")
+    for word in ("created", "updated"):
+        found.receive_untrusted(f'{{"type":"session.{word}"}}', 0.0)
+    found.handle_timeout(60.0)
+    found.frame_left(60.0)
+    return found
+
+
 DRIVERS: dict[str, Callable[[], Feed]] = {
     "protocol.dtls.cookies.CookieExchange.receive_untrusted": lambda: (
         lambda data: CookieExchange(entropy(), 0.0).receive_untrusted(data, b"address", 0.0)
@@ -295,6 +313,13 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
     "loadgen.frames.read_frame_untrusted": lambda: read_frame_untrusted,
     "loadgen.words.read_farewell_untrusted": lambda: lambda data: read_farewell_untrusted(data.decode("latin-1")),
     "loadgen.words.read_slots_untrusted": lambda: lambda data: read_slots_untrusted(data.decode("latin-1")),
+    "loadgen.realtime.read_event_untrusted": lambda: read_event_untrusted,
+    "loadgen.realtime.House.run_untrusted": lambda: (
+        lambda data: House().run_untrusted(Output("function_call", "c", "set_light", data.decode("latin-1")))
+    ),
+    "loadgen.sound.is_sound_untrusted": lambda: lambda data: is_sound_untrusted("opus", data),
+    "loadgen.conversation.Conversation.receive_untrusted": lambda: at_zero(conversation().receive_untrusted),
+    "loadgen.conversation.Conversation.hear_untrusted": lambda: at_zero(conversation().hear_untrusted),
     "loadgen.tally.AudioTally.receive_untrusted": lambda: at_zero(
         AudioTally(bytes(8), 1, Histogram()).receive_untrusted
     ),
@@ -321,6 +346,7 @@ BENEATH = {
     "agent.codecs.opus.OpusDecoder.recover_untrusted": "agent.codecs.g711.G711Decoder.recover_untrusted",
     "agent.codecs.opus.OpusDecoder.decode_untrusted": "agent.codecs.g711.G711Decoder.decode_untrusted",  # no libopus
     "loadgen.call.Call.receive_untrusted": "protocol.peer.endpoint.Peer.receive_untrusted",
+    "loadgen.conversing.SpokenFrames.receive_untrusted": "loadgen.conversation.Conversation.hear_untrusted",
     "loadgen.call.Call.hear_untrusted": "protocol.peer.lane.MediaLane.receive_untrusted",
     "protocol.dtls.association12.Association12.receive_untrusted": "protocol.dtls.endpoint.DtlsEndpoint.receive_untrusted",
     "protocol.dtls.epochs12.Epochs12.open_untrusted": "protocol.dtls.endpoint.DtlsEndpoint.receive_untrusted",

@@ -247,6 +247,11 @@ def test_the_table_says_what_the_json_says(world):
         "--url http://[::1",
         "--url http://x:99999/",
         "--nonsense",
+        "--say hello.wav",
+        "--interrupt-every 2",
+        "--agent voice --find-capacity",
+        "--conversation --no-fec",
+        "--conversation --think 0",
     ],
 )
 def test_a_command_line_that_cannot_be_is_refused_with_status_2(arguments: str, capsys):
@@ -254,6 +259,13 @@ def test_a_command_line_that_cannot_be_is_refused_with_status_2(arguments: str, 
         parse_options(arguments.split())
     assert ended.value.code == 2
     assert "error: " in capsys.readouterr().err
+
+
+def test_calls_converse_with_agents_that_are_known_to_speak_the_realtime_api_and_where_they_are_told_to():
+    for arguments in ("--agent voice", "--agent realtime", "--url http://x/ --conversation"):
+        assert parse_options(arguments.split()).conversation
+    for arguments in ("", "--agent meter", "--url http://x/"):
+        assert not parse_options(arguments.split()).conversation
 
 
 def test_an_address_without_its_last_slash_is_the_same_address():

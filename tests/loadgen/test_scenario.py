@@ -15,8 +15,9 @@ import trio
 
 from loadgen.driver import Driver
 from loadgen.options import parse_options
-from loadgen.report import summarize
+from loadgen.report import sentences, summarize
 from loadgen.scenario import Run, place_calls
+from loadgen.script import read_script
 
 ROOT = FilePath(__file__).parents[2]
 
@@ -150,6 +151,45 @@ def test_without_an_address_a_whole_stack_is_started_called_and_ended():
     assert summary["audio"]["lost"] == 0
     assert summary["audio"]["received"] >= 4 * 49
     assert b"calls 4/4: " in ended.stderr
+
+
+@pytest.mark.slow
+def test_calls_converse_with_an_agent_that_speaks_the_realtime_api():
+    arguments = (
+        "--agent realtime --calls 2 --rate 40 --seconds 5 --think 0.3 --processes 2 --interrupt-every 1 --json -"
+    )
+    command = [sys.executable, "-m", "loadgen", *arguments.split()]
+    ended = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, timeout=90, check=False)
+    assert ended.returncode == 0, ended.stderr.decode()
+    summary = msgspec.json.decode(ended.stdout)
+    turns = summary["turns"]
+    assert summary["ok"] is True
+    assert summary["calls"]["goodbyes"] == 2
+    assert turns["asked"] == turns["completed"] + turns["interrupted"] >= 4
+    assert turns["failures"] == {}
+    assert turns["interruptions"]["made"] >= 2
+    assert turns["interruptions"]["made"] == turns["interruptions"]["honoured"] + turns["interruptions"]["over_before"]
+    assert 500 <= turns["latency_ms"]["answer"]["p50"] < 5000
+    assert turns["unreadable_messages"] == 0
+    assert set(summary["setup_ms"]) == {"signalling", "ice", "dtls", "channel", "session", "all"}
+    assert [call["turns"]["failed"] for call in summary["each"]] == [0, 0]
+    assert "2 calls, 0 failed; " in ended.stderr.decode()
+
+
+@pytest.mark.slow
+async def test_an_agent_that_does_not_speak_the_realtime_api_has_no_session(new_server):
+    server = new_server()
+    async with trio.open_nursery() as nursery:
+        url = await nursery.start(server.run)
+        options = parse_options(["--url", url, "--conversation", "--calls", "1", "--setup-timeout", "0.5"])
+        run = Run(options, Driver(), script=read_script(()))
+        with trio.fail_after(20):
+            await place_calls(run, url)
+        nursery.cancel_scope.cancel()
+    summary = summarize(run)
+    assert summary.calls["failures"] == {"no_session": 1}
+    assert not summary.ok
+    assert any("does the agent there speak" in text for _, text in sentences(summary))
 
 
 @pytest.mark.slow
