@@ -63,9 +63,13 @@ class Client:
         return await self.page.evaluate(f"sent.filter((event) => event.type === {kind!r})")
 
 
+@pytest.fixture(autouse=True)
+def the_sdk_is_here() -> None:
+    need_sdk()
+
+
 @asynccontextmanager
 async def sdk_client(chromium, voice: Path, agent: str = AGENT) -> AsyncIterator[Client]:
-    need_sdk()
     async with (
         running_stack("--agent", agent, PYTHONPATH=str(HERE), **chromium.addresses) as stack,
         serve_page() as url,
