@@ -24,6 +24,8 @@ class AgentConfig(msgspec.Struct, frozen=True, kw_only=True):
     admin: str = "127.0.0.1:0"
     max_calls: int = 1000
     """Calls at once; beyond them a call is refused and the transceiver tries another agent."""
+    detector: str = "webrtcvad"
+    """What finds where turns begin and end, for the agent `voice`."""
     recognizer: str = "pocketsphinx"
     """What understands the caller's words, for the agent `voice`; `none`: nothing does."""
     dialogue: str = "small"

@@ -44,6 +44,11 @@ class VoiceActivity:
         self.speaking = speaking
 
     @property
+    def onset_ms(self) -> float:
+        """In which it looks for the beginning of speech."""
+        return float((self._start + 3) * CHUNK_MS)
+
+    @property
     def silent_ms(self) -> int:
         """How long ago, in audio, the last speech was heard."""
         return self._since_voiced * CHUNK_MS

@@ -1,4 +1,5 @@
-"""`voice`: a voice agent of the parts that `[agent]` names (`recognizer`, `dialogue`, `speaker`): the offline ones by default.
+"""`voice`: a voice agent of the parts that `[agent]` names (`detector`, `recognizer`, `dialogue`, `speaker`): the
+offline ones by default.
 
 It speaks the OpenAI Realtime API on the data channel, or on a WebSocket; a caller without a channel is heard and answered all
 the same.
@@ -14,7 +15,7 @@ from agent.live import Agent
 from agent.realtime.driver import converse
 from agent.realtime.line import Line
 from agent.realtime.parts import PersonalDialogue
-from agent.realtime.registry import make_dialogue, make_recognizer, make_speaker
+from agent.realtime.registry import make_detectors, make_dialogue, make_recognizer, make_speaker
 from agent.realtime.speaking import SpeakingModel
 from agent.sessions import over_websocket
 
@@ -25,7 +26,8 @@ APOLOGY = "Sorry, I cannot answer at the moment."
 
 def make_voice(config: AgentConfig) -> Agent:
     """Raises PartUnavailable or ConfigError."""
-    recognizer, dialogue, speaker = make_recognizer(config), make_dialogue(config), make_speaker(config)
+    detectors, recognizer = make_detectors(config), make_recognizer(config)
+    dialogue, speaker = make_dialogue(config), make_speaker(config)
 
     @needs_pcm
     @over_websocket
@@ -37,6 +39,7 @@ def make_voice(config: AgentConfig) -> Agent:
             recognizer,
             greets=config.greets,
             beside=own.run if own is not None else None,
+            detectors=detectors,
         )
 
     return holding(voice, recognizer, dialogue, speaker)

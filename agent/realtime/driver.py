@@ -17,6 +17,7 @@ import trio
 from agent.call import Call
 from agent.codecs import Encoder
 from agent.events import ChannelClosed, ChannelOpened, Digit, Event, Frame, Message, Played
+from agent.offline.webrtc import WebRtcVad
 from agent.realtime.clients import Clients
 from agent.realtime.errors import ApiError
 from agent.realtime.hearing import Hearing
@@ -34,7 +35,7 @@ from agent.realtime.orders import (
     StopModel,
     Transcribe,
 )
-from agent.realtime.parts import CutShort, Model, ModelFailed, Recognizer, SpeakUp, Turn
+from agent.realtime.parts import CutShort, Detectors, Model, ModelFailed, Recognizer, SpeakUp, Turn
 from agent.realtime.response import Plan
 from agent.realtime.session import RealtimeSession
 from agent.realtime.settings import Settings, update_settings
@@ -63,16 +64,19 @@ async def converse(
     *,
     greets: bool = False,
     beside: Beside | None = None,
+    detectors: Detectors | None = None,
     entropy: Entropy = os.urandom,
 ) -> None:
     """Until the call, or the session on a WebSocket, ends. `greets`: the model speaks first, unless client or caller begin.
-    `beside`: a task that runs as long as the call does, and may let the model speak up."""
+    `beside`: a task that runs as long as the call does, and may let the model speak up. `detectors`: webrtcvad if None."""
     line = CallLine(call) if isinstance(call, Call) else call
-    await _Driver(line, model, recognizer, entropy).run(greets, beside)
+    await _Driver(line, model, recognizer, detectors or WebRtcVad(), entropy).run(greets, beside)
 
 
 class _Driver:
-    def __init__(self, line: Line, model: Model, recognizer: Recognizer | None, entropy: Entropy) -> None:
+    def __init__(
+        self, line: Line, model: Model, recognizer: Recognizer | None, detectors: Detectors, entropy: Entropy
+    ) -> None:
         self._line = line
         self._player = line.player
         self._model = model
@@ -86,7 +90,7 @@ class _Driver:
         self._listening: Listening | None = None
         self._hearing: Hearing | None = None
         if (decoder := line.decoder()) is not None:
-            self._listening = Listening(decoder)
+            self._listening = Listening(decoder, detectors)
             self._hearing = Hearing(recognizer, self._listening, self._session, self._carry_out, line.id)
         self._clients = Clients(line.send_message, self._give_up)
         self._waits = trio.CancelScope()  # for what comes from the line

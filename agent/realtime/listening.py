@@ -9,9 +9,10 @@ from typing import TypeAlias
 
 from agent.events import Frame
 from agent.realtime.line import FrameDecoder
+from agent.realtime.parts import Detector, Detectors
 from agent.realtime.pauses import SHORTEST_PAUSE_MS
 from agent.realtime.settings import SemanticVad, ServerVad, TurnDetection
-from agent.voice import CHUNK_MS, Turn, VoiceActivity
+from agent.voice import CHUNK_MS, Turn
 
 __all__ = ["Listening", "TurnAt"]
 
@@ -20,18 +21,18 @@ TurnAt: TypeAlias = tuple[Turn, float]
 
 # Implementation constants
 KEPT_SECONDS = 60
-ONSET_MS = 120  # in which VoiceActivity looks for the beginning of speech
 MAX_SEARCHED_MS = 10_000.0  # of what was kept, by a detector that is made anew
 
 
 class Listening:
-    def __init__(self, decoder: FrameDecoder) -> None:
+    def __init__(self, decoder: FrameDecoder, detectors: Detectors) -> None:
         self.rate = decoder.rate
         self.heard_ms = 0.0
         self._decoder = decoder
+        self._detectors = detectors
         self._bytes_of_ms = decoder.rate * 2 / 1000
         self._kept = bytearray()
-        self._voice: VoiceActivity | None = None
+        self._detector: Detector | None = None
 
     @property
     def kept_from(self) -> float:
@@ -43,13 +44,12 @@ class Listening:
         turn has begun, and goes on."""
         match how:
             case ServerVad():
-                mode = min(3, int(how.threshold * 4))  # webrtcvad's four degrees of strictness
-                self._voice = VoiceActivity(self.rate, stop_ms=how.silence_duration_ms, mode=mode, speaking=in_turn)
+                self._detector = self._start(how.threshold, how.silence_duration_ms, speaking=in_turn)
             case SemanticVad():
-                self._voice = VoiceActivity(self.rate, stop_ms=SHORTEST_PAUSE_MS, speaking=in_turn)
+                self._detector = self._start(ServerVad().threshold, SHORTEST_PAUSE_MS, speaking=in_turn)
             case _:
-                self._voice = None
-        if self._voice is None or in_turn:
+                self._detector = None
+        if self._detector is None or in_turn:
             return []
         turns: list[TurnAt] = []
         since = max(since_ms, self.kept_from, self.heard_ms - MAX_SEARCHED_MS)
@@ -57,7 +57,7 @@ class Listening:
         step = int(CHUNK_MS * self._bytes_of_ms)
         for place in range(0, len(kept), step):
             piece = kept[place : place + step]
-            turns += self._search(self._voice, piece, since + (place + len(piece)) / self._bytes_of_ms)
+            turns += self._search(self._detector, piece, since + (place + len(piece)) / self._bytes_of_ms)
         return turns
 
     def hear(self, frame: Frame) -> tuple[float, list[TurnAt]]:
@@ -69,11 +69,12 @@ class Listening:
         surplus = len(self._kept) - KEPT_SECONDS * self.rate * 2
         if surplus > 0:
             del self._kept[:surplus]
-        return milliseconds, self._search(self._voice, pcm, self.heard_ms) if self._voice is not None and pcm else []
+        detector = self._detector
+        return milliseconds, self._search(detector, pcm, self.heard_ms) if detector is not None and pcm else []
 
     def silence(self) -> list[TurnAt]:
         """No audio comes (DTX, or a caller who is muted): whoever spoke does so no more."""
-        return [(turn, self.heard_ms) for turn in self._voice.silence()] if self._voice is not None else []
+        return [(turn, self.heard_ms) for turn in self._detector.silence()] if self._detector is not None else []
 
     def audio(self, start_ms: float, end_ms: float) -> bytes:
         """What is still kept between these moments."""
@@ -81,7 +82,11 @@ class Listening:
         start, end = (2 * round(max(0.0, moment - first) * self._bytes_of_ms / 2) for moment in (start_ms, end_ms))
         return bytes(self._kept[start:end])
 
+    def _start(self, threshold: float, pause_ms: int, *, speaking: bool) -> Detector:
+        return self._detectors.start(self.rate, threshold=threshold, pause_ms=pause_ms, speaking=speaking)
+
     @staticmethod
-    def _search(voice: VoiceActivity, pcm: bytes, end_ms: float) -> list[TurnAt]:
+    def _search(detector: Detector, pcm: bytes, end_ms: float) -> list[TurnAt]:
         """`pcm` ends at that moment."""
-        return [(turn, max(0.0, end_ms - ONSET_MS) if turn is Turn.STARTED else end_ms) for turn in voice.feed(pcm)]
+        onset = max(0.0, end_ms - detector.onset_ms)
+        return [(turn, onset if turn is Turn.STARTED else end_ms) for turn in detector.feed(pcm)]

@@ -25,6 +25,7 @@ __all__ = [
     "Companion",
     "CutShort",
     "Detector",
+    "Detectors",
     "Dialogue",
     "GuessingRecognizer",
     "Manner",
@@ -82,11 +83,21 @@ class Turn:
 class Detector(Protocol):
     """Finds where turns begin and end; one for each call, made anew when the client sets turn detection."""
 
+    @property
+    def onset_ms(self) -> float:
+        """How long before it is told a turn has begun."""
+
     def feed(self, pcm: bytes) -> list[TurnChange]:
         """The turns that this piece of audio, of any length, brings to light. It must not wait: it is called for each frame."""
 
     def silence(self) -> list[TurnChange]:
         """No audio comes (DTX, or a caller who is muted)."""
+
+
+class Detectors(Protocol):
+    def start(self, rate: int, *, threshold: float, pause_ms: int, speaking: bool) -> Detector:
+        """One for audio of `rate` samples a second: 8000 or 16000. `threshold`: 0 takes much for speech, 1 little; a turn ends
+        when `pause_ms` of it are none; `speaking`: one has begun already."""
 
 
 class Recognizer(Protocol):

@@ -10,7 +10,7 @@ import math
 import time
 from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
 import msgspec
 import numpy as np
@@ -22,12 +22,23 @@ from agent.config import AgentConfig
 from agent.lifetime import Closable
 from agent.realtime.client_events import ResponseSettings
 from agent.realtime.items import InputText, Message
-from agent.realtime.parts import Companion, Dialogue, Manner, PersonalDialogue, Recognizer, Speaker
-from agent.realtime.registry import DIALOGUES, RECOGNIZERS, SPEAKERS, PartUnavailable, make_dialogue, make_recognizer
+from agent.realtime.parts import Companion, Detectors, Dialogue, Manner, PersonalDialogue, Recognizer, Speaker
+from agent.realtime.registry import (
+    DETECTORS,
+    DIALOGUES,
+    RECOGNIZERS,
+    SPEAKERS,
+    PartUnavailable,
+    make_dialogue,
+    make_recognizer,
+)
 from agent.realtime.response import Plan
 from agent.realtime.settings import Settings
+from agent.voice import Turn as TurnChange
 
 pytestmark = pytest.mark.slow
+
+Sound: TypeAlias = Callable[[int, int], list[bytes]]
 
 CONFIGS: dict[str, Callable[[], AgentConfig]] = {}
 
@@ -75,6 +86,12 @@ def made(registry: dict[str, Callable[[AgentConfig], Any]], name: str) -> Iterat
     yield part
     if isinstance(part, Closable):
         trio.run(part.aclose)
+
+
+@pytest.fixture(scope="module", params=DETECTORS)
+def detectors(request: pytest.FixtureRequest) -> Iterator[Detectors]:
+    with made(DETECTORS, request.param) as part:
+        yield part
 
 
 @pytest.fixture(scope="module", params=RECOGNIZERS)
@@ -272,6 +289,31 @@ async def test_nothing_to_say_is_not_said(speaker: Speaker):
 
     for text in ("", " \n", "…", "\0", "🙂"):
         await speaker.speak(text, Manner(speed=0.25), play)
+
+
+@pytest.mark.parametrize("rate", [8000, 16_000])
+def test_a_detector_finds_a_turn_and_its_end_whatever_the_pieces(
+    detectors: Detectors, speech: Sound, quiet: Sound, rate: int
+):
+    said = b"".join([*quiet(rate, 600), *speech(rate, 1500), *quiet(rate, 1500)])
+    for size in (2, 333, 640, len(said)):
+        detector = detectors.start(rate, threshold=0.5, pause_ms=500, speaking=False)
+        found = [turn for place in range(0, len(said), size) for turn in detector.feed(said[place : place + size])]
+        assert found == [TurnChange.STARTED, TurnChange.STOPPED]
+    assert 0 < detector.onset_ms <= 500
+
+
+def test_a_detector_of_one_call_knows_nothing_of_anothers_and_one_may_begin_in_a_turn(
+    detectors: Detectors, speech: Sound, quiet: Sound
+):
+    one, other = (detectors.start(RATE, threshold=0.5, pause_ms=500, speaking=False) for _ in range(2))
+    for piece, pause in zip(speech(RATE, 1500), quiet(RATE, 1500), strict=True):
+        one.feed(piece)
+        assert other.feed(pause) == []
+    assert one.silence() == [TurnChange.STOPPED]
+    assert other.silence() == []
+    begun = detectors.start(RATE, threshold=0.5, pause_ms=500, speaking=True)
+    assert [turn for pause in quiet(RATE, 1500) for turn in begun.feed(pause)] == [TurnChange.STOPPED]
 
 
 def test_parts_are_chosen_by_name_and_a_name_that_is_none_says_which_there_are():
