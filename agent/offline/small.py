@@ -36,7 +36,7 @@ from agent.realtime.items import FunctionCall, FunctionCallOutput, Message, text
 from agent.realtime.parts import SpeakUp, Turn, Writer
 from agent.realtime.response import Plan
 from agent.realtime.server_events import Usage
-from agent.realtime.settings import FunctionTool
+from protocol.realtime.settings import FunctionTool
 
 __all__ = ["SET_LIGHT", "SmallDialogue", "SmallTalk"]
 

@@ -17,7 +17,7 @@ import msgspec
 
 from agent.realtime.items import FunctionCall, FunctionCallOutput, Message, text_of
 from agent.realtime.response import Plan
-from agent.realtime.settings import FunctionTool, ToolFunction
+from protocol.realtime.settings import FunctionTool, ToolFunction
 
 __all__ = ["fields_of", "messages_of"]
 

@@ -13,10 +13,10 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 import msgspec
 from msgspec import Meta
 
-from agent.realtime.errors import ApiError, Code
 from agent.realtime.items import Identifier, Item, ItemReference
-from agent.realtime.settings import FunctionTool, Modality, ShortText, ToolChoice
-from agent.realtime.shapes import raise_for
+from protocol.realtime.errors import ApiError, Code
+from protocol.realtime.settings import FunctionTool, Modality, ShortText, ToolChoice
+from protocol.realtime.shapes import raise_for
 
 __all__ = [
     "MAX_APPEND_BYTES",

@@ -13,8 +13,8 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from agent.realtime.errors import ApiError, Code
 from agent.realtime.items import Item, ItemReference, Message, OutputAudio, text_of
+from protocol.realtime.errors import ApiError, Code
 
 __all__ = ["MAX_BYTES", "MAX_ITEMS", "ROOT", "Conversation"]
 

@@ -19,7 +19,6 @@ from agent.codecs import Encoder
 from agent.events import ChannelClosed, ChannelOpened, Digit, Event, Frame, Message, Played
 from agent.offline.webrtc import WebRtcVad
 from agent.realtime.clients import Clients
-from agent.realtime.errors import ApiError
 from agent.realtime.hearing import Hearing
 from agent.realtime.line import CallLine, Line
 from agent.realtime.listening import Listening, TurnAt
@@ -38,8 +37,9 @@ from agent.realtime.orders import (
 from agent.realtime.parts import CutShort, Detectors, Model, ModelFailed, Recognizer, SpeakUp, Turn
 from agent.realtime.response import Plan
 from agent.realtime.session import RealtimeSession
-from agent.realtime.settings import Settings, update_settings
 from agent.voice import Turn as TurnOf
+from protocol.realtime.errors import ApiError
+from protocol.realtime.settings import Settings, update_settings
 from protocol.wire import Entropy
 from service.logs import get_logger
 
@@ -80,9 +80,10 @@ class _Driver:
         self._line = line
         self._player = line.player
         self._model = model
+        settings, self._refusal = _settings_of(line)
         self._session = RealtimeSession(
             entropy=entropy,
-            settings=_settings_of(line),
+            settings=settings,
             expires_at=line.expires_at,
             plays=line.player is not None,
         )
@@ -112,7 +113,7 @@ class _Driver:
             self._nursery.start_soon(self._clients.write_to_caller)
             # Whether the client has said with its offer how it wants to be heard.
             is_settled = "audio" in (self._line.session or {})
-            self._session.start(0.0 if is_settled else trio.current_time() + CHANNEL_SECONDS)
+            self._session.start(0.0 if is_settled else trio.current_time() + CHANNEL_SECONDS, self._refusal)
             self._carry_out()
             if greets:
                 self._nursery.start_soon(self._greet)
@@ -417,12 +418,13 @@ class _Voice:
         return self._encoder
 
 
-def _settings_of(line: Line) -> Settings:
-    """What the client sent with its offer; what of it cannot be is as if it had not been sent."""
+def _settings_of(line: Line) -> tuple[Settings, ApiError | None]:
+    """What the client sent with its offer; what cannot be is as if nothing had been sent, and why."""
     settings = Settings()
     if line.session is not None:
         try:
-            return update_settings(settings, line.session)
-        except (ApiError, RecursionError) as error:
+            return update_settings(settings, line.session), None
+        except ApiError as error:
             log.warning("the session of the offer is refused", call=line.id, reason=str(error))
-    return settings
+            return settings, error
+    return settings, None

@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from agent.call import Call
 from agent.codecs import Encoder
 from agent.events import Event, Frame
-from agent.realtime.settings import Settings
 from protocol.agentlink import CallClient
+from protocol.realtime.settings import Settings
 
 __all__ = ["CallLine", "FrameDecoder", "Line", "Player"]
 

@@ -11,8 +11,8 @@ from agent.events import Frame
 from agent.realtime.line import FrameDecoder
 from agent.realtime.parts import Detector, Detectors
 from agent.realtime.pauses import SHORTEST_PAUSE_MS
-from agent.realtime.settings import SemanticVad, ServerVad, TurnDetection
 from agent.voice import CHUNK_MS, Turn
+from protocol.realtime.settings import SemanticVad, ServerVad, TurnDetection
 
 __all__ = ["Listening", "TurnAt"]
 

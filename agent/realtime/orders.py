@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import TypeAlias
 
 from agent.realtime.response import Plan
-from agent.realtime.settings import TurnDetection
+from protocol.realtime.settings import TurnDetection
 
 __all__ = [
     "CutAudio",

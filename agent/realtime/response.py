@@ -40,7 +40,6 @@ from agent.realtime.server_events import (
     TranscriptDone,
     Usage,
 )
-from agent.realtime.settings import FunctionTool, Settings, ToolChoice
 from agent.realtime.tables import (
     AudioQueued,
     Cancelled,
@@ -51,6 +50,7 @@ from agent.realtime.tables import (
     Progress,
     new_response_machine,
 )
+from protocol.realtime.settings import FunctionTool, Settings, ToolChoice
 
 __all__ = ["Limit", "Plan", "Response"]
 

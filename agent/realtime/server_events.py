@@ -6,8 +6,8 @@ from typing import Any, Literal
 
 import msgspec
 
-from agent.realtime.errors import ApiError
 from agent.realtime.items import Item
+from protocol.realtime.errors import ApiError
 
 __all__ = [
     "ContentPart",

@@ -25,7 +25,6 @@ from agent.realtime import client_events as client
 from agent.realtime import server_events as server
 from agent.realtime.client_events import ClientEvent, ResponseSettings, decode_client_event_untrusted
 from agent.realtime.conversation import Conversation
-from agent.realtime.errors import ApiError, Code
 from agent.realtime.ids import new_id
 from agent.realtime.items import InputAudio, Message
 from agent.realtime.orders import (
@@ -43,7 +42,6 @@ from agent.realtime.orders import (
 from agent.realtime.pauses import SHORTEST_PAUSE_MS, allowed_pause_ms, firm_words
 from agent.realtime.response import Limit, Plan, Response
 from agent.realtime.server_events import ServerEvent, Usage
-from agent.realtime.settings import SemanticVad, ServerVad, Settings, TurnDetection, update_settings
 from agent.realtime.tables import (
     Cancelled,
     Cleared,
@@ -62,6 +60,8 @@ from agent.realtime.tables import (
     TurnDropped,
     new_session_machine,
 )
+from protocol.realtime.errors import ApiError, Code
+from protocol.realtime.settings import SemanticVad, ServerVad, Settings, TurnDetection, update_settings
 from protocol.wire import Entropy
 
 __all__ = ["RealtimeSession"]
@@ -105,10 +105,13 @@ class RealtimeSession:
         self._has_spoken = False
         self._idle_at = math.inf
 
-    def start(self, settle_by: float = 0.0) -> None:
-        """`settle_by`: by then turns are looked for, from the beginning of the audio, also if the client has sent nothing."""
+    def start(self, settle_by: float = 0.0, refusal: ApiError | None = None) -> None:
+        """`settle_by`: by then turns are looked for, from the beginning of the audio, also if the client has sent nothing.
+        `refusal`: what was wrong with the settings that the client asked for with its offer."""
         self._tell(server.SessionCreated(session=self._session()))
         self._tell(server.ConversationCreated(conversation=server.Conversation(self._conversation_id)))
+        if refusal is not None:
+            self._tell(server.ErrorEvent.of(refusal, None))
         if settle_by > 0:
             self._settle_at = settle_by
         else:

@@ -19,9 +19,9 @@ from agent.codecs.resampling import Resampler
 from agent.events import CallEnded, ChannelOpened, Event, Frame, Message
 from agent.realtime.clients import CALLER
 from agent.realtime.line import FrameDecoder, Player
-from agent.realtime.settings import AudioFormat, Pcm, Pcma, Pcmu, Settings
 from agent.statistics import Statistics
 from protocol.agentlink import CallClient, SessionStart
+from protocol.realtime.settings import AudioFormat, Pcm, Pcma, Pcmu, Settings
 from service.websocket import WebSocket, WebSocketClosed
 
 __all__ = ["SocketLine"]

@@ -123,9 +123,12 @@ async def test_a_client_is_greeted_and_configures_its_session(autojump_clock: Cl
     assert updated["session"]["instructions"] == "from the offer"
 
 
-async def test_a_session_that_cannot_be_is_as_if_the_offer_had_none(autojump_clock: Clock, dial: Dial):
+async def test_a_session_that_cannot_be_is_as_if_the_offer_had_none_and_its_client_is_told(
+    autojump_clock: Clock, dial: Dial
+):
     caller = await dial(session={"type": "realtime", "instructions": 5})
     assert (await caller.read("session.created"))["session"]["instructions"] == ""
+    assert (await caller.read("error"))["error"]["param"] == "session.instructions"
 
 
 async def test_a_turn_is_heard_answered_and_played_to_its_end(autojump_clock: Clock, dial: Dial):

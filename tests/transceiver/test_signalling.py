@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -171,6 +172,36 @@ async def test_a_session_must_be_a_json_object(client: httpx.AsyncClient, sessio
     response = await client.post(CALLS, files={"sdp": (None, "v=0"), "session": (None, session)})
     assert response.status_code == 400
     assert error_of(response)["param"] == "session"
+
+
+@pytest.mark.parametrize(
+    ("session", "code", "param"),
+    [
+        ({"type": "transcription"}, "unsupported_session_type", "session.type"),
+        ({"tools": [{"type": "mcp", "server_label": "x"}]}, "invalid_session", "session.tools[0].type"),
+        ({"audio": {"output": {"speed": 9}}}, "invalid_session", "session.audio.output.speed"),
+    ],
+)
+async def test_a_session_that_no_agent_would_take_is_refused_in_every_body(
+    client: httpx.AsyncClient, calls: RecordingCalls, session: dict[str, object], code: str, param: str
+) -> None:
+    form = {"sdp": (None, "v=0"), "session": (None, json.dumps(session))}
+    for response in (
+        await client.post(CALLS, files=form),
+        await client.post(CALLS, json={"sdp": "v=0", "session": session}),
+    ):
+        assert response.status_code == 400
+        assert (error_of(response)["code"], error_of(response)["param"]) == (code, param)
+    assert calls.requests == []
+
+
+async def test_fields_of_a_session_that_only_its_agent_knows_reach_it(
+    client: httpx.AsyncClient, calls: RecordingCalls
+) -> None:
+    session = {"table": {"rows": [1, 2]}, "audio": {"mine": True}, "type": "realtime"}
+    response = await client.post(CALLS, json={"sdp": "v=0", "session": session})
+    assert response.status_code == 201
+    assert json.loads(calls.requests[0].session or b"") == session
 
 
 async def test_the_size_limit_holds_while_streaming(client: httpx.AsyncClient, calls: RecordingCalls) -> None:

@@ -17,8 +17,8 @@ import trio
 from openai.types.realtime import ClientSecretCreateResponse
 from trio.abc import Clock
 
-from agent.realtime.settings import Settings
 from protocol.agentlink import CallClient
+from protocol.realtime.settings import Settings
 from transceiver.signalling import Access, create_app, new_key
 from transceiver.signalling.api_keys import KeyFile
 from transceiver.signalling.sessions import effective_session, join_sessions
@@ -127,7 +127,7 @@ async def test_whoever_asks_for_nothing_gets_what_holds_where_nothing_is_said(ed
 
 
 def test_what_holds_where_nothing_is_said_is_what_our_agent_says():
-    shown = effective_session({}, "sess_1")
+    shown = effective_session(Settings(), "sess_1")
     assert shown == {"object": "realtime.session", "id": "sess_1", "expires_at": 0, **msgspec.to_builtins(Settings())}
 
 
@@ -161,7 +161,16 @@ async def test_every_session_that_may_be_is_shown_as_the_api_would(edge: Edge, s
         ('{"session": {"instructions": 7}}', "invalid_session", "session.instructions"),
         ('{"session": {"audio": {"input": {"turn_detection": {"type": "vad"}}}}}', "invalid_session",
          "session.audio.input.turn_detection.type"),
-        ('{"session": {"tools": [{"type": "function"}, 7]}}', "invalid_session", "session.tools[1]"),
+        ('{"session": {"tools": [{"type": "function", "name": "f"}, 7]}}', "invalid_session", "session.tools[1]"),
+        ('{"session": {"tools": [{"type": "function"}]}}', "invalid_session", "session.tools[0].name"),
+        ('{"session": {"tools": [{"type": "mcp", "server_label": "x"}]}}', "invalid_session", "session.tools[0].type"),
+        ('{"session": {"tool_choice": {"type": "function"}}}', "invalid_session", "session.tool_choice.name"),
+        ('{"session": {"tool_choice": {"type": "mcp"}}}', "invalid_session", "session.tool_choice.type"),
+        ('{"session": {"audio": {"output": {"voice": {"id": "x"}}}}}', "invalid_session", "session.audio.output.voice"),
+        ('{"session": {"audio": {"input": {"turn_detection": {"type": "server_vad", "silence_duration_ms": 0}}}}}',
+         "invalid_session", "session.audio.input.turn_detection.silence_duration_ms"),
+        ('{"session": {"audio": {"input": {"turn_detection": {"type": "server_vad", "idle_timeout_ms": 1000}}}}}',
+         "invalid_session", "session.audio.input.turn_detection.idle_timeout_ms"),
         ('{"session": 7}', "invalid_request", None),
         ('{"expires_after": {"seconds": 9}}', "invalid_request", "expires_after"),
         ('{"expires_after": {"seconds": 7201}}', "invalid_request", "expires_after"),

@@ -21,6 +21,7 @@ from protocol.sdp import FRAGMENT_TYPE
 from service.http import REQUEST_BEGAN
 from transceiver.signalling.calls import CallRequest
 from transceiver.signalling.errors import SignallingError
+from transceiver.signalling.sessions import check_session
 
 __all__ = [
     "ACCEPT_POST",
@@ -133,15 +134,19 @@ async def _from_sdp(_: Request, body: bytes) -> CallRequest:
 async def _from_json(_: Request, body: bytes) -> CallRequest:
     try:
         offer = msgspec.json.decode(body, type=_JsonOffer)
-        session = _checked_object(offer.session)
+        session = _checked_session(offer.session)
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise SignallingError(400, "invalid_json", f"The body is not {{sdp, session}} in JSON: {error}") from None
     return CallRequest(offer.sdp.encode("utf-8", "surrogatepass"), session)
 
 
-def _checked_object(text: bytes | msgspec.Raw) -> bytes | None:
-    """The text itself, if it is that of a JSON object; None for null."""
-    return None if msgspec.json.decode(text, type=dict[str, Any] | None) is None else bytes(text)
+def _checked_session(text: bytes | msgspec.Raw) -> bytes | None:
+    """The text itself, if it is that of a session that can be; None for null. Raises SignallingError for one that cannot."""
+    session = msgspec.json.decode(text, type=dict[str, Any] | None)
+    if session is None:
+        return None
+    check_session(session)
+    return bytes(text)
 
 
 async def _from_form(request: Request, body: bytes) -> CallRequest:
@@ -165,7 +170,7 @@ async def _from_form(request: Request, body: bytes) -> CallRequest:
     if not session:
         return CallRequest(sdp)
     try:
-        return CallRequest(sdp, _checked_object(session))
+        return CallRequest(sdp, _checked_session(session))
     except (msgspec.DecodeError, UnicodeError, RecursionError) as error:
         raise SignallingError(
             400, "invalid_session", f"The field `session` is not a JSON object: {error}", param="session"

@@ -41,9 +41,9 @@ async def create_client_secret(
     try:
         asked = msgspec.json.decode(body or b"{}", type=_Asked)
         session = asked.session or {}
-        check_session(session)
+        settings = check_session(session)
         text = msgspec.json.encode(session) if session else None
-        shown = msgspec.json.encode(effective_session(session, f"sess_{entropy(ID_BYTES).hex()}"))
+        shown = msgspec.json.encode(effective_session(settings, f"sess_{entropy(ID_BYTES).hex()}"))
     except msgspec.ValidationError as error:
         param = "expires_after" if "$.expires_after" in str(error) else None
         raise SignallingError(400, "invalid_request", f"The body cannot be: {error}.", param=param) from None

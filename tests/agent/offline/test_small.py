@@ -17,7 +17,7 @@ from agent.realtime.client_events import ResponseSettings
 from agent.realtime.items import FunctionCall, FunctionCallOutput, InputAudio, InputText, Item, Message, OutputAudio
 from agent.realtime.parts import Turn
 from agent.realtime.response import Plan
-from agent.realtime.settings import FunctionTool, Settings
+from protocol.realtime.settings import FunctionTool, Settings
 
 ROOM = {"type": "string"}
 TOOL = FunctionTool(name="set_light", parameters={"type": "object", "properties": {"room": ROOM, "on": {}}})

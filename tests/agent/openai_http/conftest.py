@@ -20,7 +20,7 @@ from agent.openai_http.speaker import OpenAiSpeaker
 from agent.realtime.client_events import ResponseSettings
 from agent.realtime.items import InputText, Item, Message
 from agent.realtime.response import Plan
-from agent.realtime.settings import Settings
+from protocol.realtime.settings import Settings
 
 KEY = "sk-very-secret"
 

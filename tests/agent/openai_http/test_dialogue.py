@@ -9,7 +9,7 @@ from trio.abc import Clock
 
 from agent.realtime.parts import CutShort, ModelFailed, Turn
 from agent.realtime.server_events import InputTokenDetails, OutputTokenDetails, Usage
-from agent.realtime.settings import FunctionTool
+from protocol.realtime.settings import FunctionTool
 
 
 async def test_an_answer_is_written_as_it_comes_and_its_tokens_are_counted(

@@ -20,7 +20,7 @@ from agent.realtime.items import (
     OutputText,
 )
 from agent.realtime.response import Plan
-from agent.realtime.settings import FunctionTool, Settings, ToolFunction
+from protocol.realtime.settings import FunctionTool, Settings, ToolFunction
 
 
 def plan(*items: Item, **change: Any) -> Plan:

@@ -16,7 +16,7 @@ from agent.realtime.client_events import (
     decode_client_event_untrusted,
     event_id_of_untrusted,
 )
-from agent.realtime.errors import ApiError, Code
+from protocol.realtime.errors import ApiError, Code
 
 OFFICIAL: TypeAdapter[Any] = TypeAdapter(RealtimeClientEvent)
 

@@ -7,8 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from agent.realtime.conversation import MAX_ITEMS, ROOT, Conversation
-from agent.realtime.errors import ApiError, Code
 from agent.realtime.items import InputText, Message, OutputAudio
+from protocol.realtime.errors import ApiError, Code
 
 
 def said(name: str, text: str = "hi") -> Message:

@@ -33,8 +33,8 @@ from agent.realtime.registry import (
     make_recognizer,
 )
 from agent.realtime.response import Plan
-from agent.realtime.settings import Settings
 from agent.voice import Turn as TurnChange
+from protocol.realtime.settings import Settings
 
 pytestmark = pytest.mark.slow
 

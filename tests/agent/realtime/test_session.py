@@ -9,7 +9,7 @@ from realtime_client import Client, types
 
 from agent.realtime.orders import CutAudio, DetectTurns, Generate, StopModel, Transcribe
 from agent.realtime.server_events import Usage
-from agent.realtime.settings import SemanticVad, ServerVad
+from protocol.realtime.settings import SemanticVad, ServerVad
 
 TURN_EVENTS = [
     "input_audio_buffer.speech_started",

@@ -7,8 +7,8 @@ from typing import Any
 import msgspec
 import pytest
 
-from agent.realtime.errors import ApiError, Code
-from agent.realtime.settings import SemanticVad, ServerVad, Settings, update_settings
+from protocol.realtime.errors import ApiError, Code
+from protocol.realtime.settings import SemanticVad, ServerVad, Settings, update_settings
 
 
 def changed(*changes: dict[str, Any], voice_is_fixed: bool = False) -> Settings:

@@ -14,8 +14,8 @@ from agent.realtime.client_events import ResponseSettings
 from agent.realtime.parts import CutShort, Manner, ModelFailed, Play, Turn, Writer
 from agent.realtime.response import Plan
 from agent.realtime.server_events import Usage
-from agent.realtime.settings import Settings
 from agent.realtime.speaking import MAX_AHEAD, MAX_LETTERS, Sentences, SpeakingModel
+from protocol.realtime.settings import Settings
 
 Answer = Callable[[Writer], Awaitable[Usage | None]]
 

@@ -10,7 +10,7 @@ from realtime_client import Client, types
 
 from agent.realtime.orders import DetectTurns, Forget, Generate, Listen, StopModel, Transcribe
 from agent.realtime.session import RealtimeSession
-from agent.realtime.settings import SemanticVad, ServerVad
+from protocol.realtime.settings import SemanticVad, ServerVad
 
 SEMANTIC = {"input": {"turn_detection": {"type": "semantic_vad"}, "transcription": {"model": "any"}}}
 

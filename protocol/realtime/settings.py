@@ -12,8 +12,8 @@ from typing import Annotated, Any, Literal, TypeAlias
 import msgspec
 from msgspec import Meta
 
-from agent.realtime.errors import ApiError, Code
-from agent.realtime.shapes import raise_for
+from protocol.realtime.errors import ApiError, Code
+from protocol.realtime.shapes import raise_for
 
 __all__ = [
     "AudioFormat",

@@ -7,7 +7,7 @@ from typing import NoReturn
 
 import msgspec
 
-from agent.realtime.errors import ApiError, Code
+from protocol.realtime.errors import ApiError, Code
 
 __all__ = ["raise_for"]
 
