@@ -126,7 +126,7 @@ class RealtimeSession:
         self._settle_at = math.inf
         for effect in self._machine.fire(Settled()):
             assert effect is Effect.DETECT
-            self._outputs.append(DetectTurns(self.settings.audio.input.turn_detection))
+            self._outputs.append(DetectTurns(self.settings.audio.input.turn_detection, self._buffer_from))
 
     def greet(self, client_number: int) -> None:
         """A client that comes when the session is under way: it is told what the session is now."""
@@ -184,8 +184,8 @@ class RealtimeSession:
             case client.InputCommit():
                 self._commit_by_hand()
             case client.InputClear():
-                self._drop_turn()
                 self._buffer_from = self._heard_ms
+                self._drop_turn()
                 self._tell(server.InputCleared())
             case client.ItemCreate():
                 self._create_item(event)
@@ -312,6 +312,8 @@ class RealtimeSession:
             assert effect is Effect.FORGET
             self._guesses.pop(self._turn_item, None)
             self._outputs.append(Forget(self._turn_item))
+            # Whoever still speaks begins another turn: the detector would say nothing before the next pause.
+            self._outputs.append(DetectTurns(self.settings.audio.input.turn_detection, self._buffer_from))
 
     def guessed(self, item_id: str, words: str, now: float) -> None:
         """What the caller seems to have said so far, in a turn that goes on, or one whose transcript is not there yet."""
@@ -360,8 +362,9 @@ class RealtimeSession:
                 f"audio, but buffer only has {waiting:.2f}ms of audio."
             )
             raise ApiError(Code.BUFFER_EMPTY, message)
+        start, self._buffer_from = self._buffer_from, self._heard_ms
         self._drop_turn()
-        self._commit(self._new_item_id(), self._buffer_from, self._heard_ms)
+        self._commit(self._new_item_id(), start, self._heard_ms)
 
     def _commit(self, item_id: str, start: float, end: float) -> None:
         self._buffer_from = end

@@ -160,6 +160,23 @@ async def test_a_turn_is_heard_answered_and_played_to_its_end(autojump_clock: Cl
     assert len(caller.player.played) * 20 == pytest.approx(turn_ms, abs=20)
 
 
+@pytest.mark.parametrize("what", ["clear", "commit"])
+async def test_who_speaks_on_after_a_clear_or_a_commit_is_heard_and_answered(
+    autojump_clock: Clock, dial: Dial, what: str
+):
+    caller = await dial()
+    await caller.pause(300)
+    await caller.speak(1500)
+    await caller.read("input_audio_buffer.speech_started")
+    await caller.write(f"input_audio_buffer.{what}")
+    await caller.read("input_audio_buffer.cleared" if what == "clear" else "input_audio_buffer.committed")
+    await caller.speak(1500)
+    await caller.pause(1500)
+    await caller.read("response.done")
+    assert caller.types.count("input_audio_buffer.speech_started") == 2
+    assert caller.types.count("input_audio_buffer.speech_stopped") == 1
+
+
 async def test_who_speaks_over_an_answer_silences_it_and_the_words_that_were_heard_stay(
     autojump_clock: Clock, dial: Dial
 ):

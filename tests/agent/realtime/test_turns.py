@@ -104,6 +104,14 @@ def test_a_turn_that_the_client_ends_is_forgotten(client: Client, what: str):
     assert client.order(Forget).item_id == client.order(Listen).item_id
     if what.endswith("commit"):
         assert client.order(Transcribe).item_id != client.order(Listen).item_id
+        assert (client.order(Transcribe).start_ms, client.order(Transcribe).end_ms) == (0.0, 1000.0)
+    assert client.order(DetectTurns) == DetectTurns(ServerVad(), 1000.0, in_turn=False), "what is still said is a turn"
+
+
+def test_what_was_cleared_before_turns_are_looked_for_is_none(waiting: Waiting):
+    waiting.session.heard(700.0)
+    waiting.send("input_audio_buffer.clear")
+    assert waiting.order(DetectTurns) == DetectTurns(ServerVad(), 700.0)
 
 
 def test_a_pause_is_as_long_as_what_was_said_suggests(semantic: Client):
