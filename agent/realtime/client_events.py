@@ -13,7 +13,7 @@ from typing import Annotated, Any, Literal, TypeAlias, get_args
 import msgspec
 from msgspec import Meta
 
-from agent.realtime.items import Identifier, Item, ItemReference
+from agent.realtime.items import Identifier, InputAudio, Item, ItemReference, Message
 from protocol.realtime.errors import ApiError, Code
 from protocol.realtime.settings import FunctionTool, Modality, ShortText, ToolChoice
 from protocol.realtime.shapes import raise_for
@@ -64,11 +64,7 @@ class InputAppend(_Event, tag="input_audio_buffer.append", frozen=True, kw_only=
         """Raises ApiError."""
         if len(self.audio) > MAX_APPEND_BYTES:
             raise ApiError(Code.TOO_LARGE, f"The audio has more than {MAX_APPEND_BYTES} bytes of base64.", "audio")
-        try:
-            return base64.b64decode(self.audio, validate=True)
-        except (binascii.Error, ValueError):  # the latter for letters that are not ASCII
-            message = "Invalid 'audio'. Expected base64-encoded audio bytes, but got an invalid value."
-            raise ApiError(Code.INVALID_VALUE, message, "audio") from None
+        return _decode_audio(self.audio, "audio")
 
 
 class InputCommit(_Event, tag="input_audio_buffer.commit", frozen=True, kw_only=True):
@@ -183,7 +179,10 @@ def decode_client_event_untrusted(data: str | bytes, *, carries_audio: bool = Fa
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         raise ApiError(Code.INVALID_JSON, "The event is not valid JSON.") from None
     if isinstance(event, ItemCreate):
-        _check_item(event.item)
+        _check_item(event.item, "item")
+    elif isinstance(event, ResponseCreate) and event.response is not None:
+        for index, item in enumerate(event.response.input or ()):
+            _check_item(item, f"response.input[{index}]")
     return event
 
 
@@ -212,11 +211,25 @@ def _what_is_wrong(data: str | bytes, error: msgspec.ValidationError) -> ApiErro
         return found
 
 
-def _check_item(item: Item) -> None:
-    misplaced = getattr(item, "misplaced", None)
-    index = misplaced() if misplaced is not None else None
+def _check_item(item: Item | ItemReference, place: str) -> None:
+    """What types cannot say. Raises ApiError, with a path below `place`."""
+    if not isinstance(item, Message):
+        return
+    index = item.misplaced()
     if index is not None:
-        param = f"item.content[{index}].type"
+        param = f"{place}.content[{index}].type"
         raise ApiError(
             Code.INVALID_VALUE, f"Invalid value for '{param}': a message of this role cannot say that.", param
         )
+    for index, part in enumerate(item.content):
+        if isinstance(part, InputAudio) and isinstance(part.audio, str):
+            _decode_audio(part.audio, f"{place}.content[{index}].audio")
+
+
+def _decode_audio(audio: str, param: str) -> bytes:
+    """Raises ApiError."""
+    try:
+        return base64.b64decode(audio, validate=True)
+    except (binascii.Error, ValueError):  # the latter for letters that are not ASCII
+        message = f"Invalid '{param}'. Expected base64-encoded audio bytes, but got an invalid value."
+        raise ApiError(Code.INVALID_VALUE, message, param) from None

@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from agent.realtime.items import Item, ItemReference, Message, OutputAudio, text_of
+from agent.realtime.items import FunctionCall, Item, ItemReference, Message, OutputAudio, text_of
 from protocol.realtime.errors import ApiError, Code
 
 __all__ = ["MAX_BYTES", "MAX_ITEMS", "ROOT", "Conversation"]
@@ -68,6 +68,10 @@ class Conversation:
             self.get(item.id, f"response.input[{index}].id") if isinstance(item, ItemReference) else item
             for index, item in enumerate(wanted)
         )
+
+    def has_call(self, call_id: str) -> bool:
+        """Whether a function was called by that name of the call."""
+        return any(isinstance(item, FunctionCall) and item.call_id == call_id for item in self._items.values())
 
     def previous(self, item_id: str) -> str | None:
         """The id of the item before it; None for the first."""

@@ -26,7 +26,7 @@ from agent.realtime import server_events as server
 from agent.realtime.client_events import ClientEvent, ResponseSettings, decode_client_event_untrusted
 from agent.realtime.conversation import Conversation
 from agent.realtime.ids import new_id
-from agent.realtime.items import InputAudio, Message
+from agent.realtime.items import FunctionCallOutput, InputAudio, Message
 from agent.realtime.orders import (
     CutAudio,
     DetectTurns,
@@ -229,6 +229,9 @@ class RealtimeSession:
 
     def _create_item(self, event: client.ItemCreate) -> None:
         item = msgspec.structs.replace(event.item, status="completed", id=event.item.id or self._new_item_id())
+        if isinstance(item, FunctionCallOutput) and not self.conversation.has_call(item.call_id):
+            message = f"Tool call ID '{item.call_id}' not found in conversation."
+            raise ApiError(Code.NO_CALL, message, "item.call_id")
         if isinstance(item, Message):
             for part in item.content:
                 if isinstance(part, InputAudio):
@@ -410,9 +413,8 @@ class RealtimeSession:
     def _create_response(self, change: ResponseSettings, now: float) -> None:
         in_band = change.conversation == "auto"
         # A client that asks for a response while the model greets has something better.
-        if in_band and self._active is not None and self._active.id == self._greeting:
-            self._carry_out(self._active, self._active.end(Cancelled(), reason="client_cancelled"), now)
-        if in_band and self._active is not None:
+        greets = in_band and self._active is not None and self._active.id == self._greeting
+        if in_band and self._active is not None and not greets:
             message = (
                 f"Conversation already has an active response in progress: {self._active.id}. "
                 "Wait until the response is finished before creating a new one."
@@ -423,6 +425,12 @@ class RealtimeSession:
             message = f"No more than {MAX_OUT_OF_BAND} responses out of band are made at a time."
             raise ApiError(Code.TOO_MANY, message, "response.conversation")
         plan = Plan.of(new_id("resp", self._entropy), self.settings, change, self.conversation.select(change.input))
+        if self._has_spoken and plan.voice != self.settings.audio.output.voice:
+            message = "Cannot update the voice of a session that has already produced audio."
+            raise ApiError(Code.VOICE_FIXED, message, "response.audio.output.voice")
+        if greets and self._active is not None:
+            self._wants_response = self._speaks_up = False  # it is what this response does
+            self._carry_out(self._active, self._active.end(Cancelled(), reason="client_cancelled"), now)
         self._idle_at = math.inf
         response = Response(
             plan,
@@ -456,7 +464,9 @@ class RealtimeSession:
         response = self._responses.get(response_id)
         if response is None or not response.may_sound:
             return False
-        self._has_spoken = True
+        if not self._has_spoken:
+            self._has_spoken = True  # the voice it has now is the session's to its end
+            self.settings = update_settings(self.settings, {"audio": {"output": {"voice": response.plan.voice}}})
         if not self._plays:
             self._plays_until = max(self._plays_until, now) + milliseconds / 1000
         self._carry_out(response, response.sound(milliseconds, audio), now)

@@ -17,6 +17,7 @@ class Code(enum.StrEnum):
     TOO_LARGE = "event_too_large"
     ITEM_NOT_FOUND = "item_not_found"
     ITEM_EXISTS = "item_already_exists"
+    NO_CALL = "invalid_tool_call_id"
     BUFFER_EMPTY = "input_audio_buffer_commit_empty"
     RESPONSE_ACTIVE = "conversation_already_has_active_response"
     NO_RESPONSE = "response_cancel_not_active"

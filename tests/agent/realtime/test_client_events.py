@@ -78,6 +78,24 @@ def test_events_of_the_api_are_read(event: dict[str, Any]):
             "item.content[1].type",
         ),
         (
+            '{"type":"conversation.item.create","item":{"type":"message","role":"user",'
+            '"content":[{"type":"input_audio","audio":"AAA"}]}}',
+            Code.INVALID_VALUE,
+            "item.content[0].audio",
+        ),
+        (
+            '{"type":"response.create","response":{"input":[{"type":"item_reference","id":"a"},'
+            '{"type":"message","role":"user","content":[{"type":"output_text","text":"a"}]}]}}',
+            Code.INVALID_VALUE,
+            "response.input[1].content[0].type",
+        ),
+        (
+            '{"type":"response.create","response":{"input":[{"type":"message","role":"user",'
+            '"content":[{"type":"input_audio","audio":"é"}]}]}}',
+            Code.INVALID_VALUE,
+            "response.input[0].content[0].audio",
+        ),
+        (
             '{"type":"response.create","response":{"max_output_tokens":0}}',
             Code.INVALID_VALUE,
             "response.max_output_tokens",

@@ -480,6 +480,33 @@ def test_a_response_that_reached_its_limit_is_incomplete_and_heard_to_its_end(cl
     assert types(client.take()) == ["output_audio_buffer.stopped"]
 
 
+def test_a_response_has_the_voice_that_was_heard_first_and_no_other(client: Client):
+    client.send("response.create", response={"audio": {"output": {"voice": "cedar"}}})
+    client.session.sound(client.response_id, 20.0, client.now)
+    client.session.completed(client.response_id, client.now)
+    client.session.played_out(client.response_id, client.now)
+    client.take()
+    (refused,) = client.send("response.create", response={"audio": {"output": {"voice": "marin"}}})
+    assert (refused["error"]["code"], refused["error"]["param"]) == (
+        "cannot_update_voice",
+        "response.audio.output.voice",
+    )
+    client.send("response.create", response={"audio": {"output": {"voice": "cedar"}}})
+    client.session.completed(client.response_id, client.now)
+    client.send("response.create")
+    assert client.order(Generate).plan.voice == "cedar"
+    assert client.count(Generate) == 3
+
+
+def test_what_a_function_returned_belongs_to_a_call_that_there_was(client: Client):
+    output = {"type": "function_call_output", "call_id": "call_none", "output": "ok"}
+    (refused,) = client.send("conversation.item.create", item=output)
+    assert (refused["error"]["code"], refused["error"]["param"]) == ("invalid_tool_call_id", "item.call_id")
+    call = {"type": "function_call", "call_id": "call_none", "name": "f", "arguments": "{}"}
+    client.send("conversation.item.create", item=call)
+    assert types(client.send("conversation.item.create", item=output))[0] == "conversation.item.added"
+
+
 def test_the_voice_cannot_change_once_it_was_heard(client: Client):
     client.send("response.create")
     client.session.sound(client.response_id, 100.0, client.now)

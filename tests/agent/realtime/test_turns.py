@@ -225,6 +225,14 @@ def test_the_model_speaks_up_when_nobody_speaks(client: Client):
     assert client.count(Generate) == 2
 
 
+def test_a_response_that_cannot_be_leaves_the_greeting_alone(client: Client):
+    client.session.speak_first(client.now)
+    client.take()
+    (refused,) = client.send("response.create", response={"input": [{"type": "item_reference", "id": "none"}]})
+    assert refused["error"]["param"] == "response.input[0].id"
+    assert client.count(StopModel) == 0
+
+
 def test_what_waited_for_a_turn_that_is_dropped_is_said_then(client: Client):
     client.session.heard(500.0)
     client.session.speech_began(200.0, client.now)
