@@ -169,6 +169,8 @@ class _Driver:
             milliseconds, turns = self._listening.hear(frame)
             self._session.heard(milliseconds)
             self._tell_turns(turns, now)
+            if self._player is None:
+                self._session.handle_timeout(now)  # a pause is as long as its audio
         if self._hearing is not None:
             self._hearing.heard()
 

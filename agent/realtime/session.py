@@ -91,7 +91,7 @@ class RealtimeSession:
         self._settle_at = math.inf
         self._turn_item = ""  # the item that the present turn will be
         self._turn_from = 0.0
-        self._pause_from = 0.0  # when the present pause began
+        self._pause_from = 0.0  # when the present pause began, as `_caller_time` counts
         self._pause_until = math.inf
         self._guesses: dict[str, tuple[str, str]] = {}  # turn that has no transcript yet → its words so far, those told
         self._heard_ms = 0.0  # of the caller's audio, in all
@@ -137,12 +137,12 @@ class RealtimeSession:
         return outputs
 
     def next_timeout(self) -> float:
-        return min(self._idle_at, self._pause_until, self._settle_at)
+        return min(self._idle_at, self._pause_until if self._plays else math.inf, self._settle_at)
 
     def handle_timeout(self, now: float) -> None:
         if now >= self._settle_at:
             self._settle()
-        if now >= self._pause_until:
+        if self._caller_time(now) >= self._pause_until:
             self._end_turn(self._heard_ms, now)
         if now >= self._idle_at:
             self._end_silence(now)
@@ -283,10 +283,14 @@ class RealtimeSession:
             return
         for effect in self._machine.fire(SpeechPaused()):
             assert effect is Effect.JUDGE_PAUSE
-            self._pause_from = now - SHORTEST_PAUSE_MS / 1000
+            self._pause_from = self._caller_time(now) - SHORTEST_PAUSE_MS / 1000
             self._judge_pause(detection)
-        if now >= self._pause_until:
+        if self._caller_time(now) >= self._pause_until:
             self._end_turn(at_ms, now)
+
+    def _caller_time(self, now: float) -> float:
+        """Seconds, as pauses are measured: a client that sends audio in events sends it as fast or as slowly as it likes."""
+        return now if self._plays else self._heard_ms / 1000
 
     def _judge_pause(self, detection: TurnDetection) -> None:
         """Until when the caller may pause."""

@@ -141,3 +141,25 @@ def test_no_event_raises(data: str | bytes):
     client = Client(plays=False)
     for event in client.send_raw(data):
         assert event["type"] == "error"
+
+
+def test_a_pause_is_as_long_as_its_audio_however_fast_that_comes(client: Client):
+    client.configure(audio={"input": {"turn_detection": {"type": "semantic_vad"}}})
+    session = client.session
+    session.heard(1000.0)
+    session.speech_began(500.0, client.now)
+    session.heard(300.0)
+    session.speech_ended(1300.0, client.now)
+    client.take()
+    client.now += 60.0  # nothing comes
+    assert session.next_timeout() > client.now
+    session.handle_timeout(client.now)
+    assert client.take() == []
+    session.heard(300.0)
+    session.handle_timeout(client.now)
+    assert client.take() == []
+    session.heard(200.0)
+    session.handle_timeout(client.now)
+    events = client.take()
+    assert types(events)[:2] == ["input_audio_buffer.speech_stopped", "input_audio_buffer.committed"]
+    assert events[0]["audio_end_ms"] == 1800
