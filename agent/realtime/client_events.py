@@ -64,7 +64,11 @@ class InputAppend(_Event, tag="input_audio_buffer.append", frozen=True, kw_only=
         """Raises ApiError."""
         if len(self.audio) > MAX_APPEND_BYTES:
             raise ApiError(Code.TOO_LARGE, f"The audio has more than {MAX_APPEND_BYTES} bytes of base64.", "audio")
-        return _decode_audio(self.audio, "audio")
+        try:
+            return base64.b64decode(self.audio, validate=True)
+        except (binascii.Error, ValueError):  # the latter for letters that are not ASCII
+            message = "Invalid 'audio'. Expected base64-encoded audio bytes, but got an invalid value."
+            raise ApiError(Code.INVALID_VALUE, message, "audio") from None
 
 
 class InputCommit(_Event, tag="input_audio_buffer.commit", frozen=True, kw_only=True):
@@ -223,13 +227,9 @@ def _check_item(item: Item | ItemReference, place: str) -> None:
         )
     for index, part in enumerate(item.content):
         if isinstance(part, InputAudio) and isinstance(part.audio, str):
-            _decode_audio(part.audio, f"{place}.content[{index}].audio")
-
-
-def _decode_audio(audio: str, param: str) -> bytes:
-    """Raises ApiError."""
-    try:
-        return base64.b64decode(audio, validate=True)
-    except (binascii.Error, ValueError):  # the latter for letters that are not ASCII
-        message = f"Invalid '{param}'. Expected base64-encoded audio bytes, but got an invalid value."
-        raise ApiError(Code.INVALID_VALUE, message, param) from None
+            param = f"{place}.content[{index}].audio"
+            try:
+                base64.b64decode(part.audio, validate=True)
+            except (binascii.Error, ValueError):
+                message = f"Invalid '{param}'. Expected base64-encoded audio bytes, but got an invalid value."
+                raise ApiError(Code.INVALID_VALUE, message, param) from None

@@ -184,8 +184,8 @@ class RealtimeSession:
             case client.InputCommit():
                 self._commit_by_hand()
             case client.InputClear():
-                self._buffer_from = self._heard_ms
                 self._drop_turn()
+                self._buffer_from = self._heard_ms
                 self._tell(server.InputCleared())
             case client.ItemCreate():
                 self._create_item(event)
@@ -320,7 +320,7 @@ class RealtimeSession:
             self._guesses.pop(self._turn_item, None)
             self._outputs.append(Forget(self._turn_item))
             # Whoever still speaks begins another turn: the detector would say nothing before the next pause.
-            self._outputs.append(DetectTurns(self.settings.audio.input.turn_detection, self._buffer_from))
+            self._outputs.append(DetectTurns(self.settings.audio.input.turn_detection, self._heard_ms))
 
     def guessed(self, item_id: str, words: str, now: float) -> None:
         """What the caller seems to have said so far, in a turn that goes on, or one whose transcript is not there yet."""
@@ -369,9 +369,8 @@ class RealtimeSession:
                 f"audio, but buffer only has {waiting:.2f}ms of audio."
             )
             raise ApiError(Code.BUFFER_EMPTY, message)
-        start, self._buffer_from = self._buffer_from, self._heard_ms
         self._drop_turn()
-        self._commit(self._new_item_id(), start, self._heard_ms)
+        self._commit(self._new_item_id(), self._buffer_from, self._heard_ms)
 
     def _commit(self, item_id: str, start: float, end: float) -> None:
         self._buffer_from = end

@@ -141,20 +141,6 @@ async def test_a_turn_that_is_appended_is_heard_and_comes_back_as_sound(start: S
 
 
 @pytest.mark.slow
-async def test_turns_that_come_faster_than_they_were_spoken_are_still_parted_by_their_pauses(
-    start: Start, speech: Sound, quiet: Sound
-):
-    edge = await start()
-    async with open_socket(edge.url + PATH) as client:
-        await client.configure(audio={"input": {"turn_detection": {"type": "semantic_vad"}}})
-        began = trio.current_time()
-        await speak(client, quiet(RATE, 500) + 2 * (speech(RATE, 1000) + quiet(RATE, 2500)))
-        await client.read("input_audio_buffer.speech_stopped", 2)
-        assert trio.current_time() - began < 5.0, "of 7.5"
-        assert client.types.count("input_audio_buffer.speech_started") == 2
-
-
-@pytest.mark.slow
 async def test_who_speaks_over_an_answer_ends_it_and_truncates_by_himself(start: Start, speech: Sound, quiet: Sound):
     talker = Talker(40, pause=0.05)
     edge = await start(speaking(talker))
@@ -181,6 +167,20 @@ async def test_who_speaks_over_an_answer_ends_it_and_truncates_by_himself(start:
         assert item["content"][0]["transcript"].split() == ["word0", "word1"]
         await speak(client, quiet(RATE, 1000))
         await client.read("response.created", 2)
+
+
+@pytest.mark.slow
+async def test_turns_that_come_faster_than_they_were_spoken_are_still_parted_by_their_pauses(
+    start: Start, speech: Sound, quiet: Sound
+):
+    edge = await start()
+    async with open_socket(edge.url + PATH) as client:
+        await client.configure(audio={"input": {"turn_detection": {"type": "semantic_vad"}}})
+        began = trio.current_time()
+        await speak(client, quiet(RATE, 500) + 2 * (speech(RATE, 1000) + quiet(RATE, 2500)))
+        await client.read("input_audio_buffer.speech_stopped", 2)
+        assert trio.current_time() - began < 5.0, "of 7.5"
+        assert client.types.count("input_audio_buffer.speech_started") == 2
 
 
 async def test_without_detection_the_client_commits_and_asks_by_hand(start: Start, quiet: Sound, speech: Sound):
