@@ -4,8 +4,8 @@
    the last word. At most MAX_AHEAD of them wait: then the dialogue does.
 2. Each sentence's words go to the client just before its sound, so that a message that is cut keeps what was heard.
 3. Calls of functions keep their place among the sentences.
-4. A dialogue that fails, or says nothing for `patience` seconds, is an error for the client; the caller hears a sentence,
-   if there is one for that.
+4. A dialogue that fails in whatever way, or says nothing for `patience` seconds, is an error for the client; the caller hears
+   a sentence, if there is one for that, after what had been written.
 """
 
 from __future__ import annotations
@@ -94,7 +94,7 @@ class SpeakingModel:
         put, take = trio.open_memory_channel[_Piece](MAX_AHEAD)
         writer = _Writer(put, speaks=plan.speaks)
         usage: Usage | None = None
-        failure: ModelFailed | CutShort | None = None
+        failure: Exception | None = None
 
         async def utter() -> None:
             nonlocal failure
@@ -111,10 +111,10 @@ class SpeakingModel:
                     usage = await self._ask(plan, turn, writer)
                 except CutShort as error:  # what there is of the answer is said
                     failure = error
-                except ModelFailed as error:
+                except Exception as error:  # noqa: BLE001 - raised again, once the caller has been told
                     failure = error
                     if plan.speaks and self._apology:
-                        await writer.write(self._apology)
+                        await writer.break_off(self._apology)
                 await writer.finish()
         if failure is not None:
             raise failure
@@ -175,14 +175,21 @@ class _Writer:
     async def argue(self, text: str) -> None:
         await self._put(_Argument(text))
 
+    async def break_off(self, apology: str) -> None:
+        """What was written stays as it is, be it half a word."""
+        rest = await self._flush()
+        await self._put(f" {apology}" if rest and not rest[-1].isspace() else apology)
+
     async def finish(self) -> None:
         self.watch(trio.CancelScope(), math.inf)
         await self._flush()
 
-    async def _flush(self) -> None:
+    async def _flush(self) -> str:
+        """What it was."""
         rest = self._sentences.finish() if self._sentences is not None else ""
         if rest:
             await self._put(rest)
+        return rest
 
     async def _put(self, piece: _Piece | None) -> None:
         self._scope.deadline = math.inf

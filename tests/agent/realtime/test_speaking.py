@@ -144,6 +144,24 @@ async def test_a_dialogue_that_says_nothing_for_too_long_is_given_up_and_the_cal
     assert voice.bytes
 
 
+@pytest.mark.parametrize("error", [ModelFailed("gone"), RuntimeError("a bug")])
+async def test_a_dialogue_that_breaks_off_is_followed_by_an_apology_of_its_own(autojump_clock: Clock, error: Exception):
+    async def answer(writer: Writer) -> None:
+        await writer.write("It is sunny. And tomorrow it wil")
+        raise error
+
+    voice = Log()
+    with pytest.raises(type(error), match=str(error)):
+        await SpeakingModel(Dialogue(answer), Speaker(), apology="Sorry, no.").respond(a_plan(), None, voice)
+    assert [what for _, what in voice.log] == ["It is sunny. ", "And tomorrow it wil", " Sorry, no."]
+    voice = Log()
+    with pytest.raises(type(error)):
+        await SpeakingModel(Dialogue(answer), Speaker(), apology="Sorry, no.").respond(
+            a_plan(output_modalities=["text"]), None, voice
+        )
+    assert [what for _, what in voice.log] == ["It is sunny. And tomorrow it wil"]
+
+
 async def test_a_speaker_that_fails_ends_the_answer(autojump_clock: Clock):
     voice = Log()
     model = SpeakingModel(Dialogue(write("It is late. ", "Go to bed. ", "Sleep well. ")), Speaker("Go to bed."))
