@@ -4,7 +4,8 @@
    the last word. At most MAX_AHEAD of them wait: then the dialogue does.
 2. Each sentence's words go to the client just before its sound, so that a message that is cut keeps what was heard.
 3. Calls of functions keep their place among the sentences.
-4. A dialogue that fails in whatever way, or says nothing for `patience` seconds, is an error for the client; the caller hears
+4. A dialogue that fails in whatever way, or says nothing for as long as its patience says (PATIENCE_SECONDS if it states none;
+   from the moment on at which it is known what the caller said), is an error for the client; the caller hears
    a sentence, if there is one for that, after what had been written.
 """
 
@@ -18,7 +19,7 @@ from typing import TypeAlias
 import trio
 
 from agent.codecs.resampling import Resampler
-from agent.realtime.parts import CutShort, Dialogue, Manner, ModelFailed, Speaker, Turn, Voice
+from agent.realtime.parts import CutShort, Dialogue, Manner, ModelFailed, Speaker, Turn, Voice, patience_of
 from agent.realtime.response import Plan
 from agent.realtime.server_events import Usage
 
@@ -82,12 +83,18 @@ class SpeakingModel:
     """`apology`: what the caller hears when there is no answer; "" for nothing."""
 
     def __init__(
-        self, dialogue: Dialogue, speaker: Speaker, *, patience: float = PATIENCE_SECONDS, apology: str = ""
+        self, dialogue: Dialogue, speaker: Speaker, *, patience: float | None = None, apology: str = ""
     ) -> None:
+        """`patience`: in seconds, instead of the dialogue's own."""
         self._dialogue = dialogue
         self._speaker = speaker
-        self._patience = patience
+        self._patience = patience_of(dialogue, PATIENCE_SECONDS) if patience is None else patience
         self._apology = apology
+
+    @property
+    def patience_seconds(self) -> float:
+        """`Patient`: each part is given up on its own account first."""
+        return self._patience + patience_of(self._speaker, PATIENCE_SECONDS)
 
     async def respond(self, plan: Plan, turn: Turn | None, voice: Voice) -> Usage | None:
         """`Model.respond`."""
@@ -106,6 +113,7 @@ class SpeakingModel:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(utter)
+            nursery.start_soon(writer.watch, turn, self._patience)
             async with put:
                 try:
                     usage = await self._ask(plan, turn, writer)
@@ -121,8 +129,7 @@ class SpeakingModel:
         return usage
 
     async def _ask(self, plan: Plan, turn: Turn | None, writer: _Writer) -> Usage | None:
-        with trio.CancelScope() as scope:
-            writer.watch(scope, self._patience)
+        with writer.scope:
             return await self._dialogue.answer(plan, turn, writer)
         raise ModelFailed(f"the model said nothing for {self._patience:g} s")
 
@@ -155,13 +162,18 @@ class _Writer:
     def __init__(self, pieces: trio.MemorySendChannel[_Piece], *, speaks: bool) -> None:
         self._pieces = pieces
         self._sentences = Sentences() if speaks else None
-        self._scope = trio.CancelScope()
+        self.scope = trio.CancelScope()
+        """Cancelled when nothing has been written for too long."""
+        self._waits = trio.CancelScope()
         self._patience = math.inf
 
-    def watch(self, scope: trio.CancelScope, patience: float) -> None:
-        """`scope` is cancelled when nothing has been written for that long."""
-        self._scope, self._patience = scope, patience
-        scope.deadline = trio.current_time() + patience
+    async def watch(self, turn: Turn | None, patience: float) -> None:
+        """Be so patient, once it is known what the caller said."""
+        with self._waits:
+            if turn is not None:
+                await turn.words()
+            self._patience = patience
+            self.scope.deadline = trio.current_time() + patience
 
     async def write(self, text: str) -> None:
         for piece in self._sentences.feed(text) if self._sentences is not None else [text]:
@@ -181,7 +193,7 @@ class _Writer:
         await self._put(f" {apology}" if rest and not rest[-1].isspace() else apology)
 
     async def finish(self) -> None:
-        self.watch(trio.CancelScope(), math.inf)
+        self._waits.cancel()
         await self._flush()
 
     async def _flush(self) -> str:
@@ -192,7 +204,7 @@ class _Writer:
         return rest
 
     async def _put(self, piece: _Piece | None) -> None:
-        self._scope.deadline = math.inf
+        self.scope.deadline = math.inf
         if piece is not None:
             await self._pieces.send(piece)
-        self._scope.deadline = trio.current_time() + self._patience
+        self.scope.deadline = trio.current_time() + self._patience

@@ -280,6 +280,32 @@ async def test_a_recognizer_that_cannot_leaves_its_turn_without_words_and_the_ca
     await caller.read("response.done", 2)
 
 
+async def test_parts_that_state_their_patience_are_given_it_one_after_the_other(autojump_clock: Clock, dial: Dial):
+    class Loading:
+        patience_seconds = 50.0
+
+        async def transcribe(self, audio: AsyncIterator[bytes], rate: int, language: str | None) -> str:
+            await trio.sleep(49)
+            return "the words"
+
+    class Thinking(Answerer):
+        patience_seconds = 70.0
+
+        async def respond(self, plan: Plan, turn: Turn | None, voice: Voice) -> None:
+            assert turn is not None
+            await turn.words()
+            await trio.sleep(69)
+            await super().respond(plan, turn, voice)
+
+    model = Thinking()
+    caller = await dial(model, Loading())
+    await caller.configure(audio=WANTED)
+    await caller.speak(1000)
+    await caller.pause(1500)
+    done = await caller.read("response.done", seconds=400)
+    assert (done["response"]["status"], model.words) == ("completed", ["the words"])
+
+
 async def test_a_recognizer_that_is_far_behind_misses_what_is_not_kept_any_more(
     autojump_clock: Clock, dial: Dial, monkeypatch: pytest.MonkeyPatch
 ):
