@@ -111,7 +111,7 @@ class SmallTalk:
 
     async def answer(self, plan: Plan, turn: Turn | None, writer: Writer) -> Usage | None:
         self._ring(trio.current_time())
-        rung, self._rung = self._rung, []
+        rung = list(self._rung)
         told = [f"Your timer for {_spoken_time(timer.seconds)} is up." for timer in rung]
         last = plan.items[-1] if plan.items else None
         if isinstance(last, FunctionCallOutput):
@@ -124,6 +124,8 @@ class SmallTalk:
             told.append(NOTHING_NEW if spoken else GREETING)
         if told:
             await writer.write(" ".join(told))
+        # Only now: who is interrupted before has told nobody.
+        self._rung = [timer for timer in self._rung if timer not in rung]
         return None
 
     async def _answer_words(self, words: str | None, plan: Plan, writer: Writer) -> list[str]:

@@ -115,6 +115,25 @@ async def test_a_timer_rings_when_its_time_has_come_and_is_told_once(autojump_cl
         nursery.cancel_scope.cancel()
 
 
+async def test_a_timer_whose_announcement_was_interrupted_is_told_with_the_next_answer(
+    autojump_clock: Clock, talk: SmallTalk
+):
+    class Slow(Notes):
+        async def write(self, text: str) -> None:
+            await trio.sleep(10)
+
+    await say(talk, "set a timer for ten seconds")
+    await trio.sleep(11)
+    plan = Plan.of("resp_1", Settings(), ResponseSettings(), ())
+    with trio.move_on_after(1):
+        await talk.answer(plan, None, Slow())
+    unheard = Turn("item_1", b"", 16_000)
+    with trio.move_on_after(1):
+        await answer(talk, Message(role="user", content=[InputAudio()]), turn=unheard)
+    assert await say(talk, "thanks") == "Your timer for 10 seconds is up. You are welcome."
+    assert await say(talk, "thanks") == "You are welcome."
+
+
 async def test_a_cancelled_timer_does_not_ring(autojump_clock: Clock, talk: SmallTalk):
     spoken: list[float] = []
     async with trio.open_nursery() as nursery:
