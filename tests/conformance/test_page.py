@@ -78,3 +78,18 @@ async def test_the_offline_voice_switches_the_pages_light_and_says_so(chromium, 
         said = await page.evaluate(SAID)
         assert said.count("set_light(") == 4
         assert said.count("get_lights(") == 1
+
+
+CONFIGURED = """(async () => {
+  const { Talk } = await import("./talk.js");
+  const sent = [];
+  const talk = new Talk((event) => sent.push(event), { light: { description: "", parameters: {}, run: () => true } });
+  for (const id of ["sess_1", "sess_1", "sess_2", "sess_2"]) talk.receive({ type: "session.created", session: { id } });
+  return sent.map((event) => [event.type, event.session.tools.map((tool) => tool.name)]);
+})()"""
+
+
+async def test_the_page_configures_each_session_once_and_that_of_an_agent_that_takes_over_too(chromium):
+    async with running_stack("--agent", "echo", **chromium.addresses) as stack, chromium.open() as page:
+        await page.goto(stack.url)
+        assert await page.evaluate(CONFIGURED) == [["session.update", ["light"]]] * 2
