@@ -23,6 +23,7 @@ from loadgen.progress import show_progress
 from loadgen.report import Summary, render, summarize_result
 from loadgen.result import Result
 from loadgen.script import Script, ScriptFailed, read_script
+from loadgen.signalling import KEY_VARIABLE, read_key
 from loadgen.timeline import INTERVAL, Timeline
 from service.ready import stop_signals
 
@@ -35,6 +36,11 @@ def main(preset: Preset = LOAD) -> int:
         if file not in (None, "-") and (problem := _unwritable(Path(file))) is not None:
             print(f"{preset.prog}: {name}: {problem}", file=sys.stderr)
             return EXIT_USAGE
+    try:
+        read_key()
+    except ValueError as error:
+        print(f"{preset.prog}: {error}", file=sys.stderr)
+        return EXIT_USAGE
     try:
         script = read_script(options.say) if options.conversation else None
         with _stack(options) as stack:
@@ -54,7 +60,8 @@ def _stack(options: Options) -> AbstractContextManager[OwnStack]:
         return nullcontext(OwnStack(options.url, 0))
     given = {} if options.nack else {"ANTIPHON_TRANSCEIVER_NACK": "false"}
     given |= {"ANTIPHON_TRANSCEIVER_RED": "prefer"} if options.red else {}
-    return own_stack(options.agent, dict(os.environ) | given)
+    environ = {name: value for name, value in os.environ.items() if name != KEY_VARIABLE}
+    return own_stack(options.agent, environ | given)
 
 
 def _run(options: Options, stack: OwnStack, script: Script | None) -> tuple[Result, Timeline, Capacity | None]:

@@ -59,6 +59,9 @@ With --agent voice or --agent realtime, or with --conversation, calls converse:
 they say a sentence, wait for the answer and hear it out, think, say the next; see
 docs/loadgen.md for what is measured of that.
 
+A server at --url that asks for an API key gets the one that the variable
+ANTIPHON_LOAD_KEY holds. It stands in no report.
+
 --find-capacity tells at how many calls something was at its limit first, and
 what each process cost for a second of a call; then all calls end.
 

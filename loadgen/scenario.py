@@ -30,7 +30,7 @@ from loadgen.distribution import Histogram
 from loadgen.driver import Driver, Line
 from loadgen.options import Arrivals, Options
 from loadgen.script import Script
-from loadgen.signalling import SignallingFailed, hang_up, new_client, post_offer
+from loadgen.signalling import SignallingFailed, hang_up, new_client, post_offer, read_key
 from loadgen.turns import TurnFigures
 from protocol.ice import IceFullConfig
 
@@ -92,7 +92,8 @@ async def place_calls(run: Run, url: str, begin: Callable[[], Awaitable[float]] 
     """
     options = run.options
     connections = min(options.calls, MAX_CONNECTIONS)
-    client = new_client(url, connections=connections, through_proxy=options.url is not None)
+    key = read_key() if options.url is not None else ""
+    client = new_client(url, connections=connections, through_proxy=options.url is not None, key=key)
     # That read the machine's certificates, for a tenth of a second and more: not lateness of the first calls.
     run.started_at = trio.current_time() if begin is None else await begin()
     run.begun, run.cpu_seconds = True, -time.process_time()

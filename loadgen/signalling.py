@@ -1,13 +1,20 @@
-"""The HTTP half of a call: an offer for an answer, and the hang-up."""
+"""The HTTP half of a call: an offer for an answer, and the hang-up.
+
+A server that asks for keys gets the one in the variable KEY_VARIABLE, which is told to nobody else, and shown nowhere.
+"""
 
 from __future__ import annotations
 
+import os
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import httpx
 import trio
 
-__all__ = ["Answered", "SignallingFailed", "hang_up", "new_client", "post_offer"]
+__all__ = ["KEY_VARIABLE", "Answered", "SignallingFailed", "hang_up", "new_client", "post_offer", "read_key"]
+
+KEY_VARIABLE = "ANTIPHON_LOAD_KEY"
 
 # Specification constants
 CALLS_PATH = "v1/realtime/calls"
@@ -32,15 +39,23 @@ class Answered:
     location: httpx.URL
 
 
-def new_client(url: str, *, connections: int, through_proxy: bool) -> httpx.AsyncClient:
-    """One for all calls."""
+def read_key(environ: Mapping[str, str] = os.environ) -> str:
+    """ "" if there is none. Raises ValueError, whose message has nothing of it."""
+    key = environ.get(KEY_VARIABLE, "").strip()
+    if not all("!" <= letter <= "~" for letter in key):
+        raise ValueError(f"{KEY_VARIABLE}: that is no API key: it must be one word of ASCII")
+    return key
+
+
+def new_client(url: str, *, connections: int, through_proxy: bool, key: str = "") -> httpx.AsyncClient:
+    """One for all calls. `key`: for the server, if it asks who calls."""
     limits = httpx.Limits(max_connections=connections, max_keepalive_connections=connections)
     return httpx.AsyncClient(
         base_url=url,
         timeout=REQUEST_SECONDS,
         limits=limits,
         trust_env=through_proxy,
-        headers={"Accept-Encoding": "identity"},
+        headers={"Accept-Encoding": "identity", **({"Authorization": f"Bearer {key}"} if key else {})},
     )
 
 

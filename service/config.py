@@ -25,6 +25,7 @@ SECTIONS = ("agent", "log", "relay", "routing", "stack", "transceiver")
 """Every section a configuration file may have: one file serves all processes, each reads its own sections of it."""
 
 PREFIX = "ANTIPHON_"
+NOT_KEYS = frozenset({PREFIX + "CONFIG", PREFIX + "LOAD_KEY"})  # the latter is the load generator's, and a secret
 EXIT_CONFIG = 2
 
 
@@ -107,7 +108,7 @@ def _read(file: Path | None) -> dict[str, Any]:
 
 def _overlay(tables: dict[str, Any], sections: Mapping[str, type[msgspec.Struct]], environ: Mapping[str, str]) -> None:
     for variable, text in environ.items():
-        if not variable.startswith(PREFIX) or variable == PREFIX + "CONFIG":
+        if not variable.startswith(PREFIX) or variable in NOT_KEYS:
             continue
         section, _, key = variable[len(PREFIX) :].lower().partition("_")
         if section not in SECTIONS or not key:

@@ -2,6 +2,7 @@
 // which functions the agent called.
 //
 // 1. `session.created` says that the agent speaks the Realtime API: our functions are declared, and transcripts asked for.
+//    One of another id is an agent's that took over the call: its session is empty, and told the same.
 // 2. Items become entries in the order that the server gives them; words grow as they come; of an answer that was cut, what
 //    was heard is told from what was not.
 // 3. A turn has moments: the caller's speech, the answer's first sound, its end or its interruption.
@@ -19,6 +20,7 @@ export class Talk extends EventTarget {
 
   #send;
   #functions;
+  #session = null; // its id
   #byId = new Map();
   #turn = null; // the present or last one: {began, ended, spokeMs, answered, finished, interrupted}
   #answering = null; // the turn whose answer is played
@@ -66,8 +68,9 @@ export class Talk extends EventTarget {
   };
 
   #begin(session) {
-    if (this.ready) return;
+    if (this.ready && session.id === this.#session) return;
     this.ready = true;
+    this.#session = session.id;
     const tools = Object.entries(this.#functions).map(([name, { description, parameters }]) => ({
       type: "function",
       name,

@@ -17,6 +17,7 @@ from agent.codecs.resampling import Resampler
 from agent.config import AgentConfig
 from agent.offline.language import GRAMMAR
 from agent.offline.sphinx import RATE, SphinxDecoder
+from agent.realtime.parts import ModelFailed
 
 __all__ = ["PocketSphinx"]
 
@@ -46,8 +47,9 @@ class PocketSphinx:
     async def guess(
         self, audio: AsyncIterator[bytes], rate: int, language: str | None, tell: Callable[[str], None]
     ) -> str:
+        """`GuessingRecognizer.guess`. Raises ModelFailed for another language than English."""
         if language is not None and not language.lower().startswith("en"):
-            raise ValueError(f"the offline recognizer understands English only, not {language!r}")
+            raise ModelFailed(f"the offline recognizer understands English only, not {language!r}")
         async with self._leases:
             decoder = self._free.pop() if self._free else await self._work(SphinxDecoder, self._grammar)
             try:

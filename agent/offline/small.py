@@ -3,7 +3,8 @@ and switches lights.
 
 1. What the caller said is what the recognizer heard, or what the client wrote; with neither, it greets.
 2. Lights are the client's where its session declares a function SET_LIGHT (`{"room": …, "on": …}`): it is called, and what it
-   returns is said. Without, they are kept in mind, and that is said too.
+   returns is said; once with the room ALL, if it lists that, for all of them. Which are on is asked of GET_LIGHTS, if there is
+   one. Without, lights are kept in mind, and that is said too.
 3. Whoever is not understood hears what could be said.
 """
 
@@ -38,13 +39,16 @@ from agent.realtime.response import Plan
 from agent.realtime.server_events import Usage
 from protocol.realtime.settings import FunctionTool
 
-__all__ = ["SET_LIGHT", "SmallDialogue", "SmallTalk"]
+__all__ = ["GET_LIGHTS", "SET_LIGHT", "SmallDialogue", "SmallTalk"]
 
 SET_LIGHT = "set_light"
+GET_LIGHTS = "get_lights"
+ALL = "all"  # a room
 
 # Implementation constants
 MAX_TIMERS = 8
 MAX_SECONDS = 24 * 3600
+MAX_ROOMS = 16  # of a function's list
 MAX_SAID = 600  # letters of what a function returned
 
 GREETING = (
@@ -107,7 +111,7 @@ class SmallTalk:
 
     async def answer(self, plan: Plan, turn: Turn | None, writer: Writer) -> Usage | None:
         self._ring(trio.current_time())
-        rung, self._rung = self._rung, []
+        rung = list(self._rung)
         told = [f"Your timer for {_spoken_time(timer.seconds)} is up." for timer in rung]
         last = plan.items[-1] if plan.items else None
         if isinstance(last, FunctionCallOutput):
@@ -120,16 +124,22 @@ class SmallTalk:
             told.append(NOTHING_NEW if spoken else GREETING)
         if told:
             await writer.write(" ".join(told))
+        # Only now: who is interrupted before has told nobody.
+        self._rung = [timer for timer in self._rung if timer not in rung]
         return None
 
     async def _answer_words(self, words: str | None, plan: Plan, writer: Writer) -> list[str]:
         """What is left to say: nothing, if it is up to a function of the client's."""
         meaning = understand(words) if words is not None else None
-        tool = next((tool for tool in plan.tools if tool.name == SET_LIGHT), None)
-        if isinstance(meaning, SetLights) and tool is not None and plan.tool_choice != "none":
-            for room in _rooms_of(tool) if meaning.room is None else (_name_of(meaning.room, tool),):
+        tools = {tool.name: tool for tool in plan.tools} if plan.tool_choice != "none" else {}
+        if isinstance(meaning, SetLights) and SET_LIGHT in tools:
+            for room in _rooms_to_switch(meaning.room, tools[SET_LIGHT]):
                 await writer.call(SET_LIGHT)
                 await writer.argue(msgspec.json.encode({"room": room, "on": meaning.on}).decode())
+            return []
+        if isinstance(meaning, AskLights) and GET_LIGHTS in tools:
+            await writer.call(GET_LIGHTS)
+            await writer.argue("{}")
             return []
         return [self._reply(meaning) if meaning is not None else NOT_HEARD]
 
@@ -152,8 +162,7 @@ class SmallTalk:
             case SetLights():
                 return self._switch(meaning)
             case AskLights():
-                lit = [room for room, on in self._lights.items() if on]
-                return f"The light is on in the {_listed(lit)}." if lit else "All lights are off."
+                return _lit(self._lights)
             case Convert():
                 return _converted(meaning)
             case _:
@@ -201,14 +210,17 @@ class SmallTalk:
 
     def _result(self, call: FunctionCall | None, output: str) -> str:
         result = _decoded(output)
-        asked = _decoded(call.arguments) if call is not None and call.name == SET_LIGHT else None
+        function = call.name if call is not None else ""
+        asked = _decoded(call.arguments) if call is not None and function == SET_LIGHT else None
         if isinstance(result, dict) and (result.get("error") or result.get("ok") is False):
             return f"That did not work: {_said(result.get('error') or 'the lights do not answer')}."
         if isinstance(asked, dict) and isinstance(asked.get("on"), bool):
-            room = str(asked.get("room", "")).replace("_", " ").lower()
-            if room in self._lights:
-                self._lights[room] = asked["on"]
-            return _switched(room or None, asked["on"])
+            room, on = _plain(str(asked.get("room", ""))), bool(asked["on"])
+            rooms = ROOMS if room == ALL else (room,) if room in self._lights else ()
+            self._lights.update(dict.fromkeys(rooms, on))
+            return _switched(None if room in ("", ALL) else room, on)
+        if function == GET_LIGHTS and isinstance(result, dict) and all(isinstance(on, bool) for on in result.values()):
+            return _lit(result)
         return _said(result) or "Done."
 
 
@@ -216,18 +228,20 @@ def _moment(timer: _Timer) -> float:
     return timer.rings_at
 
 
-def _name_of(room: str, tool: FunctionTool) -> str:
-    """As the function spells it, if it says how."""
-    return next((name for name in _rooms_of(tool) if name.replace("_", " ").lower() == room), room)
-
-
-def _rooms_of(tool: FunctionTool) -> tuple[str, ...]:
-    """Those that the function's description lists (`enum`), else all."""
+def _rooms_to_switch(room: str | None, tool: FunctionTool) -> tuple[str, ...]:
+    """As the function spells them, if it says how (`enum`). `room`: None for all, which is one where the function has it."""
     place: Any = tool.parameters
     for key in ("properties", "room", "enum"):
         place = place.get(key) if isinstance(place, dict) else None
-    names = tuple(name for name in place if isinstance(name, str))[: len(ROOMS)] if isinstance(place, list) else ()
-    return names or ROOMS
+    names = [name for name in place if isinstance(name, str)][:MAX_ROOMS] if isinstance(place, list) else []
+    wanted = ALL if room is None else room
+    if (name := next((name for name in names if _plain(name) == wanted), None)) is not None:
+        return (name,)
+    return (room,) if room is not None else tuple(names) or ROOMS
+
+
+def _plain(room: str) -> str:
+    return room.replace("_", " ").lower()
 
 
 def _decoded(text: str) -> Any:  # noqa: ANN401  (what a function returns is anything)
@@ -244,6 +258,12 @@ def _said(result: Any) -> str:  # noqa: ANN401
     else:
         text = "" if result is None else str(result)
     return text[:MAX_SAID].replace("_", " ")
+
+
+def _lit(lights: dict[str, bool]) -> str:
+    """`lights`: by rooms, whether they are on."""
+    lit = [_plain(room) for room, on in lights.items() if on]
+    return f"The light is on in the {_listed(lit)}."[:MAX_SAID] if lit else "All lights are off."
 
 
 def _switched(room: str | None, on: bool) -> str:

@@ -16,6 +16,7 @@ __all__ = ["DialogueEndpoint", "Endpoint", "OpenAiConfig", "RecognizerEndpoint",
 
 # Implementation constants
 MAX_KEY_BYTES = 4096
+GRACE_SECONDS = 1.0  # for the last try to be given up by itself, and its reason told
 
 
 class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,6 +59,12 @@ class Endpoint(msgspec.Struct, frozen=True, kw_only=True):
             raise ValueError("attempts: must be between 1 and 10")
         if not 1 <= self.max_connections <= 10_000:
             raise ValueError("max_connections: must be between 1 and 10000")
+
+    @property
+    def patience_seconds(self) -> float:
+        """From a request to its answer's first word, or to its failure: the longest that the bounds here allow."""
+        retry = self.retry_seconds if self.attempts > 1 else 0.0
+        return retry + self.first_byte_seconds + self.stall_seconds + GRACE_SECONDS
 
 
 class DialogueEndpoint(Endpoint, frozen=True, kw_only=True):

@@ -46,6 +46,11 @@ class OpenAiDialogue:
         endpoint = config.openai.dialogue
         return cls(ModelServer.of("model server", endpoint, "agent.openai.dialogue"), endpoint)
 
+    @property
+    def patience_seconds(self) -> float:
+        """`parts.Patient`."""
+        return self._endpoint.patience_seconds
+
     async def aclose(self) -> None:
         await self._server.aclose()
 

@@ -31,6 +31,11 @@ class OpenAiRecognizer:
         endpoint = config.openai.recognizer
         return cls(ModelServer.of("recognizer", endpoint, "agent.openai.recognizer"), endpoint)
 
+    @property
+    def patience_seconds(self) -> float:
+        """`parts.Patient`."""
+        return self._endpoint.patience_seconds
+
     async def aclose(self) -> None:
         await self._server.aclose()
 

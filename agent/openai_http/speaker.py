@@ -37,6 +37,11 @@ class OpenAiSpeaker:
         endpoint = config.openai.speaker
         return cls(ModelServer.of("speaker", endpoint, "agent.openai.speaker"), endpoint)
 
+    @property
+    def patience_seconds(self) -> float:
+        """`parts.Patient`."""
+        return self._endpoint.patience_seconds
+
     async def aclose(self) -> None:
         await self._server.aclose()
 

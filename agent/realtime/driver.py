@@ -34,7 +34,7 @@ from agent.realtime.orders import (
     StopModel,
     Transcribe,
 )
-from agent.realtime.parts import CutShort, Detectors, Model, ModelFailed, Recognizer, SpeakUp, Turn
+from agent.realtime.parts import CutShort, Detectors, Model, ModelFailed, Recognizer, SpeakUp, Turn, patience_of
 from agent.realtime.response import Plan
 from agent.realtime.session import RealtimeSession
 from agent.voice import Turn as TurnOf
@@ -49,7 +49,7 @@ log = get_logger()
 
 # Implementation constants
 MAX_MODELS = 8  # at work for one call, those included that are slow to stop
-PATIENCE_SECONDS = 60.0  # for a model that says nothing
+PATIENCE_SECONDS = 60.0  # for a model that says nothing, at least: one that states its own patience may be given more
 CHANNEL_SECONDS = 2.0  # for a channel to open, before a client counts as one without
 SETTLE_SECONDS = 1.0  # for its first event, once it is open: until then the caller's audio is kept
 GREETING_SECONDS = 0.3  # for a client that lets the model speak first itself
@@ -267,13 +267,15 @@ class _Driver:
         return turn if turn is not None and plan.items and plan.items[-1].id == turn.item_id else None
 
     async def _respond(self, plan: Plan, turn: Turn | None, scope: trio.CancelScope) -> None:
-        response_id, voice = plan.response_id, _Voice(self, plan)
+        response_id, voice = plan.response_id, _Voice(self, plan, max(PATIENCE_SECONDS, patience_of(self._model, 0.0)))
+        if turn is not None and not turn.is_settled and self._hearing is not None:
+            voice.patience.deadline += self._hearing.patience_seconds
         try:
             with scope:
                 with voice.patience:
                     usage = await self._model.respond(plan, turn, voice)
                 if voice.patience.cancelled_caught:
-                    raise ModelFailed(f"the model said nothing for {PATIENCE_SECONDS:g} s")
+                    raise ModelFailed(f"the model said nothing for {voice.seconds:g} s")
                 await voice.finish()
                 self._session.completed(response_id, trio.current_time(), usage)
         except CutShort as cut:
@@ -356,17 +358,18 @@ class _Driver:
 
 
 class _Voice:
-    """`parts.Voice` of one response. `patience` ends when nothing came for long."""
+    """`parts.Voice` of one response. `patience` ends when nothing came for `seconds`."""
 
-    def __init__(self, driver: _Driver, plan: Plan) -> None:
+    def __init__(self, driver: _Driver, plan: Plan, seconds: float) -> None:
+        self.seconds = seconds
         self._driver = driver
         self._response_id = plan.response_id
         self._encoder: Encoder | None = None
         self._rest = b""
-        self.patience = trio.CancelScope(deadline=trio.current_time() + PATIENCE_SECONDS)
+        self.patience = trio.CancelScope(deadline=trio.current_time() + seconds)
 
     def _be_patient(self) -> None:
-        self.patience.deadline = trio.current_time() + PATIENCE_SECONDS
+        self.patience.deadline = trio.current_time() + self.seconds
 
     @property
     def rate(self) -> int:

@@ -1,7 +1,7 @@
 """A recognizer at work on one call's turns: it hears each from its first sound, while the caller still speaks.
 
 1. `begin`: the turn's audio so far (with the padding before it), and from then on what comes, in pieces of PIECE_MS or more.
-2. `end`: the turn is whole; the words come, or `transcription_failed` within PATIENCE_SECONDS. A turn that was not begun
+2. `end`: the turn is whole; the words come, or `transcription_failed` within `patience_seconds`. A turn that was not begun
    (committed by hand) is heard at once.
 3. `drop`: it was no turn.
 
@@ -18,7 +18,7 @@ from collections.abc import AsyncIterator, Callable
 import trio
 
 from agent.realtime.listening import Listening
-from agent.realtime.parts import GuessingRecognizer, ModelFailed, Recognizer, Turn
+from agent.realtime.parts import GuessingRecognizer, ModelFailed, Recognizer, Turn, patience_of
 from agent.realtime.session import RealtimeSession
 from service.logs import get_logger
 
@@ -28,7 +28,7 @@ log = get_logger()
 
 # Implementation constants
 PIECE_MS = 60.0
-PATIENCE_SECONDS = 10.0  # from the end of a turn to its words
+PATIENCE_SECONDS = 10.0  # from the end of a turn to its words, with a recognizer that states no patience of its own
 MAX_RECOGNITIONS = 4  # of one call at a time; what is said meanwhile has no words
 
 
@@ -53,6 +53,11 @@ class Hearing:
         self.counters: Counter[str] = Counter()
         """`recognitions`, `refused`, `unheard_ms`."""
 
+    @property
+    def patience_seconds(self) -> float:
+        """From the end of a turn to its words."""
+        return patience_of(self._recognizer, PATIENCE_SECONDS)
+
     def begin(self, item_id: str, start_ms: float, nursery: trio.Nursery) -> None:
         if self._recognizer is None:
             return
@@ -76,7 +81,7 @@ class Hearing:
         if item_id not in self._under_way:
             self.begin(item_id, start_ms, nursery)
         if (recognition := self._under_way.get(item_id)) is not None:
-            recognition.end(turn, end_ms)
+            recognition.end(turn, end_ms, self.patience_seconds)
         else:
             why = "there is no recognizer here" if self._recognizer is None else "the recognizer is too slow"
             turn.settle(None)
@@ -147,10 +152,10 @@ class _Recognition(AsyncIterator[bytes]):
         if self._waiting_ms >= PIECE_MS:
             self._more.set()
 
-    def end(self, turn: Turn, end_ms: float) -> None:
+    def end(self, turn: Turn, end_ms: float, patience: float) -> None:
         self.turn = turn
         self._end_ms = end_ms
-        self.scope.deadline = trio.current_time() + PATIENCE_SECONDS
+        self.scope.deadline = trio.current_time() + patience
         self.ended.set()
         self._more.set()
 

@@ -5,7 +5,8 @@
 A `Model` answers with words and sound of its own; `SpeakingModel` (speaking.py) makes one of a Dialogue and a Speaker.
 
 Every part may be cancelled wherever it waits, and may be used for many calls at once: what belongs to one call is made
-per call. What a part raises ends the response, or leaves the turn without words, never the call. Sound is 16-bit mono in the
+per call. One that bounds its own waits says how long they are (`Patient`); others are given up after what is usual for their
+kind. What a part raises ends the response, or leaves the turn without words, never the call. Sound is 16-bit mono in the
 machine's byte order.
 """
 
@@ -31,6 +32,7 @@ __all__ = [
     "Manner",
     "Model",
     "ModelFailed",
+    "Patient",
     "PersonalDialogue",
     "Play",
     "Recognizer",
@@ -39,6 +41,7 @@ __all__ = [
     "Turn",
     "Voice",
     "Writer",
+    "patience_of",
 ]
 
 Play: TypeAlias = Callable[[bytes], Awaitable[None]]
@@ -69,6 +72,10 @@ class Turn:
         self._words: str | None = None
         self._heard = trio.Event()
 
+    @property
+    def is_settled(self) -> bool:
+        return self._heard.is_set()
+
     def settle(self, words: str | None) -> None:
         """For whoever listens: these are the words; None if nobody knows."""
         self._words = words
@@ -78,6 +85,17 @@ class Turn:
         """In words, once it is known; None without a recognizer, or if it failed."""
         await self._heard.wait()
         return self._words
+
+
+@runtime_checkable
+class Patient(Protocol):
+    @property
+    def patience_seconds(self) -> float:
+        """How long it may take for its next word or sound before it counts as stuck."""
+
+
+def patience_of(part: object, usual: float) -> float:
+    return part.patience_seconds if isinstance(part, Patient) else usual
 
 
 class Detector(Protocol):

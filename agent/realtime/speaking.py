@@ -4,8 +4,9 @@
    the last word. At most MAX_AHEAD of them wait: then the dialogue does.
 2. Each sentence's words go to the client just before its sound, so that a message that is cut keeps what was heard.
 3. Calls of functions keep their place among the sentences.
-4. A dialogue that fails, or says nothing for `patience` seconds, is an error for the client; the caller hears a sentence,
-   if there is one for that.
+4. A dialogue that fails in whatever way, or says nothing for as long as its patience says (PATIENCE_SECONDS if it states none;
+   from the moment on at which it is known what the caller said), is an error for the client; the caller hears
+   a sentence, if there is one for that, after what had been written.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from typing import TypeAlias
 import trio
 
 from agent.codecs.resampling import Resampler
-from agent.realtime.parts import CutShort, Dialogue, Manner, ModelFailed, Speaker, Turn, Voice
+from agent.realtime.parts import CutShort, Dialogue, Manner, ModelFailed, Speaker, Turn, Voice, patience_of
 from agent.realtime.response import Plan
 from agent.realtime.server_events import Usage
 
@@ -82,19 +83,25 @@ class SpeakingModel:
     """`apology`: what the caller hears when there is no answer; "" for nothing."""
 
     def __init__(
-        self, dialogue: Dialogue, speaker: Speaker, *, patience: float = PATIENCE_SECONDS, apology: str = ""
+        self, dialogue: Dialogue, speaker: Speaker, *, patience: float | None = None, apology: str = ""
     ) -> None:
+        """`patience`: in seconds, instead of the dialogue's own."""
         self._dialogue = dialogue
         self._speaker = speaker
-        self._patience = patience
+        self._patience = patience_of(dialogue, PATIENCE_SECONDS) if patience is None else patience
         self._apology = apology
+
+    @property
+    def patience_seconds(self) -> float:
+        """`Patient`: each part is given up on its own account first."""
+        return self._patience + patience_of(self._speaker, PATIENCE_SECONDS)
 
     async def respond(self, plan: Plan, turn: Turn | None, voice: Voice) -> Usage | None:
         """`Model.respond`."""
         put, take = trio.open_memory_channel[_Piece](MAX_AHEAD)
         writer = _Writer(put, speaks=plan.speaks)
         usage: Usage | None = None
-        failure: ModelFailed | CutShort | None = None
+        failure: Exception | None = None
 
         async def utter() -> None:
             nonlocal failure
@@ -106,23 +113,23 @@ class SpeakingModel:
 
         async with trio.open_nursery() as nursery:
             nursery.start_soon(utter)
+            nursery.start_soon(writer.watch, turn, self._patience)
             async with put:
                 try:
                     usage = await self._ask(plan, turn, writer)
                 except CutShort as error:  # what there is of the answer is said
                     failure = error
-                except ModelFailed as error:
+                except Exception as error:  # noqa: BLE001 - raised again, once the caller has been told
                     failure = error
                     if plan.speaks and self._apology:
-                        await writer.write(self._apology)
+                        await writer.break_off(self._apology)
                 await writer.finish()
         if failure is not None:
             raise failure
         return usage
 
     async def _ask(self, plan: Plan, turn: Turn | None, writer: _Writer) -> Usage | None:
-        with trio.CancelScope() as scope:
-            writer.watch(scope, self._patience)
+        with writer.scope:
             return await self._dialogue.answer(plan, turn, writer)
         raise ModelFailed(f"the model said nothing for {self._patience:g} s")
 
@@ -155,13 +162,18 @@ class _Writer:
     def __init__(self, pieces: trio.MemorySendChannel[_Piece], *, speaks: bool) -> None:
         self._pieces = pieces
         self._sentences = Sentences() if speaks else None
-        self._scope = trio.CancelScope()
+        self.scope = trio.CancelScope()
+        """Cancelled when nothing has been written for too long."""
+        self._waits = trio.CancelScope()
         self._patience = math.inf
 
-    def watch(self, scope: trio.CancelScope, patience: float) -> None:
-        """`scope` is cancelled when nothing has been written for that long."""
-        self._scope, self._patience = scope, patience
-        scope.deadline = trio.current_time() + patience
+    async def watch(self, turn: Turn | None, patience: float) -> None:
+        """Be so patient, once it is known what the caller said."""
+        with self._waits:
+            if turn is not None:
+                await turn.words()
+            self._patience = patience
+            self.scope.deadline = trio.current_time() + patience
 
     async def write(self, text: str) -> None:
         for piece in self._sentences.feed(text) if self._sentences is not None else [text]:
@@ -175,17 +187,24 @@ class _Writer:
     async def argue(self, text: str) -> None:
         await self._put(_Argument(text))
 
+    async def break_off(self, apology: str) -> None:
+        """What was written stays as it is, be it half a word."""
+        rest = await self._flush()
+        await self._put(f" {apology}" if rest and not rest[-1].isspace() else apology)
+
     async def finish(self) -> None:
-        self.watch(trio.CancelScope(), math.inf)
+        self._waits.cancel()
         await self._flush()
 
-    async def _flush(self) -> None:
+    async def _flush(self) -> str:
+        """What it was."""
         rest = self._sentences.finish() if self._sentences is not None else ""
         if rest:
             await self._put(rest)
+        return rest
 
     async def _put(self, piece: _Piece | None) -> None:
-        self._scope.deadline = math.inf
+        self.scope.deadline = math.inf
         if piece is not None:
             await self._pieces.send(piece)
-        self._scope.deadline = trio.current_time() + self._patience
+        self.scope.deadline = trio.current_time() + self._patience

@@ -16,8 +16,9 @@ from agent.call import Call
 from agent.codecs import needs_pcm
 from agent.realtime import listening
 from agent.realtime.driver import converse
-from agent.realtime.parts import Model, Recognizer, SpeakUp, Turn, Voice
+from agent.realtime.parts import Dialogue, Manner, Model, ModelFailed, Play, Recognizer, SpeakUp, Turn, Voice, Writer
 from agent.realtime.response import Plan
+from agent.realtime.speaking import SpeakingModel
 from protocol.codecs import PCMU
 
 Sound = Callable[[int, int], list[bytes]]
@@ -278,6 +279,90 @@ async def test_a_recognizer_that_cannot_leaves_its_turn_without_words_and_the_ca
     assert [event.get("transcript") or event["error"]["message"] for event in events] == [told]
     await caller.ask("Still there?")
     await caller.read("response.done", 2)
+
+
+class Mute:
+    """A speaker that plays a moment of each sentence, and fails as it is told in the first."""
+
+    rate = 8000
+
+    def __init__(self, error: Exception | None = None, *, plays_first: bool = False) -> None:
+        self.spoken: list[str] = []
+        self._error = error
+        self._plays_first = plays_first
+
+    async def speak(self, text: str, manner: Manner, play: Play) -> None:
+        self.spoken.append(text)
+        error, self._error = self._error, None
+        if error is None or self._plays_first:
+            await play(bytes(1600))
+        if error is not None:
+            raise error
+
+
+class Fragile:
+    """A dialogue that fails as it is told, once, after so many words."""
+
+    def __init__(self, error: Exception | None = None, before: str = "") -> None:
+        self._error = error
+        self._before = before
+
+    async def answer(self, plan: Plan, turn: Turn | None, writer: Writer) -> None:
+        error, self._error = self._error, None
+        if error is not None:
+            await writer.write(self._before)
+            raise error
+        await writer.write("All is well.")
+
+
+@pytest.mark.parametrize(
+    ("dialogue", "speaker", "told", "spoken"),
+    [
+        (Fragile(RuntimeError("bug")), Mute(), "the model failed", ["Sorry."]),
+        (Fragile(ModelFailed("too hot"), "It is late. Go t"), Mute(), "too hot", ["It is late.", "Go t", "Sorry."]),
+        (Fragile(KeyError("bug"), "It is late. Go t"), Mute(), "the model failed", ["It is late.", "Go t", "Sorry."]),
+        (Fragile(), Mute(RuntimeError("bug")), "the model failed", ["All is well."]),
+        (Fragile(), Mute(ModelFailed("hoarse")), "hoarse", ["All is well."]),
+        (Fragile(), Mute(RuntimeError("bug"), plays_first=True), "the model failed", ["All is well."]),
+    ],
+)
+async def test_a_dialogue_or_speaker_that_crashes_fails_its_response_and_the_next_is_answered(
+    autojump_clock: Clock, dial: Dial, dialogue: Dialogue, speaker: Mute, told: str, spoken: list[str]
+):
+    caller = await dial(SpeakingModel(dialogue, speaker, apology="Sorry."))
+    await caller.ask("Are you well?")
+    failed = (await caller.read("response.done"))["response"]
+    assert (failed["status"], failed["status_details"]["error"]["message"]) == ("failed", told)
+    assert speaker.spoken == spoken
+    await caller.ask("And now?")
+    assert (await caller.read("response.done", 2))["response"]["status"] == "completed"
+    assert speaker.spoken[len(spoken) :] == ["All is well."]
+
+
+async def test_parts_that_state_their_patience_are_given_it_one_after_the_other(autojump_clock: Clock, dial: Dial):
+    class Loading:
+        patience_seconds = 50.0
+
+        async def transcribe(self, audio: AsyncIterator[bytes], rate: int, language: str | None) -> str:
+            await trio.sleep(49)
+            return "the words"
+
+    class Thinking(Answerer):
+        patience_seconds = 70.0
+
+        async def respond(self, plan: Plan, turn: Turn | None, voice: Voice) -> None:
+            assert turn is not None
+            await turn.words()
+            await trio.sleep(69)
+            await super().respond(plan, turn, voice)
+
+    model = Thinking()
+    caller = await dial(model, Loading())
+    await caller.configure(audio=WANTED)
+    await caller.speak(1000)
+    await caller.pause(1500)
+    done = await caller.read("response.done", seconds=400)
+    assert (done["response"]["status"], model.words) == ("completed", ["the words"])
 
 
 async def test_a_recognizer_that_is_far_behind_misses_what_is_not_kept_any_more(

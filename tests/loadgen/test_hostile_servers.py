@@ -9,7 +9,7 @@ import pytest
 import trio
 
 from loadgen.driver import Driver
-from loadgen.signalling import MAX_ANSWER, SignallingFailed, new_client, post_offer
+from loadgen.signalling import MAX_ANSWER, SignallingFailed, new_client, post_offer, read_key
 from protocol.ice import Candidate, candidate_priority
 
 
@@ -93,6 +93,15 @@ async def test_a_call_is_hung_up_at_its_own_server_or_not_at_all(nursery, locati
         await stream.send_all(head.encode())
 
     assert await post_to(nursery, respond) == reason
+
+
+@pytest.mark.parametrize("key", ["sk-a b", "sk-ü", "sk-a\nX-Other: 1"])
+def test_what_is_no_key_is_refused_without_being_shown(key: str) -> None:
+    with pytest.raises(ValueError, match="ANTIPHON_LOAD_KEY") as refused:
+        read_key({"ANTIPHON_LOAD_KEY": key})
+    assert "sk-" not in str(refused.value)
+    assert read_key({"ANTIPHON_LOAD_KEY": " sk-a\n"}) == "sk-a"
+    assert read_key({}) == ""
 
 
 async def test_of_an_answer_without_end_no_more_is_read_than_of_any_answer(nursery) -> None:

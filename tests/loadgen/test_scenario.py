@@ -18,6 +18,10 @@ from loadgen.options import parse_options
 from loadgen.report import sentences, summarize
 from loadgen.scenario import Run, place_calls
 from loadgen.script import read_script
+from protocol.routing import RoutingConfig
+from transceiver.config import TransceiverConfig
+from transceiver.server import Bound, Transceiver
+from transceiver.signalling import new_key
 
 ROOT = FilePath(__file__).parents[2]
 
@@ -141,9 +145,37 @@ def environment() -> dict[str, str]:
 
 
 @pytest.mark.slow
+async def test_a_server_that_asks_for_keys_gets_ours_which_stands_in_no_report(nursery, tmp_path: FilePath):
+    key, line = new_key("load", os.urandom)
+    (tmp_path / "keys").write_text(line)
+    config = TransceiverConfig(direct=True, agents=("internal:echo",), web="none", api_keys=str(tmp_path / "keys"))
+    transceiver = Transceiver(config, RoutingConfig(), strict=True)
+
+    async def run(*, task_status: trio.TaskStatus[Bound]) -> None:
+        await transceiver.run(task_status=task_status)
+
+    bound = await nursery.start(run)
+    report = tmp_path / "page.html"
+    arguments = ["--calls", "2", "--seconds", "0.6", "--rate", "40", "--json", "-", "--report", str(report)]
+    command = [sys.executable, "-m", "loadgen", "--url", bound.http[0], *arguments]
+    for given, failures in ((key, {}), ("", {"offer_status_401": 2})):
+        variables = environment() | {"ANTIPHON_LOAD_KEY": given}
+        ended = await trio.run_process(
+            command, cwd=ROOT, env=variables, capture_stdout=True, capture_stderr=True, check=False
+        )
+        summary = msgspec.json.decode(ended.stdout)
+        assert summary["calls"]["failures"] == failures, ended.stderr.decode()
+        assert summary["calls"]["goodbyes"] == (2 if given else 0)
+        for told in (ended.stdout, ended.stderr, report.read_bytes()):
+            assert key.encode() not in told
+    transceiver.shut_down()
+
+
+@pytest.mark.slow
 def test_without_an_address_a_whole_stack_is_started_called_and_ended():
     command = [sys.executable, "-m", "loadgen", "--calls", "4", "--seconds", "1", "--rate", "40", "--json", "-"]
-    ended = subprocess.run(command, cwd=ROOT, env=environment(), capture_output=True, timeout=60, check=False)
+    variables = environment() | {"ANTIPHON_LOAD_KEY": "sk-not-for-our-own"}
+    ended = subprocess.run(command, cwd=ROOT, env=variables, capture_output=True, timeout=60, check=False)
     assert ended.returncode == 0, ended.stderr.decode()
     summary = msgspec.json.decode(ended.stdout)
     assert summary["ok"] is True

@@ -110,3 +110,9 @@ def test_a_configuration_error_ends_the_process_with_status_2_and_one_line(capsy
         exit_for(ConfigError("relay.listen", "is empty"))
     assert ended.value.code == 2
     assert capsys.readouterr().err == "config: relay.listen: is empty\n"
+
+
+def test_the_variable_with_the_load_generators_key_is_none_of_the_configurations():
+    assert load(SECTIONS, None, {"ANTIPHON_LOAD_KEY": "sk-secret"})[Relay] == Relay()
+    with pytest.raises(ConfigError, match="unknown variable"):
+        load(SECTIONS, None, {"ANTIPHON_LOAD_KEYS": "sk-secret"})

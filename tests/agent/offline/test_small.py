@@ -4,6 +4,8 @@
 from __future__ import annotations
 
 import json
+import re
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -12,6 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from trio.abc import Clock
 
+from agent.offline.language import ROOMS
 from agent.offline.small import GREETING, HELP, NOT_HEARD, NOT_UNDERSTOOD, NOTHING_NEW, SmallDialogue, SmallTalk
 from agent.realtime.client_events import ResponseSettings
 from agent.realtime.items import FunctionCall, FunctionCallOutput, InputAudio, InputText, Item, Message, OutputAudio
@@ -29,13 +32,14 @@ class Notes:
 
     def __init__(self) -> None:
         self.text = ""
-        self.calls: list[dict[str, Any]] = []
+        self.functions: list[str] = []
+        self.calls: list[dict[str, Any]] = []  # what they were called with
 
     async def write(self, text: str) -> None:
         self.text += text
 
     async def call(self, name: str) -> None:
-        assert name == "set_light"
+        self.functions.append(name)
 
     async def argue(self, text: str) -> None:
         self.calls.append(json.loads(text))
@@ -111,6 +115,25 @@ async def test_a_timer_rings_when_its_time_has_come_and_is_told_once(autojump_cl
         nursery.cancel_scope.cancel()
 
 
+async def test_a_timer_whose_announcement_was_interrupted_is_told_with_the_next_answer(
+    autojump_clock: Clock, talk: SmallTalk
+):
+    class Slow(Notes):
+        async def write(self, text: str) -> None:
+            await trio.sleep(10)
+
+    await say(talk, "set a timer for ten seconds")
+    await trio.sleep(11)
+    plan = Plan.of("resp_1", Settings(), ResponseSettings(), ())
+    with trio.move_on_after(1):
+        await talk.answer(plan, None, Slow())
+    unheard = Turn("item_1", b"", 16_000)
+    with trio.move_on_after(1):
+        await answer(talk, Message(role="user", content=[InputAudio()]), turn=unheard)
+    assert await say(talk, "thanks") == "Your timer for 10 seconds is up. You are welcome."
+    assert await say(talk, "thanks") == "You are welcome."
+
+
 async def test_a_cancelled_timer_does_not_ring(autojump_clock: Clock, talk: SmallTalk):
     spoken: list[float] = []
     async with trio.open_nursery() as nursery:
@@ -153,6 +176,59 @@ async def test_rooms_are_called_as_the_function_calls_them(talk: SmallTalk):
     assert notes.calls == [{"room": "Living_Room", "on": False}, {"room": "attic", "on": False}]
 
 
+def page_tools() -> list[FunctionTool]:
+    """What the page declares, read from its source."""
+    source = (Path(__file__).parents[3] / "web" / "room.js").read_text()
+    rooms = json.loads(re.search(r"ROOMS = (\[.*?\]);", source)[1])
+    listed = [*rooms, "all"] if 'enum: [...ROOMS, "all"]' in source else rooms
+    names = re.findall(r"^      (\w+): \{$", source, re.MULTILINE)
+    assert names == ["set_light", "get_lights"]
+    parameters = {
+        "type": "object",
+        "properties": {"room": {"type": "string", "enum": listed}, "on": {"type": "boolean"}},
+    }
+    return [
+        FunctionTool(name="set_light", parameters=parameters),
+        FunctionTool(name="get_lights", parameters={"type": "object", "properties": {}}),
+    ]
+
+
+@pytest.mark.parametrize(
+    ("said", "function", "arguments", "lit", "told"),
+    [
+        ("turn all lights on", "set_light", {"room": "all", "on": True}, ROOMS, "All lights are on."),
+        ("turn off all lights", "set_light", {"room": "all", "on": False}, [], "All lights are off."),
+        (
+            "turn on the light in the hall",
+            "set_light",
+            {"room": "hall", "on": True},
+            [],
+            "The light in the hall is on.",
+        ),
+        ("which lights are on", "get_lights", {}, ["hall"], "The light is on in the hall."),
+        ("which lights are on", "get_lights", {}, ["hall", "kitchen"], "The light is on in the kitchen and hall."),
+        ("which lights are on", "get_lights", {}, [], "All lights are off."),
+    ],
+)
+async def test_the_pages_functions_are_called_once_and_what_they_return_is_said(
+    talk: SmallTalk, said: str, function: str, arguments: dict[str, Any], lit: list[str], told: str
+):
+    tools = page_tools()
+    notes = await answer(talk, user(said), tools=tools)
+    assert (notes.text, notes.functions, notes.calls) == ("", [function], [arguments])
+    call = FunctionCall(name=function, arguments=json.dumps(arguments), call_id="call_1")
+    rooms = tools[0].parameters["properties"]["room"]["enum"]
+    output = json.dumps({room: room in lit for room in rooms if room != "all"})
+    result = FunctionCallOutput(call_id="call_1", output=output)
+    assert (await answer(talk, user(said), call, result, tools=tools)).text == told
+
+
+async def test_all_lights_that_were_switched_at_once_are_remembered(talk: SmallTalk):
+    call = FunctionCall(name="set_light", arguments='{"room": "all", "on": true}', call_id="call_1")
+    await answer(talk, call, FunctionCallOutput(call_id="call_1", output='{"ok": true}'))
+    assert "kitchen, bedroom" in await say(talk, "which lights are on")
+
+
 async def test_without_a_function_it_keeps_the_lights_in_mind_and_says_so(talk: SmallTalk):
     text = "turn on the light in the hall"
     for change in ({}, {"tools": [TOOL], "tool_choice": "none"}):
@@ -172,8 +248,9 @@ async def test_the_result_of_any_other_function_is_said(talk: SmallTalk, output:
     assert (await answer(talk, FunctionCallOutput(call_id="call_1", output=output))).text == told
 
 
-@given(st.text(), st.text())
-async def test_whatever_functions_are_called_with_and_return_is_borne(arguments: str, output: str):
-    call = FunctionCall(name="set_light", arguments=arguments, call_id="call_1")
+@pytest.mark.parametrize("function", ["set_light", "get_lights"])
+@given(arguments=st.text(), output=st.text())
+async def test_whatever_functions_are_called_with_and_return_is_borne(function: str, arguments: str, output: str):
+    call = FunctionCall(name=function, arguments=arguments, call_id="call_1")
     notes = await answer(SmallTalk(), call, FunctionCallOutput(call_id="call_1", output=output))
     assert notes.text

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 import trio
 from realtime_caller import Caller
+from structlog.testing import capture_logs
 from trio.abc import Clock
 from trio.testing import MockClock
 
@@ -20,6 +21,7 @@ from agent.agents import make_voice
 from agent.codecs import open_decoder
 from agent.config import AgentConfig
 from agent.offline.recognizer import PocketSphinx
+from agent.offline.small import NOT_HEARD
 from agent.realtime import hearing
 from protocol.codecs import OPUS
 
@@ -158,3 +160,17 @@ async def test_it_says_what_it_can_do_when_it_does_not_understand(clock_that_wai
     await caller.read("session.created")
     await caller.ask("Order a pizza.")
     assert "help" in await caller.answer(1)
+
+
+async def test_a_language_that_the_recognizer_does_not_know_is_told_and_the_caller_is_answered(
+    clock_that_waits: Clock, dial: Dial
+):
+    caller = await dial()
+    await caller.configure(audio={"input": {"transcription": {"model": "any", "language": "de"}}})
+    await caller.read("session.updated")
+    with capture_logs() as logs:
+        await caller.say("what can you do")
+        failed = await caller.read("conversation.item.input_audio_transcription.failed")
+        assert failed["error"]["message"] == "the offline recognizer understands English only, not 'de'"
+        assert await caller.answer(1) == NOT_HEARD
+    assert not [line for line in logs if line["log_level"] == "error"]

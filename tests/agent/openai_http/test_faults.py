@@ -15,6 +15,7 @@ from trio.abc import Clock
 from agent.openai_http.client import MAX_ERROR_LETTERS
 from agent.openai_http.dialogue import MAX_CALLS, MAX_LETTERS
 from agent.realtime.parts import ModelFailed
+from agent.realtime.speaking import SpeakingModel
 
 KEY = "sk-very-secret"
 
@@ -44,6 +45,21 @@ async def hangs_up(exchange: Exchange) -> None:
 
 async def says_nothing(_: Exchange) -> None:
     await trio.sleep_forever()
+
+
+async def loads_first(exchange: Exchange) -> None:
+    await trio.sleep(59)
+    await completion(says("It is ", "noon."))(exchange)
+
+
+class Wordless:
+    """`parts.Voice` of one who hears nothing, and reads."""
+
+    rate = 24_000
+    words = ""
+
+    def say(self, text: str) -> None:
+        self.words += text
 
 
 def event(data: str) -> bytes:
@@ -110,6 +126,37 @@ async def test_before_the_first_word_it_is_tried_again(
     assert writer.notes == [("write", "It is "), ("write", "noon.")]
     assert len(server.requests) == 3
     assert parts.asked.counters == {"requests": 1, "retries": 2}
+
+
+@pytest.mark.parametrize(
+    "bounds",
+    [
+        {},
+        {"first_byte_seconds": 60.0},
+        {"first_byte_seconds": 9.0, "stall_seconds": 30.0, "attempts": 5, "retry_seconds": 60.0},
+        {"attempts": 1, "first_byte_seconds": 2.0, "stall_seconds": 2.0},
+    ],
+)
+@pytest.mark.parametrize("fault", ["does not answer", "stalls before the first word"])
+async def test_every_try_that_the_bounds_allow_is_made_before_the_model_is_given_up(
+    autojump_clock: Clock, server: OpenAiServer, parts, plan, bounds: dict[str, Any], fault: str
+):
+    server.script += [PASSING[fault][0]] * 5
+    dialogue = parts.dialogue(**bounds)
+    began = trio.current_time()
+    with pytest.raises(ModelFailed, match=r"did not answer within|sent nothing more for"):
+        await SpeakingModel(dialogue, parts.speaker()).respond(plan(), None, Wordless())
+    assert trio.current_time() - began < dialogue.patience_seconds
+
+
+async def test_a_server_may_take_as_long_for_its_first_word_as_is_set(
+    autojump_clock: Clock, server: OpenAiServer, parts, plan
+):
+    server.script.append(loads_first)
+    voice = Wordless()
+    model = SpeakingModel(parts.dialogue(first_byte_seconds=60.0), parts.speaker())
+    await model.respond(plan(output_modalities=["text"]), None, voice)
+    assert voice.words == "It is noon."
 
 
 @pytest.mark.parametrize("name", PASSING)

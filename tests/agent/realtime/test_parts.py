@@ -220,6 +220,19 @@ async def test_a_dialogue_answers_again_after_it_was_cancelled_and_several_calls
     assert longest_step.seconds < LONGEST_STEP_SECONDS
 
 
+async def test_a_dialogue_whose_answer_nobody_takes_answers_the_next(dialogue: Dialogue):
+    class Gone(Notes):
+        async def write(self, text: str) -> None:
+            raise OSError("hung up")
+
+    with pytest.raises(OSError, match="hung up"):
+        await dialogue.answer(plan("hello"), None, Gone())
+    notes = Notes()
+    with trio.fail_after(10):
+        await dialogue.answer(plan("hello"), None, notes)
+    assert notes.text
+
+
 async def test_what_a_dialogue_remembers_of_one_call_another_does_not_know(dialogue: Dialogue):
     if not isinstance(dialogue, PersonalDialogue):
         return
@@ -262,6 +275,24 @@ async def test_a_speaker_speaks_again_after_it_was_cancelled_and_for_several_cal
                 nursery.start_soon(speak)
     assert [len(sound) / 2 / speaker.rate > 0.5 for sound in sounds] == [True] * 3
     assert longest_step.seconds < LONGEST_STEP_SECONDS
+
+
+async def test_a_speaker_whom_nobody_hears_out_speaks_the_next_sentence(speaker: Speaker):
+    async def gone(pcm: bytes) -> None:
+        raise OSError("hung up")
+
+    heard = 0
+
+    async def play(pcm: bytes) -> None:
+        nonlocal heard
+        heard += len(pcm)
+        await trio.lowlevel.checkpoint()
+
+    with pytest.raises(OSError, match="hung up"):
+        await speaker.speak(SENTENCE, Manner(), gone)
+    with trio.fail_after(10):
+        await speaker.speak(SENTENCE, Manner(), play)
+    assert heard
 
 
 async def test_a_long_text_does_not_keep_another_call_from_being_spoken_to(speaker: Speaker):

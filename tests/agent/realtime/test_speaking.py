@@ -144,6 +144,67 @@ async def test_a_dialogue_that_says_nothing_for_too_long_is_given_up_and_the_cal
     assert voice.bytes
 
 
+async def test_a_dialogue_that_states_its_patience_is_given_it(autojump_clock: Clock):
+    class Loading(Dialogue):
+        patience_seconds = 60.0
+
+    voice = Log()
+    await SpeakingModel(Loading(write("Here I am.", pause=59)), Speaker()).respond(a_plan(), None, voice)
+    assert voice.log == [(59, "Here I am.")]
+    model = SpeakingModel(Loading(write("Too late.", pause=61)), Speaker())
+    with pytest.raises(ModelFailed, match="said nothing for 60 s"):
+        await model.respond(a_plan(), None, voice)
+    assert model.patience_seconds >= 60
+
+
+async def test_the_time_until_a_turns_words_are_known_is_not_the_dialogues(autojump_clock: Clock):
+    turn = Turn("item_1", b"", 16_000)
+
+    async def answer(writer: Writer) -> None:
+        assert await turn.words() == "hello"
+        await trio.sleep(pause)
+        await writer.write("Hello.")
+
+    async def hear() -> None:
+        await trio.sleep(15)
+        turn.settle("hello")
+
+    for pause in (19, 21):
+        turn, voice, failed = Turn("item_1", b"", 16_000), Log(), False
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(hear)
+            try:
+                await SpeakingModel(Dialogue(answer), Speaker(), patience=20).respond(a_plan(), turn, voice)
+            except ModelFailed:
+                failed = True
+        assert (failed, voice.log) == ((False, [(34, "Hello.")]) if pause == 19 else (True, []))
+
+
+async def test_a_dialogue_that_needs_no_words_does_not_wait_for_them(autojump_clock: Clock):
+    voice = Log()
+    with trio.fail_after(2):
+        await SpeakingModel(Dialogue(write("Hello.")), Speaker()).respond(a_plan(), Turn("item_1", b"", 16_000), voice)
+    assert voice.log == [(0, "Hello.")]
+
+
+@pytest.mark.parametrize("error", [ModelFailed("gone"), RuntimeError("a bug")])
+async def test_a_dialogue_that_breaks_off_is_followed_by_an_apology_of_its_own(autojump_clock: Clock, error: Exception):
+    async def answer(writer: Writer) -> None:
+        await writer.write("It is sunny. And tomorrow it wil")
+        raise error
+
+    voice = Log()
+    with pytest.raises(type(error), match=str(error)):
+        await SpeakingModel(Dialogue(answer), Speaker(), apology="Sorry, no.").respond(a_plan(), None, voice)
+    assert [what for _, what in voice.log] == ["It is sunny. ", "And tomorrow it wil", " Sorry, no."]
+    voice = Log()
+    with pytest.raises(type(error)):
+        await SpeakingModel(Dialogue(answer), Speaker(), apology="Sorry, no.").respond(
+            a_plan(output_modalities=["text"]), None, voice
+        )
+    assert [what for _, what in voice.log] == ["It is sunny. And tomorrow it wil"]
+
+
 async def test_a_speaker_that_fails_ends_the_answer(autojump_clock: Clock):
     voice = Log()
     model = SpeakingModel(Dialogue(write("It is late. ", "Go to bed. ", "Sleep well. ")), Speaker("Go to bed."))
