@@ -41,20 +41,26 @@ class _Row:
         self.has_some.set()
         return True
 
-    async def take(self) -> str:
+    async def first(self) -> str:
         while not self.events:
             self.has_some = trio.Event()
             await self.has_some.wait()
-        data = self.events.popleft()
-        self.waiting_bytes -= len(data) + EVENT_OVERHEAD
-        return data
+        return self.events[0]
+
+    def drop_first(self) -> None:
+        self.waiting_bytes -= len(self.events.popleft()) + EVENT_OVERHEAD
 
 
 class Clients:
     """`send` is given an event and the channel it is for, None for the caller's; False from it: that one is gone."""
 
-    def __init__(self, send: Callable[[str, int | None], Awaitable[bool]], lose: Callable[[], None]) -> None:
-        self.counters: Counter[str] = Counter()
+    def __init__(
+        self,
+        send: Callable[[str, int | None], Awaitable[bool]],
+        lose: Callable[[], None],
+        counters: Counter[str] | None = None,
+    ) -> None:
+        self.counters: Counter[str] = Counter() if counters is None else counters
         """`early`: events for a caller who could not be reached yet; `lost`: clients that read too slowly."""
         self._send = send
         self._lose = lose
@@ -63,6 +69,7 @@ class Clients:
         self._is_lost = False
         self._controllers: dict[int, _Row] = {}
         self._room = trio.lowlevel.ParkingLot()
+        self._sent = trio.lowlevel.ParkingLot()
 
     def reach_caller(self) -> None:
         self._is_reached.set()
@@ -91,9 +98,11 @@ class Clients:
                 self.leave(channel)
 
     def _put_to_caller(self, data: str) -> None:
-        if not self._is_reached.is_set() and len(self._caller.events) >= MAX_EARLY_EVENTS:
+        row = self._caller
+        is_full = len(row.events) >= MAX_EARLY_EVENTS or row.waiting_bytes > MAX_WAITING_BYTES
+        if is_full and not self._is_reached.is_set():
             self.counters["early"] += 1  # a client without a channel reads none
-        elif not self._caller.put(data) and not self._is_lost:
+        elif not row.put(data) and not self._is_lost:
             self._is_lost = True
             self.counters["lost"] += 1
             self._lose()
@@ -104,6 +113,12 @@ class Clients:
         while self._caller.waiting_bytes > ROOM_BYTES:
             await self._room.park()
 
+    async def wait_sent(self) -> None:
+        """Until the caller's client was sent everything, if it can be reached at all."""
+        await trio.lowlevel.checkpoint()
+        while self._caller.events and self._is_reached.is_set():
+            await self._sent.park()
+
     async def write_to_caller(self) -> None:
         """The task of the caller's row, until cancelled."""
         await self._is_reached.wait()
@@ -112,7 +127,11 @@ class Clients:
     async def _write(self, row: _Row, channel: int | None) -> None:
         with row.scope:
             while True:
-                data = await row.take()
-                if row is self._caller and row.waiting_bytes <= ROOM_BYTES:
+                await self._send(await row.first(), channel)
+                row.drop_first()
+                if row is not self._caller:
+                    continue
+                if row.waiting_bytes <= ROOM_BYTES:
                     self._room.unpark_all()
-                await self._send(data, channel)
+                if not row.events:
+                    self._sent.unpark_all()

@@ -113,3 +113,19 @@ async def test_sound_waits_for_room(autojump_clock: Clock, nursery: trio.Nursery
     world.blocked.clear()
     with trio.fail_after(1):
         await world.clients.wait_room()
+
+
+async def test_many_bytes_before_a_channel_opens_are_dropped_and_do_not_end_the_call(
+    autojump_clock: Clock, nursery: trio.Nursery
+):
+    world = World()
+    nursery.start_soon(world.clients.write_to_caller)
+    for _ in range(MAX_WAITING_BYTES // 100_000 + 5):
+        world.clients.put("x" * 100_000, None)
+    assert world.clients.counters["early"] > 0
+    assert not world.lost
+    with trio.fail_after(1):
+        await world.clients.wait_sent()
+    world.clients.reach_caller()
+    await world.clients.wait_sent()
+    assert world.taken[None]
