@@ -155,6 +155,8 @@ class _Driver:
             if isinstance(event, Frame):
                 silent_since = now
                 self._hear(event, now)
+            elif isinstance(event, Message):
+                await self._read(event, now)
             elif event is not None:
                 self._handle(event, now)
             if now >= silent_since + pause:
@@ -181,12 +183,14 @@ class _Driver:
             else:
                 self._session.speech_ended(moment, now)
 
+    async def _read(self, message: Message, now: float) -> None:
+        number = self._clients.number_of(message.channel)
+        for _ in self._session.receive_in_steps_untrusted(message.data, now, client_number=number):
+            await trio.lowlevel.checkpoint()
+        self._line.configure(self._session.settings)
+
     def _handle(self, event: Event, now: float) -> None:
         match event:
-            case Message():
-                number = self._clients.number_of(event.channel)
-                self._session.receive_untrusted(event.data, now, client_number=number)
-                self._line.configure(self._session.settings)
             case ChannelOpened(sideband=True):
                 self._clients.join(event.channel, self._nursery)
                 self._session.greet(event.channel)

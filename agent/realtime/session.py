@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterator
 
 import msgspec
 
@@ -157,8 +158,21 @@ class RealtimeSession:
 
     def receive_untrusted(self, data: str | bytes, now: float, *, client_number: int = 0) -> None:
         """Never raises for what is in it."""
+        for _ in self.receive_in_steps_untrusted(data, now, client_number=client_number):
+            pass
+
+    def receive_in_steps_untrusted(self, data: str | bytes, now: float, *, client_number: int = 0) -> Iterator[None]:
+        """The same, with pauses in which others may do something: an event may hold minutes of audio."""
         try:
-            self.handle(decode_client_event_untrusted(data, carries_audio=not self._plays), now)
+            event = decode_client_event_untrusted(data, carries_audio=not self._plays)
+            if isinstance(event, client.InputAppend) and not self._plays:
+                audio = []
+                for piece in event.decode():
+                    audio.append(Hear(piece))
+                    yield
+                self._outputs += audio
+            else:
+                self.handle(event, now)
         except (ApiError, RecursionError) as failure:
             too_deep = ApiError(Code.INVALID_VALUE, "The event is nested too deeply.")
             error = failure if isinstance(failure, ApiError) else too_deep
@@ -177,7 +191,7 @@ class RealtimeSession:
                 self._update(event)
             case client.InputAppend():
                 if not self._plays:  # else audio is media
-                    self._outputs.append(Hear(event.decode()))
+                    self._outputs += map(Hear, list(event.decode()))
             case client.InputCommit():
                 self._commit_by_hand()
             case client.InputClear():
