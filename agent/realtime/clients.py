@@ -1,18 +1,25 @@
 """Who reads the events of a session: the caller's client, and the controllers that have attached to its call.
 
 Each has a row of its own, and a task that sends from it, so that one who reads slowly holds up nobody else. The caller's row
-waits until he can be reached at all. A row is bounded by bytes: a controller beyond it is told nothing more, and is counted;
-the caller's client is then `lost`, for a session without its client is none.
+waits until he can be reached at all. A row is bounded by bytes. What waits for a controller beyond that is thrown away, which
+an `error` tells it: the transceiver takes all that is for controllers, and cuts those that do not read, so only a link that
+stalls comes to this. The caller's client is then `lost`, for a session without its client is none.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import trio
 
+from agent.realtime.errors import ApiError, Code
+from agent.realtime.ids import new_id
+from agent.realtime.server_events import ErrorEvent
 from protocol.agentlink import FIRST_CONTROLLER
+from protocol.wire import Entropy
 
 __all__ = ["CALLER", "Clients"]
 
@@ -41,6 +48,11 @@ class _Row:
         self.has_some.set()
         return True
 
+    def clear(self) -> None:
+        """Of all but the first, which may be on its way."""
+        while len(self.events) > 1:
+            self.waiting_bytes -= len(self.events.pop()) + EVENT_OVERHEAD
+
     async def first(self) -> str:
         while not self.events:
             self.has_some = trio.Event()
@@ -59,9 +71,12 @@ class Clients:
         send: Callable[[str, int | None], Awaitable[bool]],
         lose: Callable[[], None],
         counters: Counter[str] | None = None,
+        entropy: Entropy = os.urandom,
     ) -> None:
         self.counters: Counter[str] = Counter() if counters is None else counters
-        """`early`: events for a caller who could not be reached yet; `lost`: clients that read too slowly."""
+        """`early`: events for a caller who could not be reached yet; `lost`: clients that read too slowly; `missed`: times
+        that a controller's events were thrown away."""
+        self._entropy = entropy
         self._send = send
         self._lose = lose
         self._caller = _Row()
@@ -94,8 +109,10 @@ class Clients:
         for channel in [*self._controllers] if number is None else [number]:
             row = self._controllers.get(channel)
             if row is not None and not row.put(data):
-                self.counters["lost"] += 1
-                self.leave(channel)
+                self.counters["missed"] += 1
+                row.clear()
+                row.put(self._told_of_loss())
+                row.put(data)
 
     def _put_to_caller(self, data: str) -> None:
         row = self._caller
@@ -106,6 +123,12 @@ class Clients:
             self._is_lost = True
             self.counters["lost"] += 1
             self._lose()
+
+    def _told_of_loss(self) -> str:
+        failure = ApiError(Code.EVENTS_MISSED, "Events were thrown away: they could not be sent.", kind="server_error")
+        event = ErrorEvent.of(failure, None)
+        event.event_id = new_id("event", self._entropy)
+        return msgspec.json.encode(event).decode()
 
     async def wait_room(self) -> None:
         """While much waits for the caller's client."""

@@ -92,7 +92,7 @@ class _Driver:
         if (decoder := line.decoder()) is not None:
             self._listening = Listening(decoder, detectors)
             self._hearing = Hearing(recognizer, self._listening, self._session, self._carry_out, line.id)
-        self._clients = Clients(line.send_message, self._give_up)
+        self._clients = Clients(line.send_message, self._give_up, entropy=entropy)
         self._waits = trio.CancelScope()  # for what comes from the line
         self._channel_open = trio.Event()
         self._settled = trio.Event()
@@ -122,6 +122,8 @@ class _Driver:
             self._nursery.cancel_scope.cancel()
         if self._hearing is not None and self._hearing.counters:
             log.info("the recognizer's work", call=self._line.id, **self._hearing.counters)
+        if self._clients.counters:
+            log.info("events that were not told", call=self._line.id, **self._clients.counters)
 
     async def _greet(self) -> None:
         with trio.move_on_after(CHANNEL_SECONDS):

@@ -23,6 +23,7 @@ class Code(enum.StrEnum):
     VOICE_FIXED = "cannot_update_voice"
     UNSUPPORTED = "unsupported"
     TOO_MANY = "too_many"
+    EVENTS_MISSED = "events_missed"
     MODEL_FAILED = "model_failed"
 
 

@@ -96,7 +96,7 @@ class _Bridge:
         self._is_over = False
         self._attempt = trio.CancelScope()
         self._speech = trio.CancelScope()
-        self._clients = Clients(self._send, self._give_up, statistics.drops)
+        self._clients = Clients(self._send, self._give_up, statistics.drops, entropy)
         self._sound_moves = trio.lowlevel.ParkingLot()  # it came, or was taken
         self._clock_moves = trio.Event()
         self._clock = self._session.next_timeout()
