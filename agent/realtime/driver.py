@@ -67,8 +67,8 @@ async def converse(
     detectors: Detectors | None = None,
     entropy: Entropy = os.urandom,
 ) -> None:
-    """Until the call, or the session on a WebSocket, ends. `greets`: the model speaks first, unless client or caller begin.
-    `beside`: a task that runs as long as the call does, and may let the model speak up. `detectors`: webrtcvad if None."""
+    """Until the call, or the session on a WebSocket, ends. `greets`: in a call the model speaks first, unless client or caller
+    begin. `beside`: a task that runs as long as the call does, and may let the model speak up. `detectors`: or webrtcvad."""
     line = CallLine(call) if isinstance(call, Call) else call
     await _Driver(line, model, recognizer, detectors or WebRtcVad(), entropy).run(greets, beside)
 
@@ -114,7 +114,7 @@ class _Driver:
             is_settled = "audio" in (self._line.session or {})
             self._session.start(0.0 if is_settled else trio.current_time() + CHANNEL_SECONDS)
             self._carry_out()
-            if greets:
+            if greets and self._player is not None:
                 self._nursery.start_soon(self._greet)
             if beside is not None:
                 self._nursery.start_soon(beside, self._speak_up)

@@ -18,6 +18,7 @@ class Code(enum.StrEnum):
     ITEM_NOT_FOUND = "item_not_found"
     ITEM_EXISTS = "item_already_exists"
     BUFFER_EMPTY = "input_audio_buffer_commit_empty"
+    BUFFER_OVERRUN = "input_audio_buffer_overrun"
     RESPONSE_ACTIVE = "conversation_already_has_active_response"
     NO_RESPONSE = "response_cancel_not_active"
     VOICE_FIXED = "cannot_update_voice"

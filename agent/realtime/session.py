@@ -44,7 +44,7 @@ from agent.realtime.orders import (
 from agent.realtime.pauses import SHORTEST_PAUSE_MS, allowed_pause_ms, firm_words
 from agent.realtime.response import Limit, Plan, Response
 from agent.realtime.server_events import ServerEvent, Usage
-from agent.realtime.settings import SemanticVad, ServerVad, Settings, TurnDetection, update_settings
+from agent.realtime.settings import KEPT_SECONDS, SemanticVad, ServerVad, Settings, TurnDetection, update_settings
 from agent.realtime.tables import (
     Cancelled,
     Cleared,
@@ -373,6 +373,12 @@ class RealtimeSession:
             raise ApiError(Code.BUFFER_EMPTY, message)
         self._drop_turn()
         self._commit(self._new_item_id(), self._buffer_from, self._heard_ms)
+        if waiting >= KEPT_SECONDS * 1000 + 1:
+            message = (
+                f"The input audio buffer had {waiting / 1000:.1f} s of audio: more than {KEPT_SECONDS} s are not kept, so the "
+                f"last {KEPT_SECONDS} s were committed. Commit more often."
+            )
+            raise ApiError(Code.BUFFER_OVERRUN, message)
 
     def _commit(self, item_id: str, start: float, end: float) -> None:
         self._buffer_from = end
