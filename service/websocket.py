@@ -47,6 +47,8 @@ NORMAL, ABNORMAL = 1000, 1006
 RECEIVE_BYTES = 64 * 1024
 MESSAGE_QUEUE = 4  # messages read ahead; then TCP makes the other side wait
 MAX_HEAD_BYTES = 16 * 1024  # of a request
+MAX_WHOLE_LENGTH = 512 * 1024  # of a message that is sent in one piece: masking a larger one would hold all others up
+FRAGMENT_LENGTH = 64 * 1024
 
 
 class WebSocketClosed(Exception):
@@ -172,6 +174,8 @@ class WebSocket:
 
     def __init__(self, connection: WebSocketConnection) -> None:
         self._connection = connection
+        self._fragments: trio.Event | None = None  # a message is being sent in fragments: nothing may come between
+        self._is_torn = False  # only a part of it was sent
 
     @property
     def subprotocol(self) -> str | None:
@@ -186,14 +190,42 @@ class WebSocket:
         return message
 
     async def send(self, messages: Sequence[Message]) -> None:
-        """One after the other; those of two senders may mix."""
+        """One after the other; those of two senders may mix. A long one goes in fragments: cancelled half-way, it leaves a
+        WebSocket on which nothing more can be sent."""
         try:
             for message in messages:
-                await self._connection.send_message(message)
+                while self._fragments is not None:
+                    await self._fragments.wait()
+                if self._is_torn:
+                    raise WebSocketClosed(ABNORMAL, "torn")
+                if len(message) > MAX_WHOLE_LENGTH:
+                    await self._send_fragments(message)
+                else:
+                    await self._connection.send_message(message)
         except ConnectionClosed as closed:
             raise _closed(closed) from None
         except wsproto.utilities.LocalProtocolError:  # it began to close meanwhile
             raise WebSocketClosed(ABNORMAL, "closing") from None
+
+    async def _send_fragments(self, message: Message) -> None:
+        if (reason := self._connection.closed) is not None:
+            raise ConnectionClosed(reason)
+        done = self._fragments = trio.Event()
+        try:
+            for place in range(0, len(message), FRAGMENT_LENGTH):
+                is_last = place + FRAGMENT_LENGTH >= len(message)
+                piece = message[place : place + FRAGMENT_LENGTH]
+                event = (
+                    wsproto.events.TextMessage(piece, message_finished=is_last)
+                    if isinstance(piece, str)
+                    else wsproto.events.BytesMessage(piece, message_finished=is_last)
+                )
+                await self._connection._send(event)  # the library's own words send whole messages only
+            self._fragments = None
+        finally:
+            self._is_torn = self._fragments is not None
+            self._fragments = None
+            done.set()
 
     async def keep_alive(self, every: float, patience: float) -> NoReturn:
         """Ping every so many seconds. Raises trio.TooSlowError when the answer takes longer than `patience`."""

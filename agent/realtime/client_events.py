@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+from collections.abc import Iterator
 from typing import Annotated, Any, Literal, TypeAlias, get_args
 
 import msgspec
@@ -44,6 +45,7 @@ MAX_APPEND_BYTES = 15 * 1024 * 1024  # of base64 in an `input_audio_buffer.appen
 
 # Implementation constants
 APPEND_OVERHEAD = 4096  # of its other fields
+PIECE_LENGTH = 64 * 1024  # of base64 that is decoded at once
 
 EventId: TypeAlias = Annotated[str, Meta(max_length=512)]
 Milliseconds: TypeAlias = Annotated[int, Meta(ge=0, le=1 << 40)]
@@ -60,15 +62,23 @@ class SessionUpdate(_Event, tag="session.update", frozen=True, kw_only=True):
 class InputAppend(_Event, tag="input_audio_buffer.append", frozen=True, kw_only=True):
     audio: str
 
-    def decode(self) -> bytes:
-        """Raises ApiError."""
-        if len(self.audio) > MAX_APPEND_BYTES:
+    def decode(self) -> Iterator[bytes]:
+        """Piece by piece; it is all valid only once the last has come. Raises ApiError."""
+        audio = self.audio
+        if len(audio) > MAX_APPEND_BYTES:
             raise ApiError(Code.TOO_LARGE, f"The audio has more than {MAX_APPEND_BYTES} bytes of base64.", "audio")
         try:
-            return base64.b64decode(self.audio, validate=True)
+            for place in range(0, len(audio), PIECE_LENGTH):
+                piece = audio[place : place + PIECE_LENGTH]
+                if piece[-1] == "=" and place + PIECE_LENGTH < len(audio):
+                    raise self._invalid()
+                yield base64.b64decode(piece, validate=True)
         except (binascii.Error, ValueError):  # the latter for letters that are not ASCII
-            message = "Invalid 'audio'. Expected base64-encoded audio bytes, but got an invalid value."
-            raise ApiError(Code.INVALID_VALUE, message, "audio") from None
+            raise self._invalid() from None
+
+    def _invalid(self) -> ApiError:
+        message = "Invalid 'audio'. Expected base64-encoded audio bytes, but got an invalid value."
+        return ApiError(Code.INVALID_VALUE, message, "audio")
 
 
 class InputCommit(_Event, tag="input_audio_buffer.commit", frozen=True, kw_only=True):
@@ -151,6 +161,7 @@ ClientEvent: TypeAlias = (
 
 _TYPES = frozenset(kind.__struct_config__.tag for kind in get_args(ClientEvent))
 _DECODER: msgspec.json.Decoder[ClientEvent] = msgspec.json.Decoder(ClientEvent)
+_APPEND: msgspec.json.Decoder[ClientEvent] = msgspec.json.Decoder(InputAppend)
 
 
 class _Head(msgspec.Struct):
@@ -172,13 +183,16 @@ def event_id_of_untrusted(data: str | bytes) -> str | None:
 
 def decode_client_event_untrusted(data: str | bytes, *, carries_audio: bool = False) -> ClientEvent:
     """Raises ApiError. `carries_audio`: an event may append audio, and is as large as that."""
+    decoder = _DECODER
     if len(data) > MAX_EVENT_BYTES or (isinstance(data, str) and len(data.encode(errors="replace")) > MAX_EVENT_BYTES):
-        may_append = carries_audio and len(data) <= MAX_APPEND_BYTES + APPEND_OVERHEAD
-        if not may_append or not _is_append(data):
-            raise ApiError(Code.TOO_LARGE, f"The event is larger than {MAX_EVENT_BYTES} bytes.")
+        if not carries_audio or len(data) > MAX_APPEND_BYTES + APPEND_OVERHEAD:
+            raise _too_large()
+        decoder = _APPEND
     try:
-        event = _DECODER.decode(data)
+        event = decoder.decode(data)
     except msgspec.ValidationError as error:
+        if decoder is _APPEND and not _is_append(data):
+            raise _too_large() from None
         raise _what_is_wrong(data, error) from None
     except (msgspec.DecodeError, RecursionError, UnicodeError):
         raise ApiError(Code.INVALID_JSON, "The event is not valid JSON.") from None
@@ -188,6 +202,10 @@ def decode_client_event_untrusted(data: str | bytes, *, carries_audio: bool = Fa
         for index, item in enumerate(event.response.input or ()):
             _check_item(item, f"response.input[{index}]")
     return event
+
+
+def _too_large() -> ApiError:
+    return ApiError(Code.TOO_LARGE, f"The event is larger than {MAX_EVENT_BYTES} bytes.")
 
 
 def _is_append(data: str | bytes) -> bool:

@@ -1,18 +1,25 @@
 """Who reads the events of a session: the caller's client, and the controllers that have attached to its call.
 
 Each has a row of its own, and a task that sends from it, so that one who reads slowly holds up nobody else. The caller's row
-waits until he can be reached at all. A row is bounded by bytes: a controller beyond it is told nothing more, and is counted;
-the caller's client is then `lost`, for a session without its client is none.
+waits until he can be reached at all. A row is bounded by bytes. What waits for a controller beyond that is thrown away, which
+an `error` tells it: the transceiver takes all that is for controllers, and cuts those that do not read, so only a link that
+stalls comes to this. The caller's client is then `lost`, for a session without its client is none.
 """
 
 from __future__ import annotations
 
+import os
 from collections import Counter, deque
 from collections.abc import Awaitable, Callable
 
+import msgspec
 import trio
 
+from agent.realtime.ids import new_id
+from agent.realtime.server_events import ErrorEvent
 from protocol.agentlink import FIRST_CONTROLLER
+from protocol.realtime.errors import ApiError, Code
+from protocol.wire import Entropy
 
 __all__ = ["CALLER", "Clients"]
 
@@ -41,21 +48,35 @@ class _Row:
         self.has_some.set()
         return True
 
-    async def take(self) -> str:
+    def clear(self) -> None:
+        """Of all but the first, which may be on its way."""
+        while len(self.events) > 1:
+            self.waiting_bytes -= len(self.events.pop()) + EVENT_OVERHEAD
+
+    async def first(self) -> str:
         while not self.events:
             self.has_some = trio.Event()
             await self.has_some.wait()
-        data = self.events.popleft()
-        self.waiting_bytes -= len(data) + EVENT_OVERHEAD
-        return data
+        return self.events[0]
+
+    def drop_first(self) -> None:
+        self.waiting_bytes -= len(self.events.popleft()) + EVENT_OVERHEAD
 
 
 class Clients:
     """`send` is given an event and the channel it is for, None for the caller's; False from it: that one is gone."""
 
-    def __init__(self, send: Callable[[str, int | None], Awaitable[bool]], lose: Callable[[], None]) -> None:
-        self.counters: Counter[str] = Counter()
-        """`early`: events for a caller who could not be reached yet; `lost`: clients that read too slowly."""
+    def __init__(
+        self,
+        send: Callable[[str, int | None], Awaitable[bool]],
+        lose: Callable[[], None],
+        counters: Counter[str] | None = None,
+        entropy: Entropy = os.urandom,
+    ) -> None:
+        self.counters: Counter[str] = Counter() if counters is None else counters
+        """`early`: events for a caller who could not be reached yet; `lost`: clients that read too slowly; `missed`: times
+        that a controller's events were thrown away."""
+        self._entropy = entropy
         self._send = send
         self._lose = lose
         self._caller = _Row()
@@ -63,6 +84,7 @@ class Clients:
         self._is_lost = False
         self._controllers: dict[int, _Row] = {}
         self._room = trio.lowlevel.ParkingLot()
+        self._sent = trio.lowlevel.ParkingLot()
 
     def reach_caller(self) -> None:
         self._is_reached.set()
@@ -87,22 +109,38 @@ class Clients:
         for channel in [*self._controllers] if number is None else [number]:
             row = self._controllers.get(channel)
             if row is not None and not row.put(data):
-                self.counters["lost"] += 1
-                self.leave(channel)
+                self.counters["missed"] += 1
+                row.clear()
+                row.put(self._told_of_loss())
+                row.put(data)
 
     def _put_to_caller(self, data: str) -> None:
-        if not self._is_reached.is_set() and len(self._caller.events) >= MAX_EARLY_EVENTS:
+        row = self._caller
+        is_full = len(row.events) >= MAX_EARLY_EVENTS or row.waiting_bytes > MAX_WAITING_BYTES
+        if is_full and not self._is_reached.is_set():
             self.counters["early"] += 1  # a client without a channel reads none
-        elif not self._caller.put(data) and not self._is_lost:
+        elif not row.put(data) and not self._is_lost:
             self._is_lost = True
             self.counters["lost"] += 1
             self._lose()
+
+    def _told_of_loss(self) -> str:
+        failure = ApiError(Code.EVENTS_MISSED, "Events were thrown away: they could not be sent.", kind="server_error")
+        event = ErrorEvent.of(failure, None)
+        event.event_id = new_id("event", self._entropy)
+        return msgspec.json.encode(event).decode()
 
     async def wait_room(self) -> None:
         """While much waits for the caller's client."""
         await trio.lowlevel.checkpoint()
         while self._caller.waiting_bytes > ROOM_BYTES:
             await self._room.park()
+
+    async def wait_sent(self) -> None:
+        """Until the caller's client was sent everything, if it can be reached at all."""
+        await trio.lowlevel.checkpoint()
+        while self._caller.events and self._is_reached.is_set():
+            await self._sent.park()
 
     async def write_to_caller(self) -> None:
         """The task of the caller's row, until cancelled."""
@@ -112,7 +150,11 @@ class Clients:
     async def _write(self, row: _Row, channel: int | None) -> None:
         with row.scope:
             while True:
-                data = await row.take()
-                if row is self._caller and row.waiting_bytes <= ROOM_BYTES:
+                await self._send(await row.first(), channel)
+                row.drop_first()
+                if row is not self._caller:
+                    continue
+                if row.waiting_bytes <= ROOM_BYTES:
                     self._room.unpark_all()
-                await self._send(data, channel)
+                if not row.events:
+                    self._sent.unpark_all()

@@ -67,8 +67,8 @@ async def converse(
     detectors: Detectors | None = None,
     entropy: Entropy = os.urandom,
 ) -> None:
-    """Until the call, or the session on a WebSocket, ends. `greets`: the model speaks first, unless client or caller begin.
-    `beside`: a task that runs as long as the call does, and may let the model speak up. `detectors`: webrtcvad if None."""
+    """Until the call, or the session on a WebSocket, ends. `greets`: in a call the model speaks first, unless client or caller
+    begin. `beside`: a task that runs as long as the call does, and may let the model speak up. `detectors`: or webrtcvad."""
     line = CallLine(call) if isinstance(call, Call) else call
     await _Driver(line, model, recognizer, detectors or WebRtcVad(), entropy).run(greets, beside)
 
@@ -93,7 +93,7 @@ class _Driver:
         if (decoder := line.decoder()) is not None:
             self._listening = Listening(decoder, detectors)
             self._hearing = Hearing(recognizer, self._listening, self._session, self._carry_out, line.id)
-        self._clients = Clients(line.send_message, self._give_up)
+        self._clients = Clients(line.send_message, self._give_up, entropy=entropy)
         self._waits = trio.CancelScope()  # for what comes from the line
         self._channel_open = trio.Event()
         self._settled = trio.Event()
@@ -115,7 +115,7 @@ class _Driver:
             is_settled = "audio" in (self._line.session or {})
             self._session.start(0.0 if is_settled else trio.current_time() + CHANNEL_SECONDS, self._refusal)
             self._carry_out()
-            if greets:
+            if greets and self._player is not None:
                 self._nursery.start_soon(self._greet)
             if beside is not None:
                 self._nursery.start_soon(beside, self._speak_up)
@@ -123,6 +123,8 @@ class _Driver:
             self._nursery.cancel_scope.cancel()
         if self._hearing is not None and self._hearing.counters:
             log.info("the recognizer's work", call=self._line.id, **self._hearing.counters)
+        if self._clients.counters:
+            log.info("events that were not told", call=self._line.id, **self._clients.counters)
 
     async def _greet(self) -> None:
         with trio.move_on_after(CHANNEL_SECONDS):
@@ -156,6 +158,8 @@ class _Driver:
             if isinstance(event, Frame):
                 silent_since = now
                 self._hear(event, now)
+            elif isinstance(event, Message):
+                await self._read(event, now)
             elif event is not None:
                 self._handle(event, now)
             if now >= silent_since + pause:
@@ -184,12 +188,14 @@ class _Driver:
             else:
                 self._session.speech_ended(moment, now)
 
+    async def _read(self, message: Message, now: float) -> None:
+        number = self._clients.number_of(message.channel)
+        for _ in self._session.receive_in_steps_untrusted(message.data, now, client_number=number):
+            await trio.lowlevel.checkpoint()
+        self._line.configure(self._session.settings)
+
     def _handle(self, event: Event, now: float) -> None:
         match event:
-            case Message():
-                number = self._clients.number_of(event.channel)
-                self._session.receive_untrusted(event.data, now, client_number=number)
-                self._line.configure(self._session.settings)
             case ChannelOpened(sideband=True):
                 self._clients.join(event.channel, self._nursery)
                 self._session.greet(event.channel)

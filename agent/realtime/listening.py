@@ -12,7 +12,7 @@ from agent.realtime.line import FrameDecoder
 from agent.realtime.parts import Detector, Detectors
 from agent.realtime.pauses import SHORTEST_PAUSE_MS
 from agent.voice import CHUNK_MS, Turn
-from protocol.realtime.settings import SemanticVad, ServerVad, TurnDetection
+from protocol.realtime.settings import KEPT_SECONDS, SemanticVad, ServerVad, TurnDetection
 
 __all__ = ["Listening", "TurnAt"]
 
@@ -20,7 +20,6 @@ TurnAt: TypeAlias = tuple[Turn, float]
 """What became of a turn, and when: where its speech began, or where the silence that ended it was long enough."""
 
 # Implementation constants
-KEPT_SECONDS = 60
 MAX_SEARCHED_MS = 10_000.0  # of what was kept, by a detector that is made anew
 
 

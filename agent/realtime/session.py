@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import contextlib
 import math
+from collections.abc import Iterator
 
 import msgspec
 
@@ -61,7 +62,7 @@ from agent.realtime.tables import (
     new_session_machine,
 )
 from protocol.realtime.errors import ApiError, Code
-from protocol.realtime.settings import SemanticVad, ServerVad, Settings, TurnDetection, update_settings
+from protocol.realtime.settings import KEPT_SECONDS, SemanticVad, ServerVad, Settings, TurnDetection, update_settings
 from protocol.wire import Entropy
 
 __all__ = ["RealtimeSession"]
@@ -160,8 +161,21 @@ class RealtimeSession:
 
     def receive_untrusted(self, data: str | bytes, now: float, *, client_number: int = 0) -> None:
         """Never raises for what is in it."""
+        for _ in self.receive_in_steps_untrusted(data, now, client_number=client_number):
+            pass
+
+    def receive_in_steps_untrusted(self, data: str | bytes, now: float, *, client_number: int = 0) -> Iterator[None]:
+        """The same, with pauses in which others may do something: an event may hold minutes of audio."""
         try:
-            self.handle(decode_client_event_untrusted(data, carries_audio=not self._plays), now)
+            event = decode_client_event_untrusted(data, carries_audio=not self._plays)
+            if isinstance(event, client.InputAppend) and not self._plays:
+                audio = []
+                for piece in event.decode():
+                    audio.append(Hear(piece))
+                    yield
+                self._outputs += audio
+            else:
+                self.handle(event, now)
         except (ApiError, RecursionError) as failure:
             too_deep = ApiError(Code.INVALID_VALUE, "The event is nested too deeply.")
             error = failure if isinstance(failure, ApiError) else too_deep
@@ -180,7 +194,7 @@ class RealtimeSession:
                 self._update(event)
             case client.InputAppend():
                 if not self._plays:  # else audio is media
-                    self._outputs.append(Hear(event.decode()))
+                    self._outputs += map(Hear, list(event.decode()))
             case client.InputCommit():
                 self._commit_by_hand()
             case client.InputClear():
@@ -371,6 +385,12 @@ class RealtimeSession:
             raise ApiError(Code.BUFFER_EMPTY, message)
         self._drop_turn()
         self._commit(self._new_item_id(), self._buffer_from, self._heard_ms)
+        if waiting >= KEPT_SECONDS * 1000 + 1:
+            message = (
+                f"The input audio buffer had {waiting / 1000:.1f} s of audio: more than {KEPT_SECONDS} s are not kept, so the "
+                f"last {KEPT_SECONDS} s were committed. Commit more often."
+            )
+            raise ApiError(Code.BUFFER_OVERRUN, message)
 
     def _commit(self, item_id: str, start: float, end: float) -> None:
         self._buffer_from = end

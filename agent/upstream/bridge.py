@@ -1,7 +1,7 @@
 """A call bridged to a Realtime service: brings the session's core, the call and the connection together.
 
-One task takes what comes from the call; one sends the client its events, in order; one speaks; one minds the clocks; and while
-there is a connection, it has its own. What the core orders is carried out at once, or by a task.
+One task takes what comes from the call; one for each client sends it the events, in order (`Clients`); one speaks; one minds
+the clocks; and while there is a connection, it has its own. What the core orders is carried out at once, or by a task.
 
 A client that does not read its events loses its call, not the other way round: so many bytes of them wait.
 """
@@ -9,16 +9,15 @@ A client that does not read its events loses its call, not the other way round: 
 from __future__ import annotations
 
 import os
-from collections import deque
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
-from functools import partial
 from typing import NoReturn, TypeVarTuple
 
 import trio
 
 from agent.call import Call
-from agent.events import CallEnded, ChannelOpened, Event, Frame, Message, Played
+from agent.events import CallEnded, ChannelClosed, ChannelOpened, Event, Frame, Message, Played
+from agent.realtime.clients import Clients
 from agent.upstream.audio import FRAME_MS, Ear, Mouth
 from agent.upstream.config import Access, UpstreamConfig
 from agent.upstream.connection import Connection, Dialler
@@ -40,9 +39,6 @@ log = get_logger()
 Arguments = TypeVarTuple("Arguments")
 
 # Implementation constants
-MAX_WAITING_BYTES = 4 * 1024 * 1024  # of events that the client does not read
-EVENT_OVERHEAD = 256  # bytes that an event costs besides its text
-MAX_EARLY_EVENTS = 256  # before a channel opens; more, or more bytes, are dropped and counted
 LAST_WORDS_SECONDS = 1.0
 RATE_WITHOUT_AUDIO = 16_000
 
@@ -100,12 +96,7 @@ class _Bridge:
         self._is_over = False
         self._attempt = trio.CancelScope()
         self._speech = trio.CancelScope()
-        self._events: deque[str] = deque()
-        self._event_bytes = 0
-        self._gives_up = False
-        self._event_waits = trio.Event()
-        self._events_sent = trio.Event()
-        self._channel_open = trio.Event()
+        self._clients = Clients(self._send, self._give_up, statistics.drops, entropy)
         self._sound_moves = trio.lowlevel.ParkingLot()  # it came, or was taken
         self._clock_moves = trio.Event()
         self._clock = self._session.next_timeout()
@@ -113,7 +104,7 @@ class _Bridge:
 
     async def run(self) -> None:
         async with trio.open_nursery() as self._nursery:
-            self._start(self._send_events)
+            self._start(self._clients.write_to_caller)
             self._nursery.start_soon(self._mind_clocks)
             if self._mouth is not None:
                 self._start(self._speak, self._mouth)
@@ -157,13 +148,18 @@ class _Bridge:
     def _handle(self, event: Event) -> None:
         match event:
             case Message():
-                self._session.receive_client_untrusted(event.data)
+                self._session.receive_client_untrusted(event.data, self._clients.number_of(event.channel))
             case Played():
                 self._session.playing.play_to(self._call.played)
+            case ChannelOpened(sideband=True):
+                self._clients.join(event.channel, self._nursery)
+                self._session.greet(event.channel)
             case ChannelOpened():
-                self._channel_open.set()
+                self._clients.reach_caller()
+            case ChannelClosed():
+                self._clients.leave(event.channel)
             case _:
-                pass  # a key, a channel closed, a drain: the call goes on
+                pass  # a key, a drain: the call goes on
 
     # The service
 
@@ -253,7 +249,7 @@ class _Bridge:
     def _carry_out_one(self, order: Order) -> None:
         match order:
             case ToClient():
-                self._queue_event(order.text)
+                self._clients.put(order.text, order.client)
             case Flush():
                 self._speech.cancel()
                 self._start(self._flush, order.cut)
@@ -269,35 +265,17 @@ class _Bridge:
 
     async def _end(self, reason: str) -> None:
         with trio.move_on_after(LAST_WORDS_SECONDS):
-            while self._events and self._channel_open.is_set():
-                await self._events_sent.wait()
+            await self._clients.wait_sent()
         await self._call.end(reason)
 
-    def _queue_event(self, text: str) -> None:
-        is_full = self._event_bytes > MAX_WAITING_BYTES
-        if not self._channel_open.is_set() and (is_full or len(self._events) >= MAX_EARLY_EVENTS):
-            self._statistics.drops["no_channel"] += 1  # a client without a channel reads none
-            return
-        if is_full:
-            if not self._gives_up:
-                self._gives_up = True
-                log.warning("the client reads its events too slowly", call=self._call.id)
-                self._nursery.start_soon(partial(self._call.end, "events_unread"))
-            return
-        self._events.append(text)
-        self._event_bytes += len(text) + EVENT_OVERHEAD
-        self._event_waits.set()
+    async def _send(self, text: str, channel: int | None) -> bool:
+        with suppress(CallEnded):
+            return await self._call.send_message(text, channel)
+        return False
 
-    async def _send_events(self) -> None:
-        await self._channel_open.wait()
-        while True:
-            await self._event_waits.wait()
-            self._event_waits = trio.Event()
-            while self._events:
-                await self._call.send_message(self._events[0])
-                self._event_bytes -= len(self._events.popleft()) + EVENT_OVERHEAD
-            self._events_sent.set()
-            self._events_sent = trio.Event()
+    def _give_up(self) -> None:
+        log.warning("the client reads its events too slowly", call=self._call.id)
+        self._nursery.start_soon(self._call.end, "events_unread")
 
 
 def _headers_of(call: Call) -> list[tuple[bytes, bytes]]:

@@ -10,7 +10,21 @@ from agent.upstream.tables import ConnectLate, Contact, Lost, new_contact_machin
 from protocol.fsm import Deadline
 from protocol.wire import Entropy
 
-__all__ = ["Failure", "Reach"]
+__all__ = ["LOST", "WHAT_IS_LOST", "Failure", "Reach"]
+
+LOST = {
+    "refused": "The model's server refused the connection",
+    "unreachable": "The model's server cannot be reached",
+    "late": "The model's server did not answer in time",
+    "closed": "The model's server closed the connection",
+    "stalled": "The model's server stalled",
+    "flooded": "The model's server sent an event that is too large",
+    "failed": "The connection to the model's server failed",
+}
+"""What a failure's word means to a client."""
+WHAT_IS_LOST = (
+    " The conversation goes on from its words: earlier sound, an answer in progress and events under way are lost."
+)
 
 # Implementation constants
 RETRY_FIRST, RETRY_LONGEST = 0.5, 8.0  # seconds

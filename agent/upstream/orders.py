@@ -13,9 +13,10 @@ __all__ = ["Dial", "EndCall", "Flush", "HangUp", "Order", "ToClient"]
 
 @dataclass(frozen=True, slots=True)
 class ToClient:
-    """Send this event on the data channel."""
+    """Send this event to one client, or, with None, to all: the caller's and the controllers."""
 
     text: str
+    client: int | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -14,7 +14,8 @@ import enum
 from collections.abc import Callable
 from typing import Any, ClassVar
 
-from agent.upstream.contact import Failure, Reach
+from agent.upstream.audience import Audience
+from agent.upstream.contact import LOST, WHAT_IS_LOST, Failure, Reach
 from agent.upstream.events import (
     ClientHead,
     EventMaker,
@@ -40,19 +41,6 @@ from protocol.wire import Entropy
 
 __all__ = ["BridgeSession"]
 
-_LOST = {
-    "refused": "The model's server refused the connection",
-    "unreachable": "The model's server cannot be reached",
-    "late": "The model's server did not answer in time",
-    "closed": "The model's server closed the connection",
-    "stalled": "The model's server stalled",
-    "flooded": "The model's server sent an event that is too large",
-    "failed": "The connection to the model's server failed",
-}
-_WHAT_IS_LOST = (
-    " The conversation goes on from its words: earlier sound, an answer in progress and events under way are lost."
-)
-
 
 class BridgeSession:
     def __init__(
@@ -73,6 +61,8 @@ class BridgeSession:
         self._statistics = statistics
         self._has_audio = has_audio
         self._events = EventMaker(entropy)
+        self._audience = Audience(self._events)
+        self._client = 0  # whose event is being looked at
         self._settings = ClientSettings(offered, statistics.drops)
         self._memory = Memory(statistics.drops)
         self._orders: list[Order] = [Dial()]
@@ -95,14 +85,21 @@ class BridgeSession:
 
     # The client
 
-    def receive_client_untrusted(self, data: str | bytes) -> None:
-        """A message of its data channel."""
+    def greet(self, client: int) -> None:
+        """A controller has attached."""
+        if (text := self._audience.greeting()) is not None:
+            self._orders.append(ToClient(text, client))
+
+    def receive_client_untrusted(self, data: str | bytes, client: int = 0) -> None:
+        """A message of the caller's data channel, or of the controller with that channel."""
+        self._client = client
         try:
             text = data if isinstance(data, str) else data.decode()
             head = decode_client_head_untrusted(text)
         except (UnicodeDecodeError, DecodeError):
             self._refuse("invalid_json", "An event must be a JSON object with a type.", None)
             return
+        self._audience.spoke(word(head.event_id), client)
         passes = self._FROM_CLIENT.get(head.type, BridgeSession._pass_up)(self, text, head)
         if not passes:
             self._statistics.drops["client_event_waits"] += 1
@@ -135,6 +132,7 @@ class BridgeSession:
         event_id = word(head.event_id)
         if event_id is None or self._settings.awaits(event_id):
             event_id = self._events.id_for(Purpose.UPDATE)
+            self._audience.spoke(event_id, self._client)
         told = encode({**event, "event_id": event_id, "session": self._settings.for_service(session)})
         if told is None or not self._uplink.tell(told):
             return False
@@ -179,14 +177,14 @@ class BridgeSession:
         """The connection, or the attempt, is over."""
         self._carry_out(self._reach.lose(failure, now))
 
-    def _pass_down(self, text: str, event: ServiceEvent, now: float) -> None:
+    def _pass_down(self, text: str, event: ServiceEvent, now: float, client: int | None = None) -> None:
         if not fits_channel(text):
             self._statistics.drops["event_too_large"] += 1
             kind = word(event.type) or "?"
             self._tell_error("upstream_event_too_large", f"An event {kind[:64]} is too large for a data channel.")
             return
         self._statistics.events_down += 1
-        self._orders.append(ToClient(text))
+        self._orders.append(ToClient(text, client))
 
     def _on_session_created(self, text: str, event: ServiceEvent, now: float) -> None:
         is_first = self._session == 0
@@ -204,7 +202,9 @@ class BridgeSession:
 
     def _pass_session(self, text: str, event: ServiceEvent, session: dict[str, Any], now: float) -> None:
         if self._settings.differs and session:
-            text = encode({**decode_object_untrusted(text), "session": self._settings.for_client(session)}) or text
+            session = self._settings.for_client(session)
+            text = encode({**decode_object_untrusted(text), "session": session}) or text
+        self._audience.was_told(session)
         self._pass_down(text, event, now)
 
     def _on_error(self, text: str, event: ServiceEvent, now: float) -> None:
@@ -212,12 +212,12 @@ class BridgeSession:
         event_id = word(error.get("event_id"))
         if event_id is not None:
             self._settings.refused(event_id)
-        purpose = self._events.purpose_of(event_id)
+        purpose, sender = self._events.purpose_of(event_id), self._audience.sender_of(event_id)
         if purpose is None:
-            self._pass_down(text, event, now)
+            self._pass_down(text, event, now, sender)
         elif purpose in (Purpose.UPDATE, Purpose.REPLAY):  # what it says is about the client's wishes
             told = encode({**decode_object_untrusted(text), "error": {**error, "event_id": None}})
-            self._pass_down(told or text, event, now)
+            self._pass_down(told or text, event, now, sender)
         else:
             self._statistics.drops[f"refused_{purpose.name.lower()}"] += 1
 
@@ -340,7 +340,7 @@ class BridgeSession:
                     self._tell_loss(self._reach.failure)
                 case Effect.END_CALL:
                     why = self._reach.failure.word
-                    self._tell_error("upstream_given_up", f"{_LOST[why]}; it is given up.")
+                    self._tell_error("upstream_given_up", f"{LOST[why]}; it is given up.")
                     self._orders.append(EndCall(f"upstream_{why}"))
         if self._reach.has_lasted:
             self._told.clear()
@@ -381,15 +381,15 @@ class BridgeSession:
             return
         self._told.add(failure.word)
         detail = f" ({failure.detail})" if failure.detail else ""
-        lost = _WHAT_IS_LOST if self._session else ""
-        self._tell_error("upstream_lost", f"{_LOST[failure.word]}{detail}. It is called again.{lost}")
+        lost = WHAT_IS_LOST if self._session else ""
+        self._tell_error("upstream_lost", f"{LOST[failure.word]}{detail}. It is called again.{lost}")
 
     # Small things
 
     def _refuse(self, code: str, message: str, head: ClientHead | None) -> None:
         kind = "server_error" if code == "server_busy" else "invalid_request_error"
         event_id = word(head.event_id) if head is not None else None
-        self._orders.append(ToClient(self._events.error(code, message, event_id, kind)))
+        self._orders.append(ToClient(self._events.error(code, message, event_id, kind), self._client))
 
     def _tell_error(self, code: str, message: str) -> None:
         self._orders.append(ToClient(self._events.error(code, message)))

@@ -9,7 +9,7 @@ from typing import TypeAlias
 from protocol.address import Path
 from protocol.ice import ConsentLate, ConsentRestored, PathSelected, RestartCompleted, SendTo
 from protocol.rtp import RtpPacket
-from protocol.sctp import ChannelClosed, ChannelMessage, ChannelOpened, ChannelWritable
+from protocol.sctp import ChannelClosed, ChannelMessage, ChannelOpened, ChannelOverrun, ChannelWritable
 
 __all__ = [
     "AudioParameters",
@@ -135,6 +135,7 @@ PeerEvent: TypeAlias = (
     | AudioReceived
     | ChannelOpened
     | ChannelMessage
+    | ChannelOverrun
     | ChannelWritable
     | ChannelClosed
 )

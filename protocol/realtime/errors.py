@@ -19,11 +19,13 @@ class Code(enum.StrEnum):
     ITEM_EXISTS = "item_already_exists"
     NO_CALL = "invalid_tool_call_id"
     BUFFER_EMPTY = "input_audio_buffer_commit_empty"
+    BUFFER_OVERRUN = "input_audio_buffer_overrun"
     RESPONSE_ACTIVE = "conversation_already_has_active_response"
     NO_RESPONSE = "response_cancel_not_active"
     VOICE_FIXED = "cannot_update_voice"
     UNSUPPORTED = "unsupported"
     TOO_MANY = "too_many"
+    EVENTS_MISSED = "events_missed"
     MODEL_FAILED = "model_failed"
 
 

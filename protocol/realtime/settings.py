@@ -16,6 +16,7 @@ from protocol.realtime.errors import ApiError, Code
 from protocol.realtime.shapes import raise_for
 
 __all__ = [
+    "KEPT_SECONDS",
     "AudioFormat",
     "FunctionTool",
     "Modality",
@@ -29,6 +30,7 @@ __all__ = [
 ]
 
 MAX_TOOLS = 128
+KEPT_SECONDS = 60  # of the caller's audio: of a longer turn, its end
 MAX_DEPTH = 64  # of objects and lists in one another
 MAX_OUTPUT_TOKENS = 4096
 

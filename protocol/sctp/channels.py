@@ -19,6 +19,7 @@ from protocol.sctp.events import (
     ChannelLimit,
     ChannelMessage,
     ChannelOpened,
+    ChannelOverrun,
     ChannelWritable,
     MessageTooLarge,
     Output,
@@ -244,7 +245,7 @@ class Channels:
 
     def receive(self, message: Message) -> None:
         """May raise DecodeError: the message is dropped, the association goes on."""
-        number, ppid, data = message
+        number, ppid, data, is_too_large = message
         if ppid == Ppid.WEBRTC_DCEP:
             self._receive_dcep(number, data)
             return
@@ -252,6 +253,10 @@ class Channels:
         if channel is None or channel.incoming_reset:
             raise DecodeError("channel_unknown")
         value: str | bytes
+        if is_too_large:
+            self._peer_knows(number, channel)
+            self._outputs.append(ChannelOverrun(number))
+            return
         if ppid == Ppid.WEBRTC_STRING:
             try:
                 value = data.decode()

@@ -12,6 +12,7 @@ class SctpConfig:
     max_packet_size: int = 1150  # one SCTP packet is one DTLS record within 1200 bytes of UDP (RFC 8261 §5)
     base_packet_size: int = 512  # until the path has shown that it takes the largest
     max_message_size: int = 262144  # largest message we accept; say the same in a=max-message-size
+    max_dropped_size: int = 1024 * 1024  # a message up to this is dropped and told; a larger one ends the association
     receive_window: int = 1024 * 1024
     max_pieces: int = 8192  # messages and part messages waiting for others: small ones cost more than their bytes
     streams: int = 1024  # in each direction; the limit of Chromium too

@@ -14,6 +14,7 @@ __all__ = [
     "ChannelLimit",
     "ChannelMessage",
     "ChannelOpened",
+    "ChannelOverrun",
     "ChannelWritable",
     "MessageTooLarge",
     "Output",
@@ -53,6 +54,13 @@ class ChannelMessage:
 
 
 @dataclass(frozen=True, slots=True)
+class ChannelOverrun:
+    """The peer sent a message larger than we had said that we take. It was dropped; the channel goes on."""
+
+    channel: int
+
+
+@dataclass(frozen=True, slots=True)
 class ChannelWritable:
     """`send` had returned False; there is room again."""
 
@@ -72,7 +80,14 @@ class AssociationClosed:
 
 
 Output: TypeAlias = (
-    Packet | AssociationUp | ChannelOpened | ChannelMessage | ChannelWritable | ChannelClosed | AssociationClosed
+    Packet
+    | AssociationUp
+    | ChannelOpened
+    | ChannelMessage
+    | ChannelOverrun
+    | ChannelWritable
+    | ChannelClosed
+    | AssociationClosed
 )
 
 

@@ -33,7 +33,7 @@ class Receiver:
     def __init__(self, config: SctpConfig, drops: Counter[str]) -> None:
         self._config = config
         self._drops = drops
-        self._reassembly = Reassembly(config.max_message_size, drops)
+        self._reassembly = Reassembly(config.max_message_size, config.max_dropped_size, drops)
         self._intervals: list[tuple[int, int]] = []  # (first, last) received beyond the cumulative TSN, ascending
         self._duplicates: list[int] = []
         self._unacknowledged_packets = 0
@@ -182,7 +182,8 @@ class Receiver:
         return chunk
 
     def clear(self) -> None:
-        self._reassembly = Reassembly(self._config.max_message_size, self._drops)
+        config = self._config
+        self._reassembly = Reassembly(config.max_message_size, config.max_dropped_size, self._drops)
         self._intervals.clear()
         self.deadline = math.inf
         self.due = False

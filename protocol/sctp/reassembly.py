@@ -5,8 +5,11 @@
 2. A run with both ends is a message. Unordered: delivered at once. Ordered: delivered when its stream sequence number
    is the next, else it waits.
 
-Bounds: the receiver asks `bytes_held` and `pieces` before it gives a fragment; a run never grows over the largest
-message; a violation of these rules is fatal (RemoteError).
+3. A message larger than we take is dropped: of its run only the length is kept from then on. What is delivered in its place
+   has no data and says so.
+
+Bounds: the receiver asks `bytes_held` and `pieces` before it gives a fragment; a run never holds more than the largest
+message; a message beyond what is dropped in peace, or a violation of these rules, is fatal (RemoteError).
 """
 
 from __future__ import annotations
@@ -28,10 +31,12 @@ class Message(NamedTuple):
     stream: int
     ppid: int
     data: bytes
+    is_too_large: bool = False
+    """What it said was dropped."""
 
 
 class _Run:
-    __slots__ = ("begins", "data", "ends", "first", "key", "last", "ppid")
+    __slots__ = ("begins", "data", "ends", "first", "is_too_large", "key", "last", "ppid", "size")
 
     def __init__(self, tsn: int, chunk: Data) -> None:
         self.first = self.last = tsn
@@ -41,6 +46,11 @@ class _Run:
         self.key = (chunk.stream, unordered, 0 if unordered else chunk.ssn)
         self.ppid = chunk.ppid
         self.data = bytearray(chunk.payload)
+        self.size = len(chunk.payload)
+        self.is_too_large = False  # then `data` is empty
+
+    def message(self) -> Message:
+        return Message(self.key[0], self.ppid, bytes(self.data), self.is_too_large)
 
 
 class _Stream:
@@ -52,8 +62,10 @@ class _Stream:
 
 
 class Reassembly:
-    def __init__(self, max_message_size: int, drops: Counter[str]) -> None:
+    def __init__(self, max_message_size: int, max_dropped_size: int, drops: Counter[str]) -> None:
+        """A message larger than the first is dropped, one larger than the second too is fatal."""
         self._max_message_size = max_message_size
+        self._max_dropped_size = max_dropped_size
         self._drops = drops
         self._by_first: dict[int, _Run] = {}
         self._by_last: dict[int, _Run] = {}
@@ -67,9 +79,7 @@ class Reassembly:
 
     def add(self, tsn: int, chunk: Data) -> list[Message]:
         """Take a DATA chunk not seen before; returns the messages that it completes, in order of delivery."""
-        if chunk.flags & _WHOLE == _WHOLE:
-            if len(chunk.payload) > self._max_message_size:
-                raise RemoteError(CauseCode.PROTOCOL_VIOLATION, "message_too_large")
+        if chunk.flags & _WHOLE == _WHOLE and len(chunk.payload) <= self._max_message_size:
             message = Message(chunk.stream, chunk.ppid, chunk.payload)
             if chunk.flags & _UNORDERED:
                 return [message]
@@ -79,8 +89,8 @@ class Reassembly:
             return []
         del self._by_first[run.first], self._by_last[run.last]
         self.bytes_held -= len(run.data)
-        stream, unordered, ssn = run.key
-        message = Message(stream, run.ppid, bytes(run.data))
+        _, unordered, ssn = run.key
+        message = run.message()
         return [message] if unordered else self._in_order(ssn, message)
 
     def _append(self, tsn: int, chunk: Data) -> _Run | None:
@@ -92,10 +102,11 @@ class Reassembly:
         unordered = flags & _UNORDERED
         if run.key != (chunk.stream, unordered, 0 if unordered else chunk.ssn):
             return None
-        if len(run.data) + len(payload) > self._max_message_size:
+        if run.size + len(payload) > self._max_message_size:
             return None
         del self._by_last[tsn - 1]
         run.data += payload
+        run.size += len(payload)
         run.last = tsn
         run.ends = bool(flags & _END)
         self._by_last[tsn] = run
@@ -111,6 +122,8 @@ class Reassembly:
                 self._check(left, run)
                 del self._by_last[left.last]
                 left.data += run.data
+                left.size += run.size
+                left.is_too_large |= run.is_too_large
                 left.last, left.ends = run.last, run.ends
                 run = left
         elif left is not None:
@@ -122,14 +135,25 @@ class Reassembly:
                 del self._by_first[right.first], self._by_last[right.last]
                 right.data[:0] = run.data  # in place: fragments may come last first
                 run.data = right.data
+                run.size += right.size
+                run.is_too_large |= right.is_too_large
                 run.last, run.ends = right.last, right.ends
         elif right is not None:
             raise RemoteError(CauseCode.PROTOCOL_VIOLATION, "fragment_order")
-        if len(run.data) > self._max_message_size:
-            raise RemoteError(CauseCode.PROTOCOL_VIOLATION, "message_too_large")
+        if run.size > self._max_message_size:
+            self._drop_data(run)
         self._by_first[run.first] = run
         self._by_last[run.last] = run
         return run
+
+    def _drop_data(self, run: _Run) -> None:
+        if run.size > self._max_dropped_size:
+            raise RemoteError(CauseCode.PROTOCOL_VIOLATION, "message_too_large")
+        if not run.is_too_large:
+            run.is_too_large = True
+            self._drops["message_too_large"] += 1
+        self.bytes_held -= len(run.data)
+        run.data = bytearray()
 
     def _check(self, left: _Run, right: _Run) -> None:
         if left.key != right.key:

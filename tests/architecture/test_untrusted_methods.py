@@ -293,6 +293,9 @@ DRIVERS: dict[str, Callable[[], Feed]] = {
     "agent.realtime.session.RealtimeSession.receive_untrusted": lambda: at_zero(
         RealtimeSession(entropy=entropy()).receive_untrusted
     ),
+    "agent.realtime.session.RealtimeSession.receive_in_steps_untrusted": lambda: (
+        lambda data: list(RealtimeSession(entropy=entropy(), plays=False).receive_in_steps_untrusted(data, 0.0))
+    ),
     "agent.openai_http.retry.retry_after_untrusted": lambda: (
         lambda data: retry_after_untrusted(data.decode("latin-1"), data[::-1].decode("latin-1"))
     ),

@@ -303,18 +303,19 @@ async def test_at_the_limit_offers_are_refused_with_a_time_to_come_back(autojump
     assert refused.value.retry_after
 
 
-async def test_a_message_beyond_what_we_announced_ends_his_channels_and_nothing_else(
-    autojump_clock: Any, rig: Any
+@pytest.mark.parametrize(("size", "state"), [(MAX_DATA_BYTES + 1, "ESTABLISHED"), (4 * MAX_DATA_BYTES + 1, "DEAD")])
+async def test_a_message_beyond_what_we_announced_costs_him_no_more_than_his_channels_and_nobody_else(
+    autojump_clock: Any, rig: Any, size: int, state: str
 ) -> None:
     rig = rig()
     bystander, _ = rig.live()
     insider = Insider(rig, 1)
     peer = insider.caller.peer
     peer._sctp._channels._max_message_size = 0  # he does not care what our answer said
-    peer.send_message(insider.caller.channel, b"x" * (MAX_DATA_BYTES + 1), rig.now)
+    peer.send_message(insider.caller.channel, b"x" * size, rig.now)
     insider.flush()
     rig.wait(2)
-    assert insider.session.peer._sctp.state.name == "DEAD"
+    assert insider.session.peer._sctp.state.name == state
     assert not any(len(message) > MAX_DATA_BYTES for one in rig.backend.attachments for message in one.messages)
     assert rig.echoes(bystander) == 3
 

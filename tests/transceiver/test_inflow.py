@@ -3,16 +3,18 @@
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 import trio
 import trio.testing
+from realtime_client import OFFICIAL
 
 from agent.call import Call
 from agent.link import Link
 from agent.statistics import Statistics
-from protocol.agentlink import MAX_MESSAGE_BYTES
+from protocol.agentlink import MAX_DATA_BYTES, MAX_MESSAGE_BYTES
 from service import websocket
 from transceiver.backends.agent_link import AgentLink
 from transceiver.backends.base import Lost
@@ -142,3 +144,27 @@ def test_a_share_is_a_burst_and_then_a_rate() -> None:
     assert [inflow.take(50.0) for _ in range(int(BURST) + 1)] == [True] * int(BURST) + [False]
     assert sum(inflow.take(50.25) for _ in range(1000)) == RATE / 4
     assert sum(inflow.take(1000.0) for _ in range(1000)) == BURST
+
+
+async def test_an_event_too_large_is_answered_with_an_error_and_the_session_goes_on(
+    autojump_clock: Any, world: Any, wait_until: Any
+) -> None:
+    world.backend.echo = False
+    caller, _ = await world.live_call()
+    peer, agent = caller.peer, world.backend.last
+    peer._sctp._channels._max_message_size = 0  # a client that does not keep to what the answer said
+    other = peer.open_channel("chat", trio.current_time())
+    caller.drain()
+    await trio.sleep(0.1)
+    for channel in (other, caller.channel):
+        assert peer.send_message(channel, "x" * (MAX_DATA_BYTES + 1), trio.current_time())
+        caller.drain()
+    await wait_until(lambda: caller.messages)
+    event = json.loads(caller.messages[0])
+    OFFICIAL.validate_python(event)
+    assert (event["error"]["code"], event["error"]["event_id"]) == ("event_too_large", None)
+    caller.say("y" * MAX_DATA_BYTES)
+    await wait_until(lambda: agent.messages)
+    assert [len(data) for data in agent.messages] == [MAX_DATA_BYTES]
+    assert len([1 for message in caller.messages if "event_too_large" in str(message)]) == 1
+    assert world.registry.all_drops()["message_too_large"] == 2

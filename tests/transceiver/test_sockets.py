@@ -141,6 +141,36 @@ async def test_a_turn_that_is_appended_is_heard_and_comes_back_as_sound(start: S
 
 
 @pytest.mark.slow
+async def test_a_commit_of_more_audio_than_is_kept_is_told(start: Start):
+    edge = await start()
+    async with open_socket(edge.url + PATH) as client:
+        await client.configure(audio={"input": {"turn_detection": None, "format": {"type": "audio/pcmu"}}})
+        await client.append(bytes(8 * 61_000))
+        await client.send("input_audio_buffer.commit", event_id="too much")
+        error = (await client.read("error"))["error"]
+        assert (error["code"], error["event_id"]) == ("input_audio_buffer_overrun", "too much")
+        assert len(client.of("input_audio_buffer.committed")) == 1
+
+
+@pytest.mark.slow
+async def test_on_a_websocket_nobody_greets_unasked(start: Start):
+    talker = Talker(1)
+
+    @over_websocket
+    async def greeter(call: Call | Line) -> None:
+        await converse(call, talker, greets=True)
+
+    edge = await start(greeter)
+    async with open_socket(edge.url + PATH) as client:
+        await client.configure(instructions="Wait.")
+        await trio.sleep(0.6)
+        assert client.of("response.created") == []
+        await client.send("response.create")
+        await client.read("response.done")
+        assert len(client.of("response.created")) == talker.said == 1
+
+
+@pytest.mark.slow
 async def test_who_speaks_over_an_answer_ends_it_and_truncates_by_himself(start: Start, speech: Sound, quiet: Sound):
     talker = Talker(40, pause=0.05)
     edge = await start(speaking(talker))

@@ -5,20 +5,23 @@
    association closes meanwhile. While the agent's link is behind, it waits for that.
 3. What the agent says faster than the client takes it waits too, and the agent is told to stop; beyond a bound in bytes,
    messages are dropped and counted.
-4. When another agent takes the call over, the channels that are open are introduced to it anew.
+4. What is larger than we take was dropped before it came here. On `oai-events` we say so, for the agent never sees it.
+5. When another agent takes the call over, the channels that are open are introduced to it anew.
 """
 
 from __future__ import annotations
 
 import math
+import os
 from collections import Counter, deque
 
 import msgspec
 
 from protocol.errors import LocalError
 from protocol.peer import Peer
-from protocol.sctp import ChannelClosed, ChannelMessage, ChannelOpened, ChannelWritable
+from protocol.sctp import ChannelClosed, ChannelMessage, ChannelOpened, ChannelOverrun, ChannelWritable
 from transceiver.backends.base import Attachment
+from transceiver.refusals import too_large
 from transceiver.session.inflow import RETRY_SECONDS, Inflow, Said
 
 __all__ = ["EVENTS_LABEL", "Channels"]
@@ -124,6 +127,11 @@ class Channels:
 
     def received(self, event: ChannelMessage, now: float) -> None:
         self._say(event, now)
+
+    def overrun(self, event: ChannelOverrun, now: float) -> None:
+        channel = self._open.get(event.channel)
+        if channel is not None and channel.label == EVENTS_LABEL:
+            self.send(event.channel, too_large(os.urandom), now)
 
     def _say(self, said: Said, now: float) -> None:
         inflow, attachment = self._inflow, self._attachment

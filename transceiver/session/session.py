@@ -38,7 +38,7 @@ from protocol.peer import (
     TransportFailed,
 )
 from protocol.rtp import Trip
-from protocol.sctp import ChannelClosed, ChannelMessage, ChannelOpened, ChannelWritable
+from protocol.sctp import ChannelClosed, ChannelMessage, ChannelOpened, ChannelOverrun, ChannelWritable
 from protocol.sdp import NegotiatedAudio
 from service.logs import get_logger
 from transceiver.backends.base import Accepted, Attachment, BackendEvent, Ended, Flushed, Lost, Refused
@@ -369,6 +369,8 @@ class Session:
                 self.conversation.channels.opened(event, now)
             case ChannelMessage():
                 self.conversation.channels.received(event, now)
+            case ChannelOverrun():
+                self.conversation.channels.overrun(event, now)
             case ChannelWritable():
                 self.conversation.channels.writable(event, now)
             case ChannelClosed():

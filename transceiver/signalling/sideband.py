@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Protocol
 
@@ -10,6 +9,7 @@ import trio
 from starlette.websockets import WebSocket
 
 from protocol.agentlink import MAX_DATA_BYTES
+from transceiver.refusals import too_large
 from transceiver.signalling.pipe import send
 
 __all__ = ["Controller", "control"]
@@ -69,7 +69,7 @@ async def control(websocket: WebSocket, controller: Controller) -> None:
             text: str | None = message.get("text")
             data = message["bytes"] if text is None else text
             if len(data if text is None else text.encode()) > MAX_DATA_BYTES:
-                await websocket.send_text(_too_large())
+                await websocket.send_text(too_large(os.urandom))
                 continue
             while not controller.may_speak:  # noqa: ASYNC110 - so rare that nothing else should pay for being woken
                 await trio.sleep(ROOM_SECONDS)
@@ -95,15 +95,3 @@ async def control(websocket: WebSocket, controller: Controller) -> None:
             nursery.start_soon(tell)
     finally:
         controller.leave()
-
-
-def _too_large() -> str:
-    """The agent never sees the event, so we answer it, in the API's words."""
-    error = {
-        "type": "invalid_request_error",
-        "code": "event_too_large",
-        "message": f"The event is larger than {MAX_DATA_BYTES} bytes.",
-        "param": None,
-        "event_id": None,
-    }
-    return json.dumps({"type": "error", "event_id": f"event_{os.urandom(12).hex()}", "error": error})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import json
+
 import trio
+from realtime_client import OFFICIAL
 from trio.abc import Clock
 
 from agent.realtime.clients import CALLER, MAX_EARLY_EVENTS, MAX_WAITING_BYTES, ROOM_BYTES, Clients
@@ -54,7 +57,7 @@ async def test_an_event_for_all_reaches_all_and_one_for_one_reaches_that_one(
     assert [clients.number_of(channel) for channel in (0, 1, 65534, FIRST, FIRST + 9)] == [0, 0, 0, FIRST, FIRST + 9]
 
 
-async def test_a_controller_that_takes_nothing_is_told_nothing_more_and_holds_up_nobody(
+async def test_a_controller_that_takes_nothing_holds_up_nobody_and_is_told_what_it_missed(
     autojump_clock: Clock, nursery: trio.Nursery
 ):
     world = World()
@@ -67,11 +70,15 @@ async def test_a_controller_that_takes_nothing_is_told_nothing_more_and_holds_up
     for _ in range(count):
         world.clients.put("x" * 100_000, None)
         await trio.sleep(0.01)
-    assert world.clients.counters == {"lost": 1}
+    assert world.clients.counters == {"missed": 1}
     assert len(world.taken[None]) == len(world.taken[FIRST + 1]) == count
     world.blocked.clear()
     await trio.sleep(1)
-    assert FIRST not in world.taken
+    first, notice, *rest = world.taken[FIRST]
+    OFFICIAL.validate_json(notice)
+    assert json.loads(notice)["error"]["code"] == "events_missed"
+    assert {first, *rest} == {"x" * 100_000}
+    assert 1 <= len(rest) < 5
     assert not world.lost
 
 
@@ -113,3 +120,19 @@ async def test_sound_waits_for_room(autojump_clock: Clock, nursery: trio.Nursery
     world.blocked.clear()
     with trio.fail_after(1):
         await world.clients.wait_room()
+
+
+async def test_many_bytes_before_a_channel_opens_are_dropped_and_do_not_end_the_call(
+    autojump_clock: Clock, nursery: trio.Nursery
+):
+    world = World()
+    nursery.start_soon(world.clients.write_to_caller)
+    for _ in range(MAX_WAITING_BYTES // 100_000 + 5):
+        world.clients.put("x" * 100_000, None)
+    assert world.clients.counters["early"] > 0
+    assert not world.lost
+    with trio.fail_after(1):
+        await world.clients.wait_sent()
+    world.clients.reach_caller()
+    await world.clients.wait_sent()
+    assert world.taken[None]

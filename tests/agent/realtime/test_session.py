@@ -9,7 +9,7 @@ from realtime_client import Client, types
 
 from agent.realtime.orders import CutAudio, DetectTurns, Generate, StopModel, Transcribe
 from agent.realtime.server_events import Usage
-from protocol.realtime.settings import SemanticVad, ServerVad
+from protocol.realtime.settings import KEPT_SECONDS, SemanticVad, ServerVad
 
 TURN_EVENTS = [
     "input_audio_buffer.speech_started",
@@ -157,6 +157,17 @@ def test_push_to_talk_commits_what_was_heard_since_the_last_time(client: Client)
     client.send("input_audio_buffer.commit")
     assert (client.order(Transcribe).start_ms, client.order(Transcribe).end_ms) == (1500.0, 1700.0)
     assert types(client.send("response.create")) == ["response.created"]
+
+
+def test_a_commit_of_more_than_is_kept_says_so(client: Client):
+    client.configure(audio={"input": {"turn_detection": None}})
+    client.session.heard(KEPT_SECONDS * 1000.0)
+    assert types(client.send("input_audio_buffer.commit")) == TURN_EVENTS[2:]
+    client.session.heard(KEPT_SECONDS * 1000.0 + 100)
+    *news, error = client.send("input_audio_buffer.commit")
+    assert types(news) == TURN_EVENTS[2:]
+    assert error["error"]["code"] == "input_audio_buffer_overrun"
+    assert error["error"]["event_id"].startswith("ours_")
 
 
 def test_who_says_nothing_for_long_is_spoken_to(client: Client):

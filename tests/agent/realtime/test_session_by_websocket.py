@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import random
 
 import pytest
@@ -10,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from realtime_client import Client, types
 
-from agent.realtime.client_events import MAX_APPEND_BYTES
+from agent.realtime.client_events import MAX_APPEND_BYTES, PIECE_LENGTH
 from agent.realtime.orders import CutAudio, Generate, Hear, StopModel
 
 
@@ -46,6 +47,29 @@ def test_what_is_no_base64_is_an_error(client: Client, audio: str):
     [event] = client.send("input_audio_buffer.append", audio=audio)
     assert (event["error"]["code"], event["error"]["param"]) == ("invalid_value", "audio")
     assert event["error"]["event_id"].startswith("ours_")
+    assert client.count(Hear) == 0
+
+
+@pytest.mark.parametrize("size", [PIECE_LENGTH * 3 // 4, PIECE_LENGTH, 100_001])
+def test_a_long_append_is_read_in_steps_and_heard_whole(client: Client, size: int):
+    audio = random.Random(1).randbytes(size)
+    text = json.dumps({"type": "input_audio_buffer.append", "audio": base64.b64encode(audio).decode()})
+    steps = 0
+    for _ in client.session.receive_in_steps_untrusted(text, client.now):
+        assert client.session.poll() == [], "it may still turn out to be wrong"
+        steps += 1
+    assert steps == -(-size * 4 // 3 // PIECE_LENGTH)
+    assert b"".join(order.audio for order in client.session.poll() if isinstance(order, Hear)) == audio
+
+
+@pytest.mark.parametrize(
+    ("place", "letters"), [(0, "=="), (PIECE_LENGTH - 1, "="), (PIECE_LENGTH - 2, "=="), (-3, "ä")]
+)
+def test_nothing_is_heard_of_a_long_append_that_is_wrong_somewhere(client: Client, place: int, letters: str):
+    audio = [*"A" * (3 * PIECE_LENGTH)]
+    audio[place : place + len(letters) if place >= 0 else -2] = letters
+    [event] = client.send("input_audio_buffer.append", audio="".join(audio))
+    assert (event["error"]["code"], event["error"]["param"]) == ("invalid_value", "audio")
     assert client.count(Hear) == 0
 
 

@@ -339,7 +339,7 @@ async def test_a_caller_without_a_channel_does_not_lose_the_call_for_unread_even
         await session.update({"instructions": "x" * 200_000})
     await trio.sleep(1)
     assert caller.client.of(CallEnd) == []
-    assert caller.counted("drops")["no_channel"] > 0
+    assert caller.counted("drops")["early"] > 0
 
 
 async def test_sound_beyond_the_bound_makes_the_service_wait_and_is_heard_whole(

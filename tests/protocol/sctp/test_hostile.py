@@ -20,6 +20,7 @@ from protocol.sctp import (
     ChannelClosed,
     ChannelMessage,
     ChannelOpened,
+    ChannelOverrun,
     Packet,
     SctpConfig,
 )
@@ -190,12 +191,49 @@ def test_data_without_data_aborts(make_raw_peer: Make):
     assert peer.events[-1] == AssociationClosed("no_user_data")
 
 
-def test_a_message_larger_than_we_said_aborts(make_raw_peer: Make):
+@pytest.mark.parametrize("seed", range(20))
+def test_a_message_larger_than_we_said_is_dropped_and_told_and_the_channel_goes_on(make_raw_peer: Make, seed: int):
     peer = make_raw_peer(SctpConfig(max_message_size=5000))
-    for tsn in range(4):
+    held = peer.association._receiver._reassembly
+    peer.say(peer.data(0, OPEN, ppid=50))
+    large = [peer.data(1 + n, bytes(1000), flags=(2 if not n else 0) | (1 if n == 8 else 0), ssn=1) for n in range(9)]
+    if seed:
+        random.Random(seed).shuffle(large)
+    for chunk in large:
+        assert not causes(peer.say(chunk), ChunkType.ABORT)
+        assert held.bytes_held <= (5000 if not seed else 9000)
+    peer.say(peer.data(10, b"next", ssn=2))
+    assert peer.events[-2:] == [ChannelOverrun(0), ChannelMessage(0, "next")]
+    assert peer.association.drops["message_too_large"] >= 1
+    assert (held.bytes_held, held.pieces) == (0, 0)
+
+
+def test_a_message_of_the_largest_size_passes_and_one_byte_more_does_not(make_raw_peer: Make):
+    peer = make_raw_peer(SctpConfig(max_message_size=2000))
+    peer.say(peer.data(0, OPEN, ppid=50))
+    for n, size in enumerate((1000, 1001)):
+        peer.say(peer.data(1 + 2 * n, bytes(1000), flags=2, ssn=1 + n, ppid=53))
+        peer.say(peer.data(2 + 2 * n, bytes(size), flags=1, ssn=1 + n, ppid=53))
+    assert peer.events[-2:] == [ChannelMessage(0, bytes(2000)), ChannelOverrun(0)]
+
+
+def test_a_message_that_never_ends_aborts_and_was_not_kept(make_raw_peer: Make):
+    peer = make_raw_peer(SctpConfig(max_message_size=5000, max_dropped_size=20_000))
+    for tsn in range(20):
         assert not causes(peer.say(peer.data(tsn, bytes(1000), flags=2 if not tsn else 0)), ChunkType.ABORT)
-    peer.say(peer.data(4, bytes(1001), flags=0))
+        assert peer.association._receiver._reassembly.bytes_held <= 5000
+    peer.say(peer.data(20, bytes(1), flags=0))
     assert peer.events[-1] == AssociationClosed("message_too_large")
+
+
+def test_a_message_too_large_on_no_channel_or_in_the_channel_protocol_is_only_dropped(make_raw_peer: Make):
+    peer = make_raw_peer(SctpConfig(max_message_size=500))
+    before = len(peer.events)
+    peer.say(peer.data(0, bytes(600), ssn=0), peer.data(1, bytes(400), ssn=1))
+    peer.say(peer.data(2, bytes(600), ssn=0, stream=2, ppid=50))
+    assert peer.events[before:] == []
+    assert peer.association.drops["message_too_large"] == 2
+    assert peer.association.state is AssociationState.ESTABLISHED
 
 
 @pytest.mark.parametrize(
