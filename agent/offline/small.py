@@ -46,6 +46,10 @@ SET_LIGHT = "set_light"
 MAX_TIMERS = 8
 MAX_SECONDS = 24 * 3600
 MAX_SAID = 600  # letters of what a function returned
+MAX_SAID_IN_ALL = 1200  # of what several did
+MAX_RESULTS = 64  # the last, that are looked at
+MAX_JSON = 4096  # letters: longer ones are text
+MAX_NAME = 64  # letters of a room
 
 GREETING = (
     "Hello, this is Antiphon's offline voice. I can set timers, switch lights and convert units. Say help to hear more."
@@ -191,12 +195,14 @@ class SmallTalk:
         """What to say of the functions' results that the conversation ends with."""
         calls = {item.call_id: item for item in plan.items if isinstance(item, FunctionCall)}
         said: list[str] = []
-        for item in reversed(plan.items):
+        room = MAX_SAID_IN_ALL
+        for item in reversed(plan.items[-MAX_RESULTS:]):
             if not isinstance(item, FunctionCallOutput):
                 break
             sentence = self._result(calls.get(item.call_id), item.output)
-            if sentence not in said:
+            if sentence not in said and len(sentence) <= room:
                 said.insert(0, sentence)
+                room -= len(sentence)
         return said
 
     def _result(self, call: FunctionCall | None, output: str) -> str:
@@ -205,7 +211,7 @@ class SmallTalk:
         if isinstance(result, dict) and (result.get("error") or result.get("ok") is False):
             return f"That did not work: {_said(result.get('error') or 'the lights do not answer')}."
         if isinstance(asked, dict) and isinstance(asked.get("on"), bool):
-            room = str(asked.get("room", "")).replace("_", " ").lower()
+            room = str(asked.get("room", ""))[:MAX_NAME].replace("_", " ").lower()
             if room in self._lights:
                 self._lights[room] = asked["on"]
             return _switched(room or None, asked["on"])
@@ -231,6 +237,8 @@ def _rooms_of(tool: FunctionTool) -> tuple[str, ...]:
 
 
 def _decoded(text: str) -> Any:  # noqa: ANN401  (what a function returns is anything)
+    if len(text) > MAX_JSON:
+        return text[:MAX_SAID]
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):
