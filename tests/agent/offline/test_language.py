@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
@@ -55,6 +56,9 @@ WRITTEN: list[tuple[str, Meaning]] = [
     ("20 degrees Celsius in Fahrenheit", conversion(20, "degrees celsius", "degrees fahrenheit")),
     ("how many feet are in a pound", Unknown()),
     ("Order a pizza", Unknown()),
+    ("two and a half hundred feet in meters", conversion(250, "feet", "meters")),
+    ("one hundred one hundred feet in meters", conversion(100, "feet", "meters")),
+    ("a thousand million and 2000000000 km in miles", Unknown()),
     ("", Unknown()),
 ]
 
@@ -98,7 +102,18 @@ WORDS = (
 )
 
 
-@given(st.text() | st.lists(st.sampled_from(WORDS)).map(" ".join))
+def test_long_texts_and_immense_numbers_are_no_trouble():
+    assert understand("timer " + "9" * 400 + " hours") == SetTimer(None)
+    assert understand("9" * 450 + " km in miles") == Unknown()
+    began = time.process_time()
+    assert understand("one hundred " * 20_000 + "x") == Unknown()
+    assert time.process_time() - began < 1
+
+
+NUMBERS = st.integers(0).map(str) | st.floats(0, 1e300).map("{:f}".format) | st.sampled_from(["9" * 400, "٣", "1,5"])
+
+
+@given(st.text() | st.lists(st.sampled_from(WORDS) | NUMBERS, max_size=300).map(" ".join))
 def test_any_text_means_something(text: str):
     assert understand(text) is not None
 
