@@ -201,6 +201,10 @@ GRAMMAR = _grammar()
 
 # What is meant
 
+MAX_LETTERS = 500  # that are read of what is said, MAX_WORDS at most
+MAX_WORDS = 100
+MAX_NUMBER = 1e9
+
 _WORD = re.compile(r"\d+(?:[.,]\d+)?|[a-z]+(?:'[a-z]+)?")
 _UNIT_OF = {name: unit for unit in UNITS for name in (unit.one, unit.many) if " " not in name} | {
     "celsius": UNITS[-2],
@@ -224,7 +228,7 @@ _UNIT_OF = {name: unit for unit in UNITS for name in (unit.one, unit.many) if " 
 
 def understand(text: str) -> Meaning:
     """What somebody who says this wants."""
-    words = _WORD.findall(text.lower().replace("’", "'").replace("-", " "))
+    words = _WORD.findall(text[:MAX_LETTERS].lower().replace("’", "'").replace("-", " "))[:MAX_WORDS]
     said = frozenset(words)
     if said & {"timer", "timers", "alarm"} or {"time", "left"} <= said or {"long", "left"} <= said:
         return _timer(words, said)
@@ -294,9 +298,19 @@ def _amount(words: list[str]) -> tuple[float, Unit] | None:
 
 def _number(words: list[str], place: int) -> tuple[float | None, int]:
     """The number that begins there, and where it ends."""
-    word = words[place]
-    if word[0].isdigit():
-        return float(word.replace(",", ".")), place + 1
+    value, after = _small_number(words, place)
+    if value is None or words[place] not in _VALUE or words[after : after + 1] != ["hundred"]:
+        return value, after
+    rest, end = _small_number(words, after + 1)
+    return (100 * value + rest, end) if rest is not None and rest < 100 else (100 * value, after + 1)
+
+
+def _small_number(words: list[str], place: int) -> tuple[float | None, int]:
+    """One without hundreds, or in digits; none behind the last word."""
+    word = words[place] if place < len(words) else ""
+    if word[:1].isdigit():
+        value = float(word.replace(",", "."))
+        return (value, place + 1) if value <= MAX_NUMBER else (None, place)
     if word == "half":
         after = place + 1
         return 0.5, after + (words[after : after + 1] in (["a"], ["an"]))
@@ -307,10 +321,6 @@ def _number(words: list[str], place: int) -> tuple[float | None, int]:
     if word in TENS and place < len(words) and words[place] in ONES:
         value += _VALUE[words[place]]
         place += 1
-    if place < len(words) and words[place] == "hundred":
-        value *= 100
-        rest, after = _number(words, place + 1) if place + 1 < len(words) else (None, place + 1)
-        return (value + rest, after) if rest is not None and rest < 100 else (value, place + 1)
     if words[place : place + 3] == ["and", "a", "half"]:
         return value + 0.5, place + 3
     return value, place

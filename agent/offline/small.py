@@ -50,6 +50,10 @@ MAX_TIMERS = 8
 MAX_SECONDS = 24 * 3600
 MAX_ROOMS = 16  # of a function's list
 MAX_SAID = 600  # letters of what a function returned
+MAX_SAID_IN_ALL = 1200  # of what several did
+MAX_RESULTS = 64  # the last, that are looked at
+MAX_JSON = 4096  # letters: longer ones are text
+MAX_NAME = 64  # letters of a room
 
 GREETING = (
     "Hello, this is Antiphon's offline voice. I can set timers, switch lights and convert units. Say help to hear more."
@@ -200,12 +204,14 @@ class SmallTalk:
         """What to say of the functions' results that the conversation ends with."""
         calls = {item.call_id: item for item in plan.items if isinstance(item, FunctionCall)}
         said: list[str] = []
-        for item in reversed(plan.items):
+        room = MAX_SAID_IN_ALL
+        for item in reversed(plan.items[-MAX_RESULTS:]):
             if not isinstance(item, FunctionCallOutput):
                 break
             sentence = self._result(calls.get(item.call_id), item.output)
-            if sentence not in said:
+            if sentence not in said and len(sentence) <= room:
                 said.insert(0, sentence)
+                room -= len(sentence)
         return said
 
     def _result(self, call: FunctionCall | None, output: str) -> str:
@@ -215,7 +221,7 @@ class SmallTalk:
         if isinstance(result, dict) and (result.get("error") or result.get("ok") is False):
             return f"That did not work: {_said(result.get('error') or 'the lights do not answer')}."
         if isinstance(asked, dict) and isinstance(asked.get("on"), bool):
-            room, on = _plain(str(asked.get("room", ""))), bool(asked["on"])
+            room, on = _plain(str(asked.get("room", ""))[:MAX_NAME]), bool(asked["on"])
             rooms = ROOMS if room == ALL else (room,) if room in self._lights else ()
             self._lights.update(dict.fromkeys(rooms, on))
             return _switched(None if room in ("", ALL) else room, on)
@@ -245,6 +251,8 @@ def _plain(room: str) -> str:
 
 
 def _decoded(text: str) -> Any:  # noqa: ANN401  (what a function returns is anything)
+    if len(text) > MAX_JSON:
+        return text[:MAX_SAID]
     try:
         return msgspec.json.decode(text)
     except (msgspec.DecodeError, RecursionError):

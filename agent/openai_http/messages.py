@@ -6,6 +6,7 @@
 3. Calls of functions stand in one message of the assistant's, and what they returned directly behind it, as servers demand,
    wherever it stands in the conversation. A call that was cut off is left out, one without a result gets a word that says so;
    a result without its call is left out.
+4. Of a long conversation, the last MAX_BYTES are told, and the last item in any case.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from typing import Any
 
 import msgspec
 
-from agent.realtime.items import FunctionCall, FunctionCallOutput, Message, text_of
+from agent.realtime.items import FunctionCall, FunctionCallOutput, Item, Message, bytes_of, text_of
 from agent.realtime.response import Plan
 from protocol.realtime.settings import FunctionTool, ToolFunction
 
@@ -23,8 +24,10 @@ __all__ = ["fields_of", "messages_of"]
 
 # Implementation constants
 NO_RESULT = "(no result yet)"
+MAX_BYTES = 256 * 1024  # of items: what is made of more holds up other calls for too long
 
 Json = dict[str, Any]
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
 
 
 def messages_of(plan: Plan, words: Mapping[str, str], opening: str = "") -> list[Json]:
@@ -33,9 +36,10 @@ def messages_of(plan: Plan, words: Mapping[str, str], opening: str = "") -> list
     messages: list[Json] = []
     if plan.instructions:
         messages.append({"role": "system", "content": plan.instructions})
-    results = {item.call_id: item.output for item in plan.items if isinstance(item, FunctionCallOutput)}
+    items = _last(plan.items)
+    results = {item.call_id: item.output for item in items if isinstance(item, FunctionCallOutput)}
     calls: list[FunctionCall] = []
-    for item in plan.items:
+    for item in items:
         if isinstance(item, FunctionCall):
             if item.status == "completed":  # of one that was cut off, or still comes, the arguments are no JSON
                 calls.append(item)
@@ -47,6 +51,9 @@ def messages_of(plan: Plan, words: Mapping[str, str], opening: str = "") -> list
         if text and isinstance(item, Message):
             _add_text(messages, item.role, text)
     _add_calls(messages, calls, results)
+    for message in messages:
+        if isinstance(message["content"], list):
+            message["content"] = "\n".join(message["content"])
     if opening and all(message["role"] == "system" for message in messages):
         messages.append({"role": "user", "content": opening})
     return messages
@@ -65,12 +72,22 @@ def fields_of(plan: Plan, max_tokens_field: str) -> Json:
     return fields
 
 
+def _last(items: Sequence[Item]) -> Sequence[Item]:
+    left = MAX_BYTES
+    for place in range(len(items) - 1, -1, -1):
+        left -= bytes_of(items[place])
+        if left < 0:
+            return items[min(place + 1, len(items) - 1) :]
+    return items
+
+
 def _add_text(messages: list[Json], role: str, text: str) -> None:
+    """Texts of one message are a list until all of them are there."""
     last = messages[-1] if messages else {}
     if last.get("role") == role and role != "system" and "tool_calls" not in last:
-        last["content"] += "\n" + text
+        last["content"].append(text)
     else:
-        messages.append({"role": role, "content": text})
+        messages.append({"role": role, "content": [text]})
 
 
 def _add_calls(messages: list[Json], calls: Sequence[FunctionCall], results: Mapping[str, str]) -> None:
@@ -94,7 +111,8 @@ def _add_calls(messages: list[Json], calls: Sequence[FunctionCall], results: Map
 def _arguments(call: FunctionCall) -> str:
     """Servers that put calls into a template read the arguments, and refuse the whole request for those that are no JSON."""
     try:
-        return call.arguments if isinstance(msgspec.json.decode(call.arguments), dict) else "{}"
+        _OBJECT.decode(call.arguments)
+        return call.arguments
     except (msgspec.DecodeError, RecursionError):
         return "{}"
 

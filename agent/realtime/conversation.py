@@ -13,7 +13,7 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 
-from agent.realtime.items import FunctionCall, Item, ItemReference, Message, OutputAudio, text_of
+from agent.realtime.items import FunctionCall, Item, ItemReference, Message, OutputAudio, bytes_of
 from protocol.realtime.errors import ApiError, Code
 
 __all__ = ["MAX_BYTES", "MAX_ITEMS", "ROOT", "Conversation"]
@@ -40,7 +40,9 @@ class Conversation:
         self._items: dict[str, Item] = {}
         self._order: list[str] = []
         self._speech: dict[str, _Speech] = {}
+        self._costs: dict[str, int] = {}
         self._cost = 0
+        """Their sum."""
         self.counters: Counter[str] = Counter()
         """`forgotten`: items dropped because there were too many."""
 
@@ -96,19 +98,20 @@ class Conversation:
             place = self._order.index(after) + 1
         self._order.insert(place, item.id)
         self._items[item.id] = item
-        self._cost += _cost(item)
+        self._weigh(item.id, ITEM_OVERHEAD + bytes_of(item))
         self._forget_surplus(item.id)
         return self.previous(item.id)
 
-    def grown(self, item_id: str, letters: int) -> None:
-        """So many letters were added to its words."""
+    def grown(self, item_id: str, words: str) -> None:
+        """These were added to its words."""
         if item_id in self._items:
-            self._cost += letters
+            self._weigh(item_id, self._costs[item_id] + len(words.encode("utf-8", "replace")))
             self._forget_surplus(item_id)
 
     def delete(self, item_id: str) -> None:
         """Raises ApiError."""
-        self._cost -= _cost(self.get(item_id))
+        self.get(item_id)
+        self._cost -= self._costs.pop(item_id)
         del self._items[item_id]
         self._speech.pop(item_id, None)
         self._order.remove(item_id)
@@ -144,20 +147,20 @@ class Conversation:
             raise ApiError(Code.INVALID_VALUE, message, "audio_end_ms")
         said = part.transcript or ""
         kept = said[: _letters_at(speech, audio_end_ms, len(said))].rstrip()
-        self._cost -= len(said) - len(kept)
         part.transcript = kept
+        self._weigh(item_id, ITEM_OVERHEAD + bytes_of(item))
         speech.milliseconds = float(audio_end_ms)
         speech.marks = [mark for mark in speech.marks if mark[0] <= audio_end_ms]
+
+    def _weigh(self, item_id: str, cost: int) -> None:
+        self._cost += cost - self._costs.get(item_id, 0)
+        self._costs[item_id] = cost
 
     def _forget_surplus(self, spare: str) -> None:
         while len(self._order) > MAX_ITEMS or (self._cost > MAX_BYTES and len(self._order) > 1):
             oldest = self._order[0] if self._order[0] != spare else self._order[1]
             self.delete(oldest)
             self.counters["forgotten"] += 1
-
-
-def _cost(item: Item) -> int:
-    return ITEM_OVERHEAD + len(text_of(item))
 
 
 def _letters_at(speech: _Speech, moment: float, letters: int) -> int:

@@ -23,10 +23,12 @@ __all__ = [
     "OutputAudio",
     "OutputText",
     "Status",
+    "bytes_of",
     "text_of",
 ]
 
 MAX_CONTENT = 64
+PART_OVERHEAD = 64  # bytes that a piece of content costs besides its words
 
 Identifier: TypeAlias = Annotated[str, Meta(min_length=1, max_length=64)]
 Status: TypeAlias = Literal["in_progress", "completed", "incomplete"]
@@ -108,3 +110,15 @@ def text_of(item: Item) -> str:
         return item.output
     words = (part.text if isinstance(part, (InputText, OutputText)) else part.transcript or "" for part in item.content)
     return " ".join(word for word in words if word)
+
+
+def bytes_of(item: Item) -> int:
+    """What it costs: its words, names and ids in UTF-8, and so much for each piece of content."""
+    texts = [item.id, text_of(item)]
+    if isinstance(item, Message):
+        return PART_OVERHEAD * len(item.content) + _utf8(texts)
+    return _utf8([*texts, item.call_id, item.name if isinstance(item, FunctionCall) else None])
+
+
+def _utf8(texts: list[str | None]) -> int:
+    return sum(len(text) if text.isascii() else len(text.encode("utf-8", "replace")) for text in texts if text)

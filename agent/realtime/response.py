@@ -158,7 +158,7 @@ class Response:
             part.transcript = self._words
         elif isinstance(part, OutputText):
             part.text = self._words
-        self._conversation.grown(self._name(message), len(text))
+        self._conversation.grown(self._name(message), text)
         delta = TranscriptDelta if self.plan.speaks else TextDelta
         self._tell(delta(**self._place(), delta=text))
 
@@ -189,7 +189,7 @@ class Response:
         if not self.is_generating or not isinstance(call, FunctionCall) or not text:
             return
         call.arguments += text
-        self._conversation.grown(self._name(call), len(text))
+        self._conversation.grown(self._name(call), text)
         self._tell(FunctionArgumentsDelta(**self._item_place(), call_id=call.call_id, delta=text))
 
     # How it ends

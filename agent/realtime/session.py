@@ -361,7 +361,7 @@ class RealtimeSession:
         item = self.conversation.get(item_id)
         if isinstance(item, Message) and item.content and isinstance(item.content[0], InputAudio):
             item.content[0].transcript = transcript
-            self.conversation.grown(item_id, len(transcript))
+            self.conversation.grown(item_id, transcript)
         if self.settings.audio.input.transcription is not None:
             if before and transcript.startswith(before):
                 self._tell_words(item_id, transcript[len(before) :])

@@ -31,7 +31,8 @@ MIN_LETTERS = 8  # of a piece that is spoken by itself: "1. " is no sentence
 MAX_LETTERS = 240  # then it is cut between words
 PATIENCE_SECONDS = 20.0
 
-_END = re.compile(r"[.!?…。！？]+[\"')\]»”’]*\s+|\n+")
+# From the first mark of a row only, and never back: what anybody writes is read once.
+_END = re.compile(r"(?<![.!?…。！？])[.!?…。！？]++[\"')\]»”’]*+\s++|\n++")
 
 
 class Sentences:
@@ -42,11 +43,12 @@ class Sentences:
 
     def feed(self, text: str) -> list[str]:
         """The pieces that are whole now."""
-        self._text += text
+        text, start = self._text + text, 0
         pieces = []
-        while (end := self._end()) is not None:
-            pieces.append(self._text[:end])
-            self._text = self._text[end:]
+        while (end := _end(text[start : start + MAX_LETTERS + 1])) is not None:
+            pieces.append(text[start : start + end])
+            start += end
+        self._text = text[start:]
         return pieces
 
     def finish(self) -> str:
@@ -54,16 +56,16 @@ class Sentences:
         text, self._text = self._text, ""
         return text
 
-    def _end(self) -> int | None:
-        for found in _END.finditer(self._text):
-            if found.end() > MAX_LETTERS:
-                break
-            if len(self._text[: found.end()].strip()) >= MIN_LETTERS:
-                return found.end()
-        if len(self._text) <= MAX_LETTERS:
-            return None
-        space = self._text.rfind(" ", MIN_LETTERS, MAX_LETTERS)
-        return space + 1 if space > 0 else MAX_LETTERS
+
+def _end(text: str) -> int | None:
+    """Where its first piece ends; of a text longer than MAX_LETTERS only the next letter matters."""
+    for found in _END.finditer(text, 0, MAX_LETTERS):
+        if len(text[: found.end()].strip()) >= MIN_LETTERS:
+            return found.end()
+    if len(text) <= MAX_LETTERS:
+        return None
+    space = text.rfind(" ", MIN_LETTERS, MAX_LETTERS)
+    return space + 1 if space > 0 else MAX_LETTERS
 
 
 @dataclass(frozen=True, slots=True)

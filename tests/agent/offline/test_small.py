@@ -15,7 +15,17 @@ from hypothesis import strategies as st
 from trio.abc import Clock
 
 from agent.offline.language import ROOMS
-from agent.offline.small import GREETING, HELP, NOT_HEARD, NOT_UNDERSTOOD, NOTHING_NEW, SmallDialogue, SmallTalk
+from agent.offline.small import (
+    GREETING,
+    HELP,
+    MAX_RESULTS,
+    MAX_SAID_IN_ALL,
+    NOT_HEARD,
+    NOT_UNDERSTOOD,
+    NOTHING_NEW,
+    SmallDialogue,
+    SmallTalk,
+)
 from agent.realtime.client_events import ResponseSettings
 from agent.realtime.items import FunctionCall, FunctionCallOutput, InputAudio, InputText, Item, Message, OutputAudio
 from agent.realtime.parts import Turn
@@ -254,3 +264,17 @@ async def test_whatever_functions_are_called_with_and_return_is_borne(function: 
     call = FunctionCall(name=function, arguments=arguments, call_id="call_1")
     notes = await answer(SmallTalk(), call, FunctionCallOutput(call_id="call_1", output=output))
     assert notes.text
+
+
+async def test_what_many_functions_return_is_said_within_bounds(talk: SmallTalk):
+    outputs = [FunctionCallOutput(call_id=f"call_{index}", output="." * 590 + f"x{index}") for index in range(1000)]
+    text = (await answer(talk, *outputs)).text
+    assert text.endswith("x999")
+    assert len(text) <= MAX_SAID_IN_ALL + MAX_RESULTS
+    long = FunctionCallOutput(call_id="call_1", output="[" + "[]," * 80_000 + "[]]")
+    assert len((await answer(talk, long)).text) <= MAX_SAID_IN_ALL
+
+
+async def test_a_room_with_a_long_name_is_cut(talk: SmallTalk):
+    call = FunctionCall(name="set_light", arguments='{"on": true, "room": "' + "attic" * 500 + '"}', call_id="call_1")
+    assert len((await answer(talk, call, FunctionCallOutput(call_id="call_1", output="{}"))).text) < 100

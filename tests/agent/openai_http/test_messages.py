@@ -3,11 +3,12 @@
 
 from __future__ import annotations
 
+import time
 from typing import Any
 
 from openai_server import CREATE
 
-from agent.openai_http.messages import NO_RESULT, fields_of, messages_of
+from agent.openai_http.messages import MAX_BYTES, NO_RESULT, fields_of, messages_of
 from agent.realtime.client_events import ResponseSettings
 from agent.realtime.items import (
     FunctionCall,
@@ -124,6 +125,29 @@ def test_a_call_without_a_result_says_so_and_one_that_was_cut_off_was_none():
 
 def test_a_result_without_its_call_is_left_out():
     assert told(result("c1"), user("and?")) == [{"role": "user", "content": "and?"}]
+
+
+def test_of_a_long_conversation_the_end_is_told():
+    items = [user(f"{index} " + "é" * 2000) for index in range(200)]
+    (message,) = told(*items)
+    lines = message["content"].split("\n")
+    assert lines == [f"{index} " + "é" * 2000 for index in range(200 - len(lines), 200)]
+    assert MAX_BYTES * 0.9 < len(message["content"].encode()) <= MAX_BYTES
+    assert told(*items, result("c1"), user("x" * (MAX_BYTES + 1))) == [
+        {"role": "user", "content": "x" * (MAX_BYTES + 1)}
+    ]
+    assert told(call("c1"), user("x" * (MAX_BYTES - 155)), result("c1"), user("and?"))[0]["content"].endswith("x\nand?")
+
+
+def test_joining_what_one_side_said_takes_time_in_proportion():
+    def seconds(count: int) -> float:
+        items = [user("é" * 40)] * count
+        began = time.process_time()
+        messages_of(plan(*items), {})
+        return time.process_time() - began
+
+    seconds(10)
+    assert seconds(1000) < 4 * min(seconds(500) for _ in range(3)) + 0.05
 
 
 def test_arguments_that_are_no_object_are_none():

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.realtime.conversation import MAX_ITEMS, ROOT, Conversation
-from agent.realtime.items import InputText, Message, OutputAudio
+from agent.realtime.conversation import MAX_BYTES, MAX_ITEMS, ROOT, Conversation
+from agent.realtime.items import Content, InputText, Message, OutputAudio, OutputText
 from protocol.realtime.errors import ApiError, Code
 
 
@@ -75,6 +75,24 @@ def test_the_oldest_are_forgotten_when_there_are_too_many_or_they_are_too_long()
         conversation.insert(said(f"long{number}", "x" * 1_000_000))
     assert order(conversation) == ["long7", "long8", "long9"] or len(conversation) <= 4
     assert conversation.counters["forgotten"] == MAX_ITEMS + 5 + 10 - len(conversation)
+
+
+def test_what_is_kept_is_counted_in_bytes_with_names_parts_and_what_was_added():
+    conversation = Conversation()
+    for number in range(10):
+        conversation.insert(said(f"wide{number}", "\U0001f600" * 250_000))
+    assert len(conversation) == MAX_BYTES // 1_000_000
+    for number in range(MAX_ITEMS):
+        parts: list[Content] = [OutputText("")] * 64
+        conversation.insert(Message(role="assistant", content=parts, id=f"parts{number}"))
+    assert len(conversation) < MAX_ITEMS  # of no words at all
+    conversation.insert(said("a"))
+    conversation.grown("a", "é" * MAX_BYTES)
+    assert order(conversation) == ["a"]
+    conversation.delete("a")
+    conversation.insert(said("b", "x" * 1000))
+    conversation.insert(said("c", "x" * (MAX_BYTES - 3000)))
+    assert order(conversation) == ["b", "c"]
 
 
 def test_a_message_that_was_cut_off_keeps_the_words_that_were_heard():

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Awaitable, Callable
 
 import pytest
@@ -243,6 +244,17 @@ def test_pieces_joined_are_the_text_and_none_is_too_long(texts: list[str]):
     rest = sentences.finish()
     assert "".join(pieces) + rest == "".join(texts)
     assert all(0 < len(piece) <= MAX_LETTERS + 400 for piece in pieces)
+
+
+@pytest.mark.parametrize("text", [".", ".....x", '"', ". ", "\r\n", "a", "Go there. "])
+def test_cutting_takes_time_in_proportion_to_the_text(text: str):
+    def seconds(letters: int) -> float:
+        began = time.process_time()
+        Sentences().feed(text * (letters // len(text)))
+        return time.process_time() - began
+
+    seconds(1000)
+    assert seconds(40_000) < 4 * min(seconds(20_000) for _ in range(3)) + 0.05
 
 
 def test_numbers_and_short_words_are_no_sentences_of_their_own():
