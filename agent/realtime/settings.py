@@ -30,6 +30,8 @@ __all__ = [
 
 MAX_TOOLS = 128
 MAX_DEPTH = 64  # of objects and lists in one another
+MAX_BYTES = 64 * 1024  # as JSON: every later update goes through all of it again
+MAX_NODES = 2000  # objects and lists
 MAX_OUTPUT_TOKENS = 4096
 
 Modality: TypeAlias = Literal["audio", "text"]
@@ -153,6 +155,9 @@ def update_settings(settings: Settings, change: dict[str, Any], *, voice_is_fixe
                 _merge(ways[way], value)
             else:
                 _merge(merged["audio"], {way: value})
+    _refuse_mazes(merged)  # first: what is nested too deeply cannot be encoded
+    if len(msgspec.json.encode(merged)) > MAX_BYTES:
+        raise ApiError(Code.TOO_LARGE, f"The session would have more than {MAX_BYTES} bytes.", "session")
     try:
         changed = msgspec.convert(merged, Settings)
     except msgspec.ValidationError as error:
@@ -171,15 +176,23 @@ def _merge(into: dict[str, Any], change: dict[str, Any]) -> None:
             into[name] = value
 
 
-def _refuse_what_is_not_served(change: dict[str, Any]) -> None:
-    waiting: list[tuple[Any, int]] = [(change, 0)]
+def _refuse_mazes(session: dict[str, Any]) -> None:
+    waiting: list[tuple[dict[str, Any] | list[Any], int]] = [(session, 0)]
+    nodes = 0
     while waiting:
         value, depth = waiting.pop()
+        nodes += 1
         if depth > MAX_DEPTH:
             raise ApiError(Code.INVALID_VALUE, "The session is nested too deeply.", "session")
-        if isinstance(value, dict | list):
-            inner = value.values() if isinstance(value, dict) else value
-            waiting += [(one, depth + 1) for one in inner if isinstance(one, dict | list)]
+        values = value.values() if isinstance(value, dict) else value
+        inner = [one for one in values if isinstance(one, dict | list)]
+        if nodes + len(waiting) + len(inner) > MAX_NODES:
+            message = f"The session would have more than {MAX_NODES} objects and lists."
+            raise ApiError(Code.TOO_LARGE, message, "session")
+        waiting += [(one, depth + 1) for one in inner]
+
+
+def _refuse_what_is_not_served(change: dict[str, Any]) -> None:
     tools = change.get("tools")
     for index, tool in enumerate(tools if isinstance(tools, list) else ()):
         if isinstance(tool, dict) and tool.get("type") == "mcp":

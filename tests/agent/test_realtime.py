@@ -233,8 +233,8 @@ async def test_a_client_that_reads_no_events_loses_its_call(autojump_clock: Cloc
     caller = await dial()
     await caller.read("session.created")
     await caller.client.send(ChannelBlocked(1, 1))
-    for _ in range(30):
-        await caller.write("session.update", session={"instructions": "x" * 200_000})
+    for _ in range(100):
+        await caller.write("session.update", session={"instructions": "x" * 60_000})
     await caller.client.until(lambda: caller.client.of(CallEnd), 30)
     assert caller.client.of(CallEnd) == [CallEnd(1, "events_unread")]
 

@@ -71,10 +71,11 @@ def test_a_mistake_is_answered_to_who_made_it_by_the_name_of_his_event(
 
 
 def test_what_is_too_large_to_be_told_is_an_error_and_not_the_end(client: Client):
-    large = "x" * (256 * 1024 - 80)
-    (event,) = client.send_raw(json.dumps({"type": "session.update", "session": {"instructions": large}}))
-    assert (event["type"], event["error"]["code"]) == ("error", "event_too_large")
-    assert client.session.settings.instructions == large, "it was done all the same"
+    content = [{"type": "input_text", "text": "x" * (256 * 1024 - 160)}]
+    item = {"type": "message", "role": "user", "content": content, "id": "large"}
+    events = client.send_raw(json.dumps({"type": "conversation.item.create", "item": item}))
+    assert {(event["type"], event["error"]["code"]) for event in events} == {("error", "event_too_large")}
+    assert "large" in client.session.conversation, "it was done all the same"
     assert client.configure(instructions="short")["instructions"] == "short"
 
 

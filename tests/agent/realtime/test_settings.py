@@ -134,3 +134,36 @@ def test_the_voice_is_fixed_once_it_was_heard():
     assert (
         changed({"audio": {"output": {"voice": "alloy"}}, "instructions": "x"}, voice_is_fixed=True).instructions == "x"
     )
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"instructions": "é" * 33_000},
+        {"prompt": {"a": [[]] * 2000}},
+        {"prompt": {str(number): 0 for number in range(10_000)}},
+        {"tracing": {"a": [{}] * 80_000}},
+        {"tools": [{"type": "function", "name": "f", "parameters": {"a": ["x"] * 900}}] * 128},
+    ],
+)
+def test_settings_that_every_later_update_would_pay_for_are_refused(change: dict[str, Any]):
+    with pytest.raises(ApiError) as refused:
+        changed(change)
+    assert (refused.value.code, refused.value.param) == (Code.TOO_LARGE, "session")
+
+
+def test_several_updates_together_are_held_to_the_same_bound():
+    first = {"instructions": "x" * 40_000}
+    with pytest.raises(ApiError):
+        changed(first, {"tracing": {"a": "x" * 40_000}})
+    with pytest.raises(ApiError):
+        changed({"prompt": {"a": [[]] * 1200}}, {"tracing": {"a": [[]] * 1200}})
+    assert changed(first, {"instructions": None}, {"tracing": {"a": "x" * 40_000}}).instructions == ""
+
+
+def test_what_is_nested_without_end_is_refused():
+    deep: list[Any] = []
+    for _ in range(3000):
+        deep = [deep]
+    with pytest.raises(ApiError):
+        changed({"prompt": {"a": deep}})
