@@ -3,7 +3,8 @@
 Sound is not kept. A message of the caller's is its transcript; one of the model's that was cut is as much of its transcript
 as was heard, by the share of its sound. What has no words is left out.
 
-Bound: 256 items, 128 Ki letters; the oldest go first, and are counted.
+Bound: 256 items, 128 Ki letters; the oldest go first, and are counted. An item of more than 64 KiB is not remembered, nor
+what is more than 64 parts of one.
 """
 
 from __future__ import annotations
@@ -21,13 +22,20 @@ __all__ = ["Memory"]
 # Implementation constants
 MAX_ITEMS = 256
 MAX_LETTERS = 128 * 1024
+MAX_ITEM_BYTES = 64 * 1024
+MAX_PARTS = 64
 ITEM_OVERHEAD = 128
+PART_OVERHEAD = 64
 
 
 class _Part(msgspec.Struct):
     type: str | None = None
     text: str | None = None
     transcript: str | None = None
+
+
+class _Named(msgspec.Struct):
+    id: str
 
 
 class _Item(msgspec.Struct):
@@ -43,6 +51,7 @@ class _Item(msgspec.Struct):
     output: str | None = None
 
 
+_NAMED = msgspec.json.Decoder(_Named)
 _ITEM = msgspec.json.Decoder(_Item)
 _PART_TYPES = {"user": "input_text", "system": "input_text", "assistant": "output_text"}
 
@@ -58,7 +67,7 @@ class _Remembered:
     @property
     def letters(self) -> int:
         item = self.item
-        parts = sum(len(part.text or "") + len(part.transcript or "") for part in item.content or ())
+        parts = sum(PART_OVERHEAD + len(part.text or "") + len(part.transcript or "") for part in item.content or ())
         fields = sum(len(text or "") for text in (item.id, item.name, item.call_id, item.arguments, item.output))
         return ITEM_OVERHEAD + parts + fields + sum(map(len, self.transcripts.values()))
 
@@ -76,9 +85,15 @@ class Memory:
     def note(self, event: ServiceEvent, *, may_be_new: bool = True) -> None:
         """An item was added, or is done: what it is now. `may_be_new`: it is in the conversation, not only in a response."""
         try:
+            if len(event.item) > MAX_ITEM_BYTES:  # what was known of it is true no more
+                self.delete(_NAMED.decode(event.item).id)
+                self._drops["item_forgotten"] += 1
+                return
             item = _ITEM.decode(event.item)
         except (msgspec.DecodeError, RecursionError, UnicodeError):
             return
+        if item.content is not None:
+            del item.content[MAX_PARTS:]
         if word(item.id) is None:
             return
         known = self._items.get(item.id)

@@ -15,7 +15,7 @@ from agent.config import AgentConfig
 from agent.upstream import tables
 from agent.upstream.config import Access, AccessError, UpstreamConfig, find_access
 from agent.upstream.events import decode_service_event_untrusted
-from agent.upstream.memory import MAX_ITEMS, MAX_LETTERS, Memory
+from agent.upstream.memory import MAX_ITEM_BYTES, MAX_ITEMS, MAX_LETTERS, Memory
 from agent.upstream.settings import ClientSettings, interrupts
 from agent.upstream.sound import Backlog, Sound, Timeline
 from agent.upstream.tables import Contact, Effect, Outage
@@ -129,8 +129,28 @@ def test_what_is_remembered_is_bounded():
         memory.note(item_event(**message(number, "x" * 5000)))
     assert sum(len(item["content"][0]["text"]) for item in memory.items()) <= MAX_LETTERS
     assert drops["item_forgotten"] > MAX_ITEMS
-    memory.note(item_event(**message(1, "x" * (MAX_LETTERS + 1))))
-    assert ids(memory) == []
+
+
+def test_an_item_that_is_too_large_is_forgotten():
+    drops: Counter[str] = Counter()
+    memory = Memory(drops)
+    memory.note(item_event(**message(1)))
+    memory.note(item_event(**message(2)))
+    memory.note(item_event(**message(2, "x" * MAX_ITEM_BYTES)))
+    memory.note(item_event(**message(3, "x" * MAX_ITEM_BYTES)))
+    assert (ids(memory), drops["item_forgotten"]) == (["item_1"], 2)
+
+
+def test_of_an_item_with_many_parts_the_first_are_remembered_and_each_costs():
+    drops: Counter[str] = Counter()
+    memory = Memory(drops)
+    for number in range(MAX_ITEMS):
+        parts = [{"type": "input_text", "text": str(part)} for part in range(1000)]
+        memory.note(item_event(**(message(number) | {"content": parts})))
+    (last,) = memory.items()[-1]["content"]
+    assert last["text"] == "\n".join(map(str, range(64)))
+    assert len(memory.items()) <= MAX_LETTERS / (64 * 64)
+    assert drops["item_forgotten"] == MAX_ITEMS - len(memory.items())
 
 
 def test_what_the_caller_said_is_remembered_as_its_transcript_whenever_that_comes():
