@@ -83,8 +83,10 @@ async def connect(
     max_message_bytes: int,
     subprotocols: Sequence[str] = (),
     headers: Sequence[tuple[bytes, bytes]] = (),
+    receive_bytes: int = RECEIVE_BYTES,
 ) -> WebSocket:
-    """The client's end; `headers` go with the request. Raises HandshakeError when the other side is no WebSocket,
+    """The client's end; `headers` go with the request, and at most `receive_bytes` are read at a time: what is in one piece is
+    handled in one go. Raises HandshakeError when the other side is no WebSocket,
     ConnectionRejected, which is one, when it refuses (either in the nursery), WebSocketClosed."""
     try:
         return WebSocket(
@@ -97,7 +99,7 @@ async def connect(
                 extra_headers=list(headers),
                 message_queue_size=MESSAGE_QUEUE,
                 max_message_size=max_message_bytes,
-                receive_buffer_size=RECEIVE_BYTES,
+                receive_buffer_size=receive_bytes,
             )
         )
     except ConnectionClosed as closed:

@@ -1,7 +1,8 @@
 """One WebSocket to the service: called, kept alive, read and written until it fails. Why it failed is the result.
 
 Bounds: `max_event_bytes` a message, four messages read ahead; and of bytes that never become a message (fragments without
-end, the body of a refusal) as much again: then the stream ends.
+end, the body of a refusal) as much again: then the stream ends. It is read 4 KiB at a time, and other calls have their turn
+in between: many small frames are much work.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ log = get_logger()
 TOO_LARGE = "1009 Exceeded"  # how the library says that a message was, which it then gave up
 FAREWELL_SECONDS = 1.0
 MAX_WORDS = 100  # letters of a reason to close
+RECEIVE_BYTES = 4096  # at a time: two thousand pings are as many, and hold up all calls
 READ_AHEAD = 6  # messages: the queue, the one that waits for room there, the one that is being read
 
 Dialler: TypeAlias = Callable[[Access], Awaitable[trio.abc.Stream]]
@@ -184,6 +186,7 @@ class Connection:
                 self._access.target,
                 max_message_bytes=self._max_event_bytes,
                 headers=self._headers,
+                receive_bytes=RECEIVE_BYTES,
             )
             stream.ended = lambda: None
             return socket

@@ -10,13 +10,15 @@ from pathlib import Path
 
 import pytest
 import trio
+import trio.testing
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from realtime_service import Service
+from wsproto.utilities import generate_accept_token
 
 from agent.upstream.config import Access
-from agent.upstream.connection import Connection, Dialler, dial
+from agent.upstream.connection import RECEIVE_BYTES, Connection, Dialler, dial
 from service.websocket import Message, WebSocket
 
 
@@ -105,3 +107,45 @@ async def test_a_port_where_nobody_listens_is_said(nursery: trio.Nursery):
     await listener.aclose()
     failure = await connection(Access(f"ws://127.0.0.1:{port}/", "", ""), dial, [], trio.CancelScope()).run()
     assert failure.word == "unreachable"
+
+
+async def test_a_flood_of_small_frames_leaves_other_calls_their_turns(nursery: trio.Nursery):
+    ours, theirs = trio.testing.memory_stream_pair()
+    pieces: list[int] = []
+
+    class Stream(trio.abc.Stream):
+        async def receive_some(self, max_bytes: int | None = None) -> bytes | bytearray:
+            data = await ours.receive_some(max_bytes)
+            pieces.append(len(data))
+            return data
+
+        async def send_all(self, data: bytes | bytearray | memoryview) -> None:
+            await ours.send_all(data)
+
+        async def wait_send_all_might_not_block(self) -> None:
+            await ours.wait_send_all_might_not_block()
+
+        async def aclose(self) -> None:
+            await ours.aclose()
+
+    async def service() -> None:
+        head = b""
+        while b"\r\n\r\n" not in head:
+            head += await theirs.receive_some(4096)
+        key = head.lower().partition(b"sec-websocket-key: ")[0]
+        token = generate_accept_token(head[len(key) :].partition(b": ")[2].partition(b"\r\n")[0])
+        answer = b"HTTP/1.1 101 x\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: "
+        await theirs.send_all(answer + token + b"\r\n\r\n")
+        await trio.testing.wait_all_tasks_blocked()
+        await theirs.send_all(b"\x8a\x00" * (64 * 1024))
+        await theirs.aclose()
+
+    async def dialled(access: Access) -> trio.abc.Stream:
+        return Stream()
+
+    nursery.start_soon(service)
+    with trio.fail_after(30):
+        failure = await connection(Access("ws://127.0.0.1:9/", "", ""), dialled, [], trio.CancelScope()).run()
+    assert failure.word == "closed"
+    assert max(pieces) <= RECEIVE_BYTES
+    assert sum(pieces) > 128 * 1024
