@@ -103,7 +103,7 @@ class Detectors(Protocol):
 class Recognizer(Protocol):
     async def transcribe(self, audio: AsyncIterator[bytes], rate: int, language: str | None) -> str:
         """The words of one turn; "" if there are none. `audio` comes piece by piece while the caller still speaks, and ends
-        with the turn. It may raise anything if it cannot."""
+        with the turn; to wait for its next piece may be given up, and begun anew. It may raise anything if it cannot."""
 
 
 @runtime_checkable

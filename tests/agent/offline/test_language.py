@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+import trio
 from hypothesis import given
 from hypothesis import strategies as st
+from trio.testing import MockClock
 
+from agent.offline import recognizer as recognizing
 from agent.offline.language import (
     UNITS,
     AskLights,
@@ -25,7 +29,7 @@ from agent.offline.language import (
     Unknown,
     understand,
 )
-from agent.offline.recognizer import PocketSphinx
+from agent.offline.recognizer import IDLE_SECONDS, PocketSphinx
 
 Say = Callable[..., bytes]
 UNIT = {unit.many: unit for unit in UNITS}
@@ -131,3 +135,65 @@ async def test_what_is_spoken_is_heard_word_for_word_while_it_is_spoken(spoken: 
         heard = await recognizer.guess(audio(), 16_000, "en-US", guesses.append)
         assert heard == text
         assert guesses[-1] == text, "it knew before the end"
+
+
+class Turn(AsyncIterator[bytes]):
+    """Its pieces, each after so many seconds."""
+
+    def __init__(self, *pieces: tuple[float, bytes]) -> None:
+        self._pieces = list(pieces)
+
+    async def __anext__(self) -> bytes:
+        if not self._pieces:
+            raise StopAsyncIteration
+        await trio.sleep(self._pieces[0][0])
+        return self._pieces.pop(0)[1]
+
+
+@pytest.fixture
+def patient_clock() -> MockClock:
+    """Threads have their time."""
+    return MockClock(autojump_threshold=0.1)
+
+
+@pytest.mark.slow
+async def test_turns_in_which_nothing_is_said_any_more_leave_the_decoders_to_others(
+    monkeypatch: pytest.MonkeyPatch, spoken: Say
+):
+    monkeypatch.setattr(recognizing, "IDLE_SECONDS", 0.05)
+    recognizer = PocketSphinx(decoders=1)
+    with trio.fail_after(30):
+        async with trio.open_nursery() as nursery:
+            for _ in range(3):
+                nursery.start_soon(recognizer.transcribe, Turn((0, bytes(3200)), (math.inf, b"")), 16_000, None)
+            await trio.sleep(0.01)
+            assert await recognizer.transcribe(Turn((0, spoken("thank you"))), 16_000, None) == "thank you"
+            nursery.cancel_scope.cancel()
+
+
+@pytest.mark.slow
+async def test_what_is_said_after_a_long_pause_follows_what_was_said_before(patient_clock: MockClock, spoken: Say):
+    guesses: list[str] = []
+    wait = IDLE_SECONDS + 1
+    turn = Turn((0, spoken("thank you")), (wait, spoken("cancel the timer")))
+    words = "thank you cancel the timer"
+    assert await PocketSphinx(decoders=1).guess(turn, 16_000, None, guesses.append) == words
+    assert guesses[-1] == words
+
+
+@pytest.mark.slow
+async def test_of_an_endless_turn_the_beginning_is_heard(
+    patient_clock: MockClock, monkeypatch: pytest.MonkeyPatch, spoken: Say
+):
+    monkeypatch.setattr(recognizing, "LONGEST_SECONDS", 5.0)
+    recognizer = PocketSphinx(decoders=1)
+    for rest in ([(1.0, bytes(320))] * 20, [(math.inf, b"")]):
+        assert await recognizer.transcribe(Turn((0, spoken("thank you")), *rest), 16_000, None) == "thank you"
+    assert trio.current_time() < 15
+
+
+@pytest.mark.slow
+async def test_of_much_audio_at_once_the_beginning_is_heard(monkeypatch: pytest.MonkeyPatch, spoken: Say):
+    pcm = spoken("thank you")
+    monkeypatch.setattr(recognizing, "LONGEST_SECONDS", len(pcm) / 32_000)
+    assert await PocketSphinx().transcribe(Turn((0, pcm), (0, spoken("goodbye"))), 16_000, None) == "thank you"
