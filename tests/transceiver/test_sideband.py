@@ -171,8 +171,8 @@ async def test_who_does_not_read_is_cut_and_the_call_and_the_others_go_on(call: 
             registry = scene.transceiver.registry
             session = registry.sessions[scene.call_id]
             assert len(session.conversation.controllers or ()) == 2
-            for number in range(200):  # 20 MB: more than all buffers on the way hold
-                await reader.configure(instructions=f"{number} " + "x" * 100_000)
+            for number in range(340):  # 20 MB: more than all buffers on the way hold
+                await reader.configure(instructions=f"{number} " + "x" * 60_000)
                 if len(session.conversation.controllers or ()) == 1:
                     break
             assert len(session.conversation.controllers or ()) == 1
