@@ -6,6 +6,7 @@ from transceiver.signalling.auth import Access, new_secret_key
 from transceiver.signalling.body import read_body_in_time
 from transceiver.signalling.calls import CallRequest, Calls, CreatedCall, TaggedAnswer
 from transceiver.signalling.errors import SignallingError, error_response
+from transceiver.signalling.origins import Guard, Origins
 from transceiver.signalling.permits import Permit
 from transceiver.signalling.pipe import Closing, pipe
 from transceiver.signalling.preconditions import check_if_match
@@ -22,6 +23,8 @@ __all__ = [
     "ConnectionDoor",
     "ConnectionLimits",
     "CreatedCall",
+    "Guard",
+    "Origins",
     "Permit",
     "SignallingError",
     "TaggedAnswer",

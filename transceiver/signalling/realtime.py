@@ -42,14 +42,11 @@ class Sockets(Protocol):
 
 
 class RealtimeSockets:
-    def __init__(
-        self, calls: Calls, access: Access, sockets: Sockets | None, allow_origins: tuple[str, ...] = ("*",)
-    ) -> None:
+    def __init__(self, calls: Calls, access: Access, sockets: Sockets | None) -> None:
         """Without `sockets` there are only controllers."""
         self._calls = calls
         self._access = access
         self._sockets = sockets
-        self._allow_origins = allow_origins
 
     async def serve(self, websocket: WebSocket) -> None:
         """The whole life of one."""
@@ -63,7 +60,6 @@ class RealtimeSockets:
 
     async def _serve(self, websocket: WebSocket) -> None:
         offered = websocket.scope["subprotocols"]
-        self._check_origin(websocket.headers.get("origin"))
         permit = self._access.identify(websocket.headers, offered)
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
         call_id = websocket.query_params.get("call_id")
@@ -85,11 +81,6 @@ class RealtimeSockets:
             await control(websocket, controller)
         finally:
             controller.leave()
-
-    def _check_origin(self, origin: str | None) -> None:
-        """Browsers ask nobody before they open a WebSocket, whatever page wants it."""
-        if origin is not None and "*" not in self._allow_origins and origin not in self._allow_origins:
-            raise SignallingError(403, "origin_not_allowed", "Pages of this origin may not connect.", param="Origin")
 
 
 async def upgrade_required(_: Request) -> Response:
