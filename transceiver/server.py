@@ -178,7 +178,13 @@ class Transceiver:
         private = Starlette(routes=[Mount("/admin", admin), Mount("/", make_app())])
         within = partial(serve_http, private, [f"unix:{place.socket_of(place.index)}"], websockets=WEBSOCKETS)
         await nursery.start(within)
-        forwarding = Middleware(Forwarder, place=place, loads=self._loads, request_seconds=config.timeouts.request)
+        forwarding = Middleware(
+            Forwarder,
+            place=place,
+            loads=self._loads,
+            request_seconds=config.timeouts.request,
+            access=self.access,
+        )
         app = Guard(make_app(web=self._page, inner=[forwarding]), origins)
         http = await nursery.start(partial(serve_signalling, app, config.http, self._door, shared=True))
         self._tell_load(0)

@@ -10,7 +10,7 @@ from transceiver.signalling.origins import Guard, Origins
 from transceiver.signalling.permits import Permit
 from transceiver.signalling.pipe import Closing, pipe
 from transceiver.signalling.preconditions import check_if_match
-from transceiver.signalling.realtime import WEBSOCKETS
+from transceiver.signalling.realtime import WEBSOCKETS, identify_controller
 from transceiver.signalling.server import ConnectionDoor, ConnectionLimits, serve_signalling
 from transceiver.signalling.usage import Usage
 
@@ -32,6 +32,7 @@ __all__ = [
     "check_if_match",
     "create_app",
     "error_response",
+    "identify_controller",
     "new_key",
     "new_secret_key",
     "pipe",

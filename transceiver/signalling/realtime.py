@@ -22,9 +22,10 @@ from transceiver.signalling.auth import Access
 from transceiver.signalling.call_query import complete_request
 from transceiver.signalling.calls import CallRequest, Calls
 from transceiver.signalling.errors import SignallingError, error_response
+from transceiver.signalling.permits import Permit
 from transceiver.signalling.sideband import control
 
-__all__ = ["WEBSOCKETS", "RealtimeSockets", "Sockets", "upgrade_required"]
+__all__ = ["WEBSOCKETS", "RealtimeSockets", "Sockets", "identify_controller", "upgrade_required"]
 
 log = get_logger()
 
@@ -60,10 +61,10 @@ class RealtimeSockets:
 
     async def _serve(self, websocket: WebSocket) -> None:
         offered = websocket.scope["subprotocols"]
-        permit = self._access.identify(websocket.headers, offered)
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
         call_id = websocket.query_params.get("call_id")
         if call_id is None:
+            permit = self._access.identify(websocket.headers, offered)
             if websocket.query_params.get("intent") == "transcription":
                 message = "Sessions that only transcribe are not served here."
                 raise SignallingError(404, "transcription_not_served", message, param="intent")
@@ -72,15 +73,21 @@ class RealtimeSockets:
                 raise SignallingError(501, "websocket_unsupported", "There are no sessions by WebSocket here.")
             await self._sockets.serve(websocket, subprotocol, request)
             return
-        if permit.by_secret:
-            message = "A client secret makes calls, and does not control them: use an API key."
-            raise SignallingError(403, "api_key_required", message, param="Authorization")
-        controller = self._calls.control(call_id, permit)
+        controller = self._calls.control(call_id, identify_controller(self._access, websocket))
         try:
             await websocket.accept(subprotocol)
             await control(websocket, controller)
         finally:
             controller.leave()
+
+
+def identify_controller(access: Access, websocket: WebSocket) -> Permit:
+    """Who wants to control a call, whichever it is. Raises SignallingError."""
+    permit = access.identify(websocket.headers, websocket.scope["subprotocols"])
+    if permit.by_secret:
+        message = "A client secret makes calls, and does not control them: use an API key."
+        raise SignallingError(403, "api_key_required", message, param="Authorization")
+    return permit
 
 
 async def upgrade_required(_: Request) -> Response:
