@@ -146,9 +146,12 @@ class _Http1(H11Protocol):
         if self._began is None and self.stream is None and isinstance(event, RawData):
             self._began = trio.current_time()
         if isinstance(event, RawData):  # hundreds of offers in one pass of the scheduler would stop all calls
-            async with self._turnstile:  # to get it takes a pass
-                pass
+            await self._pause()
         await super().handle(event)
+
+    async def _pause(self) -> None:
+        async with self._turnstile:  # to get it takes a pass
+            pass
 
     async def _send_h11_event(self, event: H11SendableEvent) -> None:
         try:
@@ -202,6 +205,7 @@ class _Http1(H11Protocol):
             STREAM_ID,
             max_message_bytes=self._websockets.max_message_bytes,
             on_closing=self._on_closing,
+            pause=self._pause,
         )
         assert isinstance(self.connection, h11.Connection)
         self.connection = H11WSConnection(self.connection)
@@ -277,6 +281,8 @@ class _Connection(TCPServer):
                 until = min(self._idle_until, now + (self.config.read_timeout or math.inf))
             else:
                 until = min(websocket.ends_at, now + self._websockets.ping_seconds)
+                if until <= now:  # it goes on sending, and what is there is read at once, whatever the deadline
+                    break
             data = b""
             try:
                 with trio.CancelScope(deadline=until) as self._read:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import ipaddress
 import math
+import re
 from typing import Literal
 from urllib.parse import urlsplit
 
@@ -18,6 +19,7 @@ __all__ = ["INTERNAL_AGENTS", "MAX_WORKERS", "Timeouts", "TransceiverConfig"]
 MAX_WORKERS = 256  # two hex digits in the id of a call
 
 
+ORIGIN = re.compile(r"[a-z][a-z0-9+.-]*://[^/?#@\s]+")
 INTERNAL_AGENTS = ("internal:echo", "internal:meter")
 
 
@@ -94,8 +96,10 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
     secret_key: str = ""
     """Seals client secrets: 64 hexadecimal digits or more, the same for all processes that serve one address; empty: drawn at
     the start, so that secrets end with the process."""
-    allow_origins: tuple[str, ...] = ("*",)
-    """Origins of pages that may call (CORS)."""
+    allow_origins: tuple[str, ...] = ()
+    """Origins of pages that may call, besides our own: `https://shop.example`; `*`: all. Empty: all, where `api_keys` are asked
+    for; else those of loopback. On loopback without keys their hosts are also names by which we may be reached
+    (docs/signalling.md)."""
     srtp: Literal["auto", "in place", "public"] = "auto"
     """How libsrtp is reached inside pylibsrtp: `in place` by its own handle, without copies; `public` by its documented
     classes; `auto`, the first of these that there is."""
@@ -160,6 +164,9 @@ class TransceiverConfig(msgspec.Struct, frozen=True, kw_only=True):
         if self.api_keys and self.open_access:
             raise ValueError("open_access: with `api_keys` access is not open; set one of the two")
         others = [text for text in self.http if not ipaddress.ip_address(parse_host_port(text)[0]).is_loopback]
+        for origin in self.allow_origins:
+            if origin not in ("*", "null") and not ORIGIN.fullmatch(origin):
+                raise ValueError(f"allow_origins: {origin!r} is no origin like https://shop.example")
         if others and not self.api_keys and not self.open_access:
             raise ValueError(
                 f"http: {others[0]} can be reached from other machines, and no keys are asked for: set `api_keys`"

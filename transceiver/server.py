@@ -42,7 +42,16 @@ from transceiver.config import TransceiverConfig
 from transceiver.engine import Engine
 from transceiver.metrics import collect
 from transceiver.registry import Registry
-from transceiver.signalling import WEBSOCKETS, Access, ConnectionDoor, ConnectionLimits, create_app, serve_signalling
+from transceiver.signalling import (
+    WEBSOCKETS,
+    Access,
+    ConnectionDoor,
+    ConnectionLimits,
+    Guard,
+    Origins,
+    create_app,
+    serve_signalling,
+)
 from transceiver.sockets import SocketSessions
 from transceiver.workers import Forwarder, Loads, WorkerPlace
 from udpio import KernelSocket, SocketOptions, UdpSocket, open_udp
@@ -147,12 +156,13 @@ class Transceiver:
     async def _serve_http(self, nursery: trio.Nursery) -> tuple[list[str], str]:
         """Signalling and the admin port; for one worker of several, its share of them. Their URLs, "" for no admin port."""
         config, place = self._config, self._place
+        origins = Origins.configured(config)
         make_app = partial(
             create_app,
             self.registry,
             request_seconds=config.timeouts.request,
             access=self.access,
-            allow_origins=config.allow_origins,
+            origins=origins,
             sockets=self.sockets,
         )
         admin = create_admin_app(
@@ -161,15 +171,21 @@ class Transceiver:
             status=lambda: {"calls": self.registry.lines},
         )
         if place is None or self._loads is None:
-            app = make_app(web=self._page)
+            app = Guard(make_app(web=self._page), origins)
             [admin_url] = await nursery.start(serve_http, admin, [config.admin])
             return await nursery.start(serve_signalling, app, config.http, self._door), admin_url
         # What siblings and the parent ask comes by a socket of ours alone, and is never passed on.
         private = Starlette(routes=[Mount("/admin", admin), Mount("/", make_app())])
         within = partial(serve_http, private, [f"unix:{place.socket_of(place.index)}"], websockets=WEBSOCKETS)
         await nursery.start(within)
-        forwarding = Middleware(Forwarder, place=place, loads=self._loads, request_seconds=config.timeouts.request)
-        app = make_app(web=self._page, inner=[forwarding])
+        forwarding = Middleware(
+            Forwarder,
+            place=place,
+            loads=self._loads,
+            request_seconds=config.timeouts.request,
+            access=self.access,
+        )
+        app = Guard(make_app(web=self._page, inner=[forwarding]), origins)
         http = await nursery.start(partial(serve_signalling, app, config.http, self._door, shared=True))
         self._tell_load(0)
         return http, ""

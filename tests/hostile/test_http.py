@@ -23,10 +23,10 @@ from service.admin import serve_admin
 from udpio import open_udp
 
 REQUEST_SECONDS = 1.0
-CALLS = b"POST /v1/realtime/calls HTTP/1.1\r\nHost: edge\r\nContent-Type: application/sdp\r\n"
+CALLS = b"POST /v1/realtime/calls HTTP/1.1\r\nHost: localhost\r\nContent-Type: application/sdp\r\n"
 HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n"
-H2C = b"GET /v1/info HTTP/1.1\r\nHost: x\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: "
-WEBSOCKET = b"GET /v1/info HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+H2C = b"GET /v1/info HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade, HTTP2-Settings\r\nUpgrade: h2c\r\nHTTP2-Settings: "
+WEBSOCKET = b"GET /v1/info HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
 KEY = b"Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: " + base64.b64encode(bytes(16)) + b"\r\n"
 
 NO_HTTP = {
@@ -47,11 +47,11 @@ NO_HTTP = {
     + b"Sec-WebSocket-Extensions: permessage-deflate; x=y; =\r\n\r\n"
     + b"\x81\x80",
     "websocket in http/1.0": WEBSOCKET.replace(b"1.1", b"1.0") + KEY + b"\r\n",
-    "a path of nonsense": b"GET /%ff%fe%00/../..//x HTTP/1.1\r\nHost: x\r\n\r\n",
-    "a path upwards": b"GET /%2e%2e/%2e%2e/relay/core.py HTTP/1.1\r\nHost: x\r\n\r\n",
+    "a path of nonsense": b"GET /%ff%fe%00/../..//x HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "a path upwards": b"GET /%2e%2e/%2e%2e/relay/core.py HTTP/1.1\r\nHost: localhost\r\n\r\n",
     "a host of nonsense": b"GET /v1/info/ HTTP/1.1\r\nHost: [::\xff\r\n\r\n",
-    "a target that is no path": b"CONNECT x:1 HTTP/1.1\r\nHost: x\r\n\r\n",
-    "ranges": b"GET /app.js HTTP/1.1\r\nHost: x\r\nRange: bytes=9-1,x,0-0,-1\r\n\r\n",
+    "a target that is no path": b"CONNECT x:1 HTTP/1.1\r\nHost: localhost\r\n\r\n",
+    "ranges": b"GET /app.js HTTP/1.1\r\nHost: localhost\r\nRange: bytes=9-1,x,0-0,-1\r\n\r\n",
     "a form in a charset of nonsense": CALLS.replace(
         b"application/sdp", b"multipart/form-data; boundary=a; charset=idna"
     )
@@ -112,7 +112,7 @@ async def test_what_is_not_quite_http_ends_its_own_connection_and_no_process(sta
 async def test_a_request_whose_end_is_open_to_doubt_is_refused_and_nothing_behind_it_is_read(
     stack: LiveStack, data: bytes
 ) -> None:
-    behind = b"GET /v1/info HTTP/1.1\r\nHost: edge\r\n\r\n"
+    behind = b"GET /v1/info HTTP/1.1\r\nHost: localhost\r\n\r\n"
     answer = await answer_to(stack.http, data + behind)
     assert answer.startswith((b"HTTP/1.1 400", b"HTTP/1.1 501")), answer
     assert answer.count(b"HTTP/1.1 ") == 1
@@ -263,7 +263,7 @@ async def test_who_asks_and_never_reads_does_not_keep_the_server_from_ending(nur
         streams.append(stream)
         with trio.move_on_after(0.3):
             while True:
-                await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: x\r\n\r\n" * 100)
+                await stream.send_all(b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n" * 100)
     scope.cancel()
     with trio.fail_after(1):
         await ended.wait()

@@ -4,7 +4,7 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import Any
 
@@ -17,6 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 from wsproto import ConnectionType, WSConnection
 from wsproto.events import (
     AcceptConnection,
+    BytesMessage,
     CloseConnection,
     Message,
     Ping,
@@ -27,7 +28,7 @@ from wsproto.events import (
     TextMessage,
 )
 from wsproto.extensions import PerMessageDeflate
-from wsproto.frame_protocol import CloseReason
+from wsproto.frame_protocol import CloseReason, FrameDecoder
 from wsproto.utilities import RemoteProtocolError
 
 from service.http import HttpFaults, HttpLimits, WebSocketLimits, serve_http
@@ -144,6 +145,38 @@ async def server(nursery: trio.Nursery) -> Server:
     return server
 
 
+class Counted(trio.abc.Instrument):
+    """The frames that servers parsed, in all and in one step of a task."""
+
+    def __init__(self) -> None:
+        self.of_servers = self.most_at_once = self._in_step = 0
+
+    def note(self) -> None:
+        self.of_servers += 1
+        self._in_step += 1
+        self.most_at_once = max(self.most_at_once, self._in_step)
+
+    def before_task_step(self, task: trio.lowlevel.Task) -> None:
+        self._in_step = 0
+
+
+@pytest.fixture
+async def frames(monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Counted]:
+    counted = Counted()
+    parse = FrameDecoder.process_buffer
+
+    def process_buffer(decoder: FrameDecoder) -> Any:
+        frame = parse(decoder)
+        if frame is not None and not decoder.client:
+            counted.note()
+        return frame
+
+    monkeypatch.setattr(FrameDecoder, "process_buffer", process_buffer)
+    trio.lowlevel.add_instrument(counted)
+    yield counted
+    trio.lowlevel.remove_instrument(counted)
+
+
 @asynccontextmanager
 async def opened(server: Server, path: str, **options: Any) -> Any:
     async with await trio.open_tcp_stream(*server.address) as stream:
@@ -227,6 +260,76 @@ async def test_a_message_beyond_the_limit_is_answered_by_1009_and_never_kept(ser
         assert (await peer.read(CloseConnection)).code == CloseReason.MESSAGE_TOO_BIG
     await until(lambda: server.goodbyes)
     assert server.goodbyes[0][0] == 1009
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_pieces_large_and_small_become_the_message_that_they_were(server: Server, seed: int) -> None:
+    entropy = random.Random(seed)
+    words = ["", "a", "ä\r\n", "\U0001f600", "x" * 70, "y" * 5000]
+    async with opened(server, "/echo") as peer:
+        for _ in range(6):
+            pieces = [entropy.choice(words) for _ in range(entropy.randrange(1, 12))]
+            for at, piece in enumerate(pieces, 1):
+                await peer.send(TextMessage(piece, message_finished=at == len(pieces)))
+            assert await peer.text() == "".join(pieces)
+
+
+FLOODS = {
+    "pongs": (b"", b"\x8a\x80" + bytes(4)),
+    "pings": (b"", b"\x89\x80" + bytes(4)),
+    "empty fragments": (b"\x01\x80" + bytes(4), b"\x00\x80" + bytes(4)),
+    "small fragments": (b"\x02\x80" + bytes(4), b"\x00\x82" + bytes(4) + b"ab"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", FLOODS)
+async def test_many_frames_that_say_nothing_are_answered_by_1008_and_the_rest_is_not_looked_at(
+    server: Server, kind: str, frames: Counted
+) -> None:
+    first, unit = FLOODS[kind]
+    async with opened(server, "/echo") as peer, trio.open_nursery() as nursery:
+        await peer.read(AcceptConnection)
+        began = trio.current_time()
+
+        async def flood() -> None:
+            with suppress(trio.BrokenResourceError):
+                await peer.stream.send_all(first)
+                while True:
+                    await peer.stream.send_all(unit * 5000)
+
+        nursery.start_soon(flood)
+        assert (await peer.read(CloseConnection)).code == CloseReason.POLICY_VIOLATION
+        assert await peer.read(Message) is None
+        assert trio.current_time() - began < 4  # though it went on
+    await until(lambda: server.goodbyes)
+    assert server.goodbyes[0][0] == 1008
+    assert frames.of_servers < 1000  # of some millions
+
+
+async def test_a_few_frames_are_read_at_a_time_and_then_others_have_their_turn(server: Server, frames: Counted) -> None:
+    async with opened(server, "/busy") as peer:
+        await peer.read(AcceptConnection)
+        await peer.stream.send_all(FLOODS["pongs"][1] * 150)
+        await until(lambda: frames.of_servers >= 150)
+    assert frames.most_at_once <= 17
+
+
+async def test_of_pings_that_come_at_once_the_last_is_answered(server: Server) -> None:
+    async with opened(server, "/echo") as peer:
+        await peer.read(AcceptConnection)
+        await peer.stream.send_all(b"".join(b"\x89\x81" + bytes(4) + bytes([number]) for number in range(10)))
+        assert (await peer.read(Pong)).payload == b"\x09"
+        await peer.send(TextMessage("on"))
+        assert await peer.text() == "on"
+
+
+async def test_fragments_count_against_the_limit_of_a_message_besides_their_bytes(server: Server) -> None:
+    async with opened(server, "/echo") as peer:
+        await peer.read(AcceptConnection)
+        for _ in range(900):  # of 70 bytes: 63 000
+            await peer.send(BytesMessage(bytes(70), message_finished=False))
+        assert (await peer.read(CloseConnection)).code == CloseReason.MESSAGE_TOO_BIG
 
 
 @pytest.mark.slow

@@ -164,7 +164,7 @@ async def test_who_does_not_read_is_cut_and_the_call_and_the_others_go_on(call: 
         address = scene.base.removeprefix("http://").split(":")
         async with await trio.open_tcp_stream(address[0], int(address[1])) as stalled:
             target = scene.url.removeprefix(scene.base)
-            head = f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
+            head = f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n"
             head += "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\nSec-WebSocket-Version: 13\r\n\r\n"
             await stalled.send_all(head.encode())
             assert b"101" in await stalled.receive_some(12)

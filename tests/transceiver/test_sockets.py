@@ -319,7 +319,7 @@ async def test_a_client_that_does_not_read_holds_up_its_model_and_loses_nothing(
         from wsproto.events import Request, TextMessage
 
         protocol = WSConnection(ConnectionType.CLIENT)
-        await stream.send_all(protocol.send(Request(host="x", target=PATH)))
+        await stream.send_all(protocol.send(Request(host="localhost", target=PATH)))
         protocol.receive_data(await stream.receive_some(65536))
         await stream.send_all(protocol.send(TextMessage('{"type": "response.create"}')))
         before = -1

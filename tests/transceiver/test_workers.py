@@ -22,15 +22,17 @@ from realtime_socket import open_socket
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
 from trio_websocket import ConnectionRejected
 
 from agent.agents import realtime
 from agent.server import AgentServer
 from service.config import ConfigError
-from service.http import serve_http
+from service.http import WebSocketLimits, serve_http
 from service.ready import parse_announcement
 from transceiver.config import TransceiverConfig
+from transceiver.signalling import Access, new_key
 from transceiver.workers import Forwarder, Loads, WorkerPlace, check_own_ports, shift_port
 from udpio import open_udp
 
@@ -160,6 +162,41 @@ async def test_a_request_that_is_brought_to_a_sibling_keeps_its_query_and_creden
     loads.close()
 
 
+async def test_a_controller_without_good_credentials_never_reaches_a_sibling(nursery: trio.Nursery, tmp_path: Path):
+    key, line = new_key("shop", os.urandom)
+    (tmp_path / "keys").write_text(line)
+    access = Access.configured(TransceiverConfig(direct=True, api_keys=str(tmp_path / "keys")))
+    secret, _ = access.issue(access.identify({"authorization": f"Bearer {key}"}), None, 600)
+    place = WorkerPlace(index=0, count=2, http=(), folder=str(tmp_path))
+    loads = Loads.create(place.loads, 2)
+    reached: list[str] = []
+
+    async def there(websocket: WebSocket) -> None:
+        reached.append(websocket.headers["authorization"])
+        await websocket.accept()
+        await websocket.close(4000)
+
+    path = "/v1/realtime"
+    limits = WebSocketLimits(paths=frozenset({path}))
+    sibling = Starlette(routes=[WebSocketRoute(path, there)])
+    await nursery.start(partial(serve_http, sibling, [f"unix:{place.socket_of(1)}"], websockets=limits))
+    front = Forwarder(Starlette(), place, loads, request_seconds=5, access=access)
+    (url,) = await nursery.start(partial(serve_http, front, ["127.0.0.1:0"], websockets=limits))
+    url += f"{path}?call_id=rtc_01{'a' * 22}"
+    for credential, status in (("sk-of-nobody", 401), (secret, 403)):
+        with pytest.raises(BaseExceptionGroup) as refused:
+            async with open_socket(url, headers=[(b"Authorization", f"Bearer {credential}".encode())]):
+                pass
+        [rejected] = refused.value.exceptions
+        assert isinstance(rejected, ConnectionRejected)
+        assert rejected.status_code == status
+    assert not reached
+    async with open_socket(url, headers=[(b"Authorization", f"Bearer {key}".encode())]) as controller:
+        await controller.until(lambda: controller.closed)
+    assert reached == [f"Bearer {key}"]
+    loads.close()
+
+
 async def scoped(
     run: Callable[[], Awaitable[object]], task_status: trio.TaskStatus[trio.CancelScope] = trio.TASK_STATUS_IGNORED
 ) -> None:
@@ -285,7 +322,7 @@ async def test_whichever_worker_is_asked_the_one_that_has_the_call_answers(
     service: Service, dial, http: httpx.AsyncClient, wait_until
 ):
     calls = await dial_both(dial, service.base)
-    page = {"Origin": "https://page.example"}
+    page = {"Origin": "http://localhost:5173"}
     placed = (await http.get(service.base + "/v1/info")).json()
     assert (placed["max_calls"], placed["draining"]) == (2000, False)
     assert placed["calls"] >= 2
@@ -294,7 +331,7 @@ async def test_whichever_worker_is_asked_the_one_that_has_the_call_answers(
         kind = {"Content-Type": "application/trickle-ice-sdpfrag"}
         stale = await http.patch(service.base + location, content="", headers={**kind, "If-Match": '"x"', **page})
         assert stale.status_code == 412, number
-        assert stale.headers.get_list("access-control-allow-origin") == ["*"]
+        assert stale.headers.get_list("access-control-allow-origin") == [page["Origin"]]
         assert len(stale.headers.get_list("date")) == 1
         restart = await http.patch(
             service.base + location, content=fragment(), headers={**kind, "If-Match": "*", **page}
@@ -367,7 +404,7 @@ async def test_no_path_in_a_request_leads_through_a_call_to_what_is_not_for_clie
             stream = await trio.open_tcp_stream(host, int(port))
             async with stream:
                 target = call + tail
-                await stream.send_all(f"GET {target} HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n".encode())
+                await stream.send_all(f"GET {target} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n".encode())
                 answer = b"".join([data async for data in stream])
             assert b"antiphon_transceiver" not in answer, target
             assert b'"calls"' not in answer, target

@@ -6,10 +6,11 @@ from transceiver.signalling.auth import Access, new_secret_key
 from transceiver.signalling.body import read_body_in_time
 from transceiver.signalling.calls import CallRequest, Calls, CreatedCall, TaggedAnswer
 from transceiver.signalling.errors import SignallingError, error_response
+from transceiver.signalling.origins import Guard, Origins
 from transceiver.signalling.permits import Permit
 from transceiver.signalling.pipe import Closing, pipe
 from transceiver.signalling.preconditions import check_if_match
-from transceiver.signalling.realtime import WEBSOCKETS
+from transceiver.signalling.realtime import WEBSOCKETS, identify_controller
 from transceiver.signalling.server import ConnectionDoor, ConnectionLimits, serve_signalling
 from transceiver.signalling.usage import Usage
 
@@ -22,6 +23,8 @@ __all__ = [
     "ConnectionDoor",
     "ConnectionLimits",
     "CreatedCall",
+    "Guard",
+    "Origins",
     "Permit",
     "SignallingError",
     "TaggedAnswer",
@@ -29,6 +32,7 @@ __all__ = [
     "check_if_match",
     "create_app",
     "error_response",
+    "identify_controller",
     "new_key",
     "new_secret_key",
     "pipe",

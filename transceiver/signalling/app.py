@@ -20,6 +20,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 from starlette.applications import Starlette
 from starlette.datastructures import Headers
@@ -30,7 +31,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route, WebSocketRoute
 from starlette.staticfiles import StaticFiles
-from starlette.types import Scope
+from starlette.types import ASGIApp, Scope
 
 from protocol.sdp import FRAGMENT_TYPE
 from transceiver.signalling.auth import Access
@@ -38,6 +39,7 @@ from transceiver.signalling.body import ACCEPT_POST, SDP_TYPE, read_call_request
 from transceiver.signalling.call_query import complete_request
 from transceiver.signalling.calls import Calls
 from transceiver.signalling.errors import SignallingError, error_response
+from transceiver.signalling.origins import Origins
 from transceiver.signalling.realtime import RealtimeSockets, Sockets, upgrade_required
 from transceiver.signalling.secret_route import create_client_secret
 from transceiver.signalling.unserved import unserved_routes
@@ -56,6 +58,13 @@ PREFLIGHT_SECONDS = 600
 
 class _Cors(CORSMiddleware):
     """Tells browsers who ask before they post what they may post, too (RFC 9725 §4.2: in the answer to any OPTIONS)."""
+
+    def __init__(self, app: ASGIApp, /, origins: Origins, **options: Any) -> None:  # noqa: ANN401 - Starlette's own
+        super().__init__(app, **options)
+        self._origins = origins
+
+    def is_allowed_origin(self, origin: str) -> bool:
+        return self._origins.allows(origin)
 
     def preflight_response(self, request_headers: Headers) -> Response:
         response = super().preflight_response(request_headers)
@@ -78,15 +87,17 @@ def create_app(
     *,
     request_seconds: float,
     access: Access | None = None,
-    allow_origins: tuple[str, ...] = ("*",),
+    origins: Origins | None = None,
     web: Path | None = None,
     inner: Sequence[Middleware] = (),
     sockets: Sockets | None = None,
 ) -> Starlette:
     """The application; without `access` it is open, `web` is the folder of the page, None for none. What `inner` answers gets
-    the headers of CORS, too. `sockets` serves sessions by WebSocket."""
+    the headers of CORS, too. `sockets` serves sessions by WebSocket. `origins` may read answers (all, if None); who may ask,
+    `Guard` says."""
     access = access or Access()
-    realtime = RealtimeSockets(calls, access, sockets, allow_origins)
+    realtime = RealtimeSockets(calls, access, sockets)
+    origins = origins or Origins()
 
     async def create_secret(request: Request) -> Response:
         return await create_client_secret(access, request, request_seconds)
@@ -166,7 +177,8 @@ def create_app(
         routes.append(Mount("/", _Page(directory=web, html=True)))
     cors = Middleware(
         _Cors,
-        allow_origins=allow_origins,
+        origins=origins,
+        allow_origins=["*"] if origins.allows_all else [],
         allow_methods=["GET", "POST", "PATCH", "DELETE", "OPTIONS"],
         allow_headers=["*"],  # Authorization, Content-Type and whatever else an SDK adds
         expose_headers=[

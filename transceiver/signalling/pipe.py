@@ -1,5 +1,6 @@
 """A client's WebSocket joined to one of ours: to an agent, or to another worker. Messages pass as they are, one after another
-each way; whoever takes them slowly makes the other wait. When one side closes, the other is closed with the same words."""
+each way; whoever takes them slowly makes the other wait, and clients speak at their pace (pace.py). When one side closes, the
+other is closed with the same words."""
 
 from __future__ import annotations
 
@@ -11,6 +12,7 @@ from starlette.websockets import WebSocket
 
 from service.websocket import WebSocket as FarSocket
 from service.websocket import WebSocketClosed
+from transceiver.signalling.pace import Pace
 
 __all__ = ["Closing", "pipe"]
 
@@ -35,6 +37,7 @@ class Closing:
 
 async def pipe(websocket: WebSocket, far: FarSocket) -> Closing:
     """Until either side closes, or is gone; both have been told then."""
+    pace = Pace()
     closings: list[Closing] = []  # the first one counts
 
     async def listen() -> None:
@@ -43,6 +46,7 @@ async def pipe(websocket: WebSocket, far: FarSocket) -> Closing:
             if message["type"] == "websocket.disconnect":
                 closings.append(Closing(True, message["code"], message.get("reason") or ""))
                 break
+            await pace.turn()
             try:
                 await far.send([_content(message)])
             except WebSocketClosed:

@@ -22,9 +22,10 @@ from transceiver.signalling.auth import Access
 from transceiver.signalling.call_query import complete_request
 from transceiver.signalling.calls import CallRequest, Calls
 from transceiver.signalling.errors import SignallingError, error_response
+from transceiver.signalling.permits import Permit
 from transceiver.signalling.sideband import control
 
-__all__ = ["WEBSOCKETS", "RealtimeSockets", "Sockets", "upgrade_required"]
+__all__ = ["WEBSOCKETS", "RealtimeSockets", "Sockets", "identify_controller", "upgrade_required"]
 
 log = get_logger()
 
@@ -42,14 +43,11 @@ class Sockets(Protocol):
 
 
 class RealtimeSockets:
-    def __init__(
-        self, calls: Calls, access: Access, sockets: Sockets | None, allow_origins: tuple[str, ...] = ("*",)
-    ) -> None:
+    def __init__(self, calls: Calls, access: Access, sockets: Sockets | None) -> None:
         """Without `sockets` there are only controllers."""
         self._calls = calls
         self._access = access
         self._sockets = sockets
-        self._allow_origins = allow_origins
 
     async def serve(self, websocket: WebSocket) -> None:
         """The whole life of one."""
@@ -63,11 +61,10 @@ class RealtimeSockets:
 
     async def _serve(self, websocket: WebSocket) -> None:
         offered = websocket.scope["subprotocols"]
-        self._check_origin(websocket.headers.get("origin"))
-        permit = self._access.identify(websocket.headers, offered)
         subprotocol = SUBPROTOCOL if SUBPROTOCOL in offered else None
         call_id = websocket.query_params.get("call_id")
         if call_id is None:
+            permit = self._access.identify(websocket.headers, offered)
             if websocket.query_params.get("intent") == "transcription":
                 message = "Sessions that only transcribe are not served here."
                 raise SignallingError(404, "transcription_not_served", message, param="intent")
@@ -76,20 +73,21 @@ class RealtimeSockets:
                 raise SignallingError(501, "websocket_unsupported", "There are no sessions by WebSocket here.")
             await self._sockets.serve(websocket, subprotocol, request)
             return
-        if permit.by_secret:
-            message = "A client secret makes calls, and does not control them: use an API key."
-            raise SignallingError(403, "api_key_required", message, param="Authorization")
-        controller = self._calls.control(call_id, permit)
+        controller = self._calls.control(call_id, identify_controller(self._access, websocket))
         try:
             await websocket.accept(subprotocol)
             await control(websocket, controller)
         finally:
             controller.leave()
 
-    def _check_origin(self, origin: str | None) -> None:
-        """Browsers ask nobody before they open a WebSocket, whatever page wants it."""
-        if origin is not None and "*" not in self._allow_origins and origin not in self._allow_origins:
-            raise SignallingError(403, "origin_not_allowed", "Pages of this origin may not connect.", param="Origin")
+
+def identify_controller(access: Access, websocket: WebSocket) -> Permit:
+    """Who wants to control a call, whichever it is. Raises SignallingError."""
+    permit = access.identify(websocket.headers, websocket.scope["subprotocols"])
+    if permit.by_secret:
+        message = "A client secret makes calls, and does not control them: use an API key."
+        raise SignallingError(403, "api_key_required", message, param="Authorization")
+    return permit
 
 
 async def upgrade_required(_: Request) -> Response:

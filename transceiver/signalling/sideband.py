@@ -10,6 +10,7 @@ from starlette.websockets import WebSocket
 
 from protocol.agentlink import MAX_DATA_BYTES
 from transceiver.refusals import too_large
+from transceiver.signalling.pace import Pace
 from transceiver.signalling.pipe import send
 
 __all__ = ["Controller", "control"]
@@ -54,7 +55,7 @@ class NewsCallback(Protocol):
 
 async def control(websocket: WebSocket, controller: Controller) -> None:
     """Until it goes, is cut, or its call ends; it is told why, unless it was cut."""
-    news = trio.Event()
+    news, pace = trio.Event(), Pace()
 
     def on_news() -> None:
         news.set()
@@ -71,6 +72,7 @@ async def control(websocket: WebSocket, controller: Controller) -> None:
             if len(data if text is None else text.encode()) > MAX_DATA_BYTES:
                 await websocket.send_text(too_large(os.urandom))
                 continue
+            await pace.turn()
             while not controller.may_speak:  # noqa: ASYNC110 - so rare that nothing else should pay for being woken
                 await trio.sleep(ROOM_SECONDS)
             controller.say(data)

@@ -23,7 +23,14 @@ from protocol.agentlink import MAX_SESSION_MESSAGE_BYTES, REALTIME_PATH
 from service import websocket as far_websocket
 from service.logs import get_logger
 from service.websocket import ConnectionRejected, HandshakeError, WebSocketClosed
-from transceiver.signalling import SignallingError, error_response, pipe, read_body_in_time
+from transceiver.signalling import (
+    Access,
+    SignallingError,
+    error_response,
+    identify_controller,
+    pipe,
+    read_body_in_time,
+)
 from transceiver.workers.loads import Loads
 from transceiver.workers.place import WorkerPlace
 
@@ -77,12 +84,15 @@ class Siblings:
 class Forwarder:
     """Middleware: inside of CORS, so that an answer has those headers once."""
 
-    def __init__(self, app: ASGIApp, place: WorkerPlace, loads: Loads, request_seconds: float) -> None:
+    def __init__(
+        self, app: ASGIApp, place: WorkerPlace, loads: Loads, request_seconds: float, access: Access | None = None
+    ) -> None:
         self._app = app
         self._place = place
         self._siblings = Siblings(place)
         self._loads = loads
         self._request_seconds = request_seconds
+        self._access = access or Access()
         self._keep_until = -math.inf
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -113,7 +123,12 @@ class Forwarder:
         return self._place.owner_of(call_ids[-1]) if call_ids and scope["path"] == REALTIME_PATH else None
 
     async def _join(self, websocket: WebSocket, owner: int) -> None:
-        """A controller with the worker that has its call, which asks for the credentials, too."""
+        """A controller with the worker that has its call, which asks for the credentials, too: it knows whose the call is."""
+        try:  # strangers cost no connection
+            identify_controller(self._access, websocket)
+        except SignallingError as error:
+            await websocket.send_denial_response(error_response(error))
+            return
         refusal: Response | None = None
         accepted = False
         target = f"{REALTIME_PATH}?{websocket.scope['query_string'].decode('latin-1')}"
