@@ -36,7 +36,7 @@ class Audience:
 
     def was_told(self, session: dict[str, Any]) -> None:
         """What the session is, as clients see it."""
-        self._session = session
+        self._session = session or self._session  # what tells of none tells nothing
 
     def greeting(self) -> str | None:
         """`session.created` for one who attaches; None while the service has told nothing yet, and will tell everybody."""

@@ -4,7 +4,6 @@
    last TSN, so that each fragment costs the same however long the message is.
 2. A run with both ends is a message. Unordered: delivered at once. Ordered: delivered when its stream sequence number
    is the next, else it waits.
-
 3. A message larger than we take is dropped: of its run only the length is kept from then on. What is delivered in its place
    has no data and says so.
 
