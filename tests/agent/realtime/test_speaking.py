@@ -191,19 +191,19 @@ async def test_a_dialogue_that_needs_no_words_does_not_wait_for_them(autojump_cl
 @pytest.mark.parametrize("error", [ModelFailed("gone"), RuntimeError("a bug")])
 async def test_a_dialogue_that_breaks_off_is_followed_by_an_apology_of_its_own(autojump_clock: Clock, error: Exception):
     async def answer(writer: Writer) -> None:
-        await writer.write("It is sunny. And tomorrow it wil")
+        await writer.write("It is sunny. And tomorrow it rai")
         raise error
 
     voice = Log()
     with pytest.raises(type(error), match=str(error)):
         await SpeakingModel(Dialogue(answer), Speaker(), apology="Sorry, no.").respond(a_plan(), None, voice)
-    assert [what for _, what in voice.log] == ["It is sunny. ", "And tomorrow it wil", " Sorry, no."]
+    assert [what for _, what in voice.log] == ["It is sunny. ", "And tomorrow it rai", " Sorry, no."]
     voice = Log()
     with pytest.raises(type(error)):
         await SpeakingModel(Dialogue(answer), Speaker(), apology="Sorry, no.").respond(
             a_plan(output_modalities=["text"]), None, voice
         )
-    assert [what for _, what in voice.log] == ["It is sunny. And tomorrow it wil"]
+    assert [what for _, what in voice.log] == ["It is sunny. And tomorrow it rai"]
 
 
 async def test_a_speaker_that_fails_ends_the_answer(autojump_clock: Clock):
