@@ -71,4 +71,5 @@ def test_interruptions_and_first_words_are_measured(tmp_path: Path):
     assert {BARGE_IN, TARDY} <= subjects(report)
     exact = [verdict for verdict in report.verdicts if verdict.bar.what == LOST or RECEIVED in verdict.bar.subject]
     assert len(exact) == 3
-    assert all(verdict.met for verdict in exact), exact
+    assert all(verdict.met is None for verdict in exact)  # a quick run is held against no bar
+    assert all(verdict.reached.median <= verdict.bar.limit for verdict in exact), exact

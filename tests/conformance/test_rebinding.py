@@ -44,7 +44,7 @@ def home():
 
 
 def server_of(home):
-    arguments = ("--agent", "echo", "--host", nat.SERVER)
+    arguments = ("--agent", "echo", "--host", nat.SERVER, "--open-access")
     return running_stack(*arguments, prefix=home.server_prefix, ANTIPHON_STACK_PUBLIC_ADDRESS=nat.SERVER)
 
 
