@@ -12,7 +12,8 @@ __all__ = ["describe_failure", "describe_limit", "describe_network", "say", "tot
 EXPLAINED = 0.5  # share of a latency that our own delay must have, or it is not what made it
 
 _HINTS = {
-    "no_audio": "does the agent there return what it hears? `just up --agent echo` does, the parrot does not",
+    "no_audio": "does the agent there return what it hears? `just up --agent echo` does, the parrot does not; "
+    "with an agent that converses: --conversation",
     "no_session": "does the agent there speak the OpenAI Realtime API?",
     "offer_no_connection": "nobody listens there; is `just up` running?",
 }

@@ -23,7 +23,7 @@ from service.config import EXIT_CONFIG, Config, ConfigError, exit_for, load, ove
 from service.logs import LogConfig, configure
 from service.ready import stop_signals
 from stack.config import StackConfig
-from stack.plan import Plan
+from stack.plan import Plan, has_voice
 from stack.processes import Child, StartFailed
 
 __all__ = ["main"]
@@ -162,6 +162,10 @@ def _say_ready(stack: StackConfig, bound: dict[str, object]) -> None:
         reachable = next((text for text in own_addresses() if (":" in text) == (host.version == 6)), "127.0.0.1")
         port = url.rstrip("/").rpartition(":")[2]
         url = f"http://{f'[{reachable}]' if ':' in reachable else reachable}:{port}/"
+    if stack.agent == "auto" and not has_voice():
+        print(
+            "just up: a parrot answers; `./just up --agent voice` brings an offline voice to talk to", file=sys.stderr
+        )
     with suppress(BrokenPipeError):
         print(f"ready {url}", flush=True)
 

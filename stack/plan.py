@@ -18,7 +18,7 @@ from service.addresses import own_addresses, parse_host_port, to_host_port
 from service.config import ConfigError, given_keys, overriding
 from stack.config import StackConfig
 
-__all__ = ["Plan"]
+__all__ = ["Plan", "has_voice"]
 
 MAX_ADVERTISED = 8
 VOICE, REALTIME = "voice", "realtime"
@@ -52,7 +52,7 @@ class Plan:
             raise ConfigError("stack.host", message)
 
     def agent(self) -> dict[str, str]:
-        offered = (VOICE, *OFFERED) if all(find_spec(name) is not None for name in VOICE_NEEDS) else OFFERED
+        offered = (VOICE, *OFFERED) if has_voice() else OFFERED
         first = offered[0] if self._config.agent == "auto" else self._config.agent
         named = "agent" in given_keys("agent", self._file, self._environ)  # past us, in the agent's own section
         also = [name for name in offered if name != first] if first in offered and not named else []
@@ -121,6 +121,11 @@ class Plan:
         given = given_keys(section, self._file, self._environ)
         left = {key: value for key, value in values.items() if key not in given and key.partition("_")[0] not in given}
         return overriding(section, left)
+
+
+def has_voice() -> bool:
+    """Whether the extra of the offline voice is installed."""
+    return all(find_spec(name) is not None for name in VOICE_NEEDS)
 
 
 def _bindable(hosts: list[str]) -> list[str]:

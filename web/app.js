@@ -93,7 +93,11 @@ function listenToTalk(made) {
     page.talk.hidden = false;
     page.textLabel.textContent = "Say it in writing";
   });
-  made.addEventListener("message", ({ detail }) => detail.event && present.receive(detail.event));
+  made.addEventListener("message", ({ detail }) => {
+    if (!detail.event) return;
+    if (detail.event.type === "error" && detail.event.error?.message) tell(`The agent’s side says: ${detail.event.error.message}`);
+    present.receive(detail.event);
+  });
 }
 
 function onStage(made, { name, at }) {

@@ -85,5 +85,6 @@ export async function describeRefusal(response) {
     const when = Number.isFinite(seconds) && seconds > 0 ? `in ${seconds} second${seconds === 1 ? "" : "s"}` : "in a moment";
     return `${text || "The server takes no calls right now."} Try again ${when}.`;
   }
+  if (response.status === 401) return `${text || "The server asks who calls."} Put your key into the field above the button.`;
   return `The server refused the call (${response.status})${text ? `: ${text}` : "."}`;
 }

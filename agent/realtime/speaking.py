@@ -110,7 +110,7 @@ class SpeakingModel:
             try:
                 await self._utter(plan, take, voice)
             except ModelFailed as error:
-                failure = error
+                failure = failure or error  # what went wrong first is what the client is to hear of
                 nursery.cancel_scope.cancel()
 
         async with trio.open_nursery() as nursery:

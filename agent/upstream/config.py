@@ -84,7 +84,9 @@ class Access:
 def find_access(config: UpstreamConfig, environ: Mapping[str, str]) -> Access:
     """Raises AccessError."""
     if not config.url:
-        raise AccessError("url", "must name the service, as in wss://api.openai.com/v1/realtime")
+        raise AccessError(
+            "url", "must name the service, as in wss://api.openai.com/v1/realtime (docs/agent.md says how)"
+        )
     key = _find_key(config, environ)
     parts = urlsplit(config.url)
     if key and parts.scheme == "ws" and not _is_loopback(parts.hostname or ""):

@@ -208,7 +208,7 @@ def test_calls_that_hear_nothing_make_the_report_ask_for_an_agent_that_returns_w
     for part in render(summary_of([world.call])):
         console.print(part, soft_wrap=True)
     assert "failed: 1 × no_audio" in console.file.getvalue()
-    assert "`just up --agent echo` does, the parrot does not" in console.file.getvalue()
+    assert "`just up --agent echo` does, the parrot does not;" in console.file.getvalue()
 
 
 def test_a_run_without_a_single_call_has_a_report_too():

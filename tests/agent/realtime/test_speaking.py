@@ -261,3 +261,12 @@ def test_numbers_and_short_words_are_no_sentences_of_their_own():
     sentences = Sentences()
     assert sentences.feed('1. Take it. "Now!" he said. Then') == ["1. Take it. ", '"Now!" he said. ']
     assert sentences.finish() == "Then"
+
+
+async def test_of_two_failures_the_client_hears_of_the_first(autojump_clock: Clock):
+    async def answer(writer: Writer) -> None:
+        raise ModelFailed("no model")
+
+    model = SpeakingModel(Dialogue(answer), Speaker("Sorry."), apology="Sorry.")
+    with pytest.raises(ModelFailed, match="no model"):
+        await model.respond(a_plan(), None, Log())
