@@ -31,6 +31,8 @@ __all__ = [
     "OutputStopped",
     "PartAdded",
     "PartDone",
+    "RateLimit",
+    "RateLimitsUpdated",
     "ResponseBody",
     "ResponseCreated",
     "ResponseDone",
@@ -85,6 +87,17 @@ class ErrorEvent(ServerEvent, tag="error", kw_only=True):
             type=error.kind, code=str(error.code), message=error.message, param=error.param, event_id=event_id
         )
         return cls(error=body)
+
+
+class RateLimit(msgspec.Struct, kw_only=True):
+    name: Literal["requests", "tokens"]
+    limit: int
+    remaining: int
+    reset_seconds: float
+
+
+class RateLimitsUpdated(ServerEvent, tag="rate_limits.updated", kw_only=True):
+    rate_limits: list[RateLimit]
 
 
 # The conversation

@@ -462,6 +462,7 @@ class RealtimeSession:
             self._tell,
             self._new_item_id,
         )
+        self._tell(server.RateLimitsUpdated(rate_limits=[]))
         self._responses[response.id] = response
         if in_band:
             self._active = response

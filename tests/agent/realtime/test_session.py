@@ -111,7 +111,7 @@ def test_items_are_created_retrieved_and_deleted(client: Client):
 
 def test_a_turn_becomes_an_item_and_asks_for_a_response(client: Client):
     news = client.turn(1000.0)
-    assert types(news) == [*TURN_EVENTS, "response.created"]
+    assert types(news) == [*TURN_EVENTS, "response.created", "rate_limits.updated"]
     started, stopped, committed, added, _ = news[:5]
     assert started["audio_start_ms"] == 100  # 400, less the padding of 300
     assert stopped["audio_end_ms"] == 1400
@@ -157,7 +157,7 @@ def test_push_to_talk_commits_what_was_heard_since_the_last_time(client: Client)
     client.session.heard(200.0)
     client.send("input_audio_buffer.commit")
     assert (client.order(Transcribe).start_ms, client.order(Transcribe).end_ms) == (1500.0, 1700.0)
-    assert types(client.send("response.create")) == ["response.created"]
+    assert types(client.send("response.create")) == ["response.created", "rate_limits.updated"]
 
 
 def test_a_commit_of_more_than_is_kept_says_so(client: Client):
@@ -190,6 +190,7 @@ def test_who_says_nothing_for_long_is_spoken_to(client: Client):
         "input_audio_buffer.timeout_triggered",
         *TURN_EVENTS[2:],
         "response.created",
+        "rate_limits.updated",
     ]
     assert client.session.next_timeout() == float("inf")
 
@@ -297,7 +298,7 @@ def test_beside_it_responses_out_of_band_leave_no_trace_in_the_conversation(clie
     client.configure(output_modalities=["text"])
     client.send("response.create")
     main = client.response_id
-    (created,) = client.send(
+    created, _ = client.send(
         "response.create", response={"conversation": "none", "input": [MESSAGE], "metadata": {"topic": "sum"}}
     )
     aside = client.response_id
@@ -440,7 +441,7 @@ def test_a_session_may_forbid_interruptions_and_the_next_response_waits(client: 
     assert types(client.turn()) == TURN_EVENTS
     assert client.count(CutAudio) == 0
     client.session.completed(first, client.now)
-    assert types(client.take())[-1:] == ["response.created"]
+    assert types(client.take())[-2:] == ["response.created", "rate_limits.updated"]
     assert client.response_id != first
 
 
